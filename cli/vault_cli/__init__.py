@@ -1,0 +1,1 @@
+"""The ``dsvault`` command line."""

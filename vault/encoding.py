@@ -1,0 +1,142 @@
+"""Bytes that two programs must agree on: canonical tuples, canonical JSON, ids and times.
+
+What is authenticated (an AAD, an HKDF info, a signed statement) has to have exactly one byte form.
+Two forms are used, both specified in ``docs/reference/format.md`` section 2:
+
+* ``canonical(*parts)`` for AADs and HKDF infos: each part as ``u32be length | bytes``. Lengths make it
+  injective, so that no two different tuples share a byte string.
+* ``json_bytes(value)`` for statements that people may want to read: UTF-8 JSON with sorted keys, no
+  white space and no floats. Signatures are over the bytes as they stand, so a reader never has to
+  re-encode in order to verify.
+
+This module does no I/O and holds no keys.
+"""
+
+import base64
+import binascii
+import json
+import os
+import re
+import struct
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from vault.errors import IntegrityError, InvalidInput
+
+__all__ = [
+    "ID_BYTES",
+    "canonical",
+    "duration",
+    "from_base64",
+    "from_json",
+    "from_timestamp",
+    "is_id",
+    "json_bytes",
+    "new_id",
+    "timestamp",
+    "to_base64",
+    "utcnow",
+]
+
+ID_BYTES = 16
+_ID = re.compile(r"[0-9a-f]{32}")
+_DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def canonical(*parts: bytes | str | int) -> bytes:
+    """Encode a tuple injectively: each part is ``u32be length | bytes``.
+
+    Text is UTF-8; an integer is eight bytes, big-endian and unsigned.
+    """
+    encoded = bytearray()
+    for part in parts:
+        if isinstance(part, str):
+            part = part.encode("utf-8")
+        elif isinstance(part, int):
+            part = struct.pack(">Q", part)
+        encoded += struct.pack(">I", len(part))
+        encoded += part
+    return bytes(encoded)
+
+
+def json_bytes(value: Any) -> bytes:
+    """Encode as canonical JSON (sorted keys, no white space, UTF-8). Floats are refused."""
+    _refuse_floats(value)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode("utf-8")
+
+
+def _refuse_floats(value: Any) -> None:
+    if isinstance(value, float):
+        raise TypeError("canonical JSON holds no floats: their text form is not unique")
+    if isinstance(value, dict):
+        for item in value.values():
+            _refuse_floats(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _refuse_floats(item)
+
+
+def from_json(data: bytes, what: str) -> Any:
+    """Decode JSON that dsvault itself wrote; ``what`` names it in the error.
+
+    Raises IntegrityError: our own documents are never malformed unless somebody changed them.
+    """
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"{what} is not the JSON document that dsvault writes") from error
+
+
+def to_base64(data: bytes) -> str:
+    """Standard base64 with padding (RFC 4648 section 4)."""
+    return base64.b64encode(data).decode("ascii")
+
+
+def from_base64(text: str, what: str) -> bytes:
+    """Strict inverse of `to_base64`; raises IntegrityError naming ``what``."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise IntegrityError(f"{what} is not valid base64") from error
+
+
+def new_id() -> str:
+    """A fresh random 128-bit id as 32 lower-case hex digits."""
+    return os.urandom(ID_BYTES).hex()
+
+
+def is_id(text: object) -> bool:
+    """Whether ``text`` has the form of an id made by `new_id`."""
+    return isinstance(text, str) and _ID.fullmatch(text) is not None
+
+
+def utcnow() -> datetime:
+    """The present time in UTC; one place, so that tests can say where time comes from."""
+    return datetime.now(UTC)
+
+
+def timestamp(moment: datetime) -> str:
+    """A moment as ``YYYY-MM-DDTHH:MM:SS.ffffffZ`` (RFC 3339, UTC), which sorts as text."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def from_timestamp(text: str) -> datetime:
+    """Inverse of `timestamp`; raises IntegrityError."""
+    try:
+        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+    except (ValueError, TypeError) as error:
+        raise IntegrityError("a time is not in the form that dsvault writes") from error
+
+
+def duration(text: str, option: str) -> timedelta:
+    """Read ``90s``, ``15m``, ``12h``, ``30d`` or ``2w``; raises InvalidInput naming ``option``."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise InvalidInput(f"{option}: '{text}' is not a duration such as 90s, 15m, 12h or 30d")
+    try:
+        return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    except OverflowError as error:
+        raise InvalidInput(f"{option}: '{text}' is too long") from error

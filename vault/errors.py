@@ -1,0 +1,90 @@
+"""Everything that dsvault raises on purpose.
+
+One tree, so that a caller can catch as much or as little as it means to::
+
+    VaultError
+    ├── InvalidInput        what the caller gave is wrong; nothing was changed
+    ├── NotFound            the named thing is not there
+    ├── Conflict            somebody else changed it first, or the request is ambiguous
+    ├── Refused             an access decision said no
+    │   ├── NotGranted      no live grant allows it (looks like NotFound from outside)
+    │   ├── Unauthenticated the credential is unknown, expired, ended or wrong
+    │   └── Frozen          the vendor is frozen
+    ├── IntegrityError      what was read is not what was written or signed
+    ├── KmsError            the KMS refused or failed
+    │   └── KeyUnavailable  the KMS key is disabled, destroyed, or not held here
+    ├── AuditError          the log could not be written; nothing is served without it
+    └── Unavailable         a store, catalog or broker could not be reached
+
+Two families matter to a reader of the access path: *IntegrityError* says that what was served is
+wrong; *Unavailable* says that it could not be fetched. Every message is one sentence for a person
+and carries no plaintext, key or token.
+"""
+
+__all__ = [
+    "AuditError",
+    "Conflict",
+    "Frozen",
+    "IntegrityError",
+    "InvalidInput",
+    "KeyUnavailable",
+    "KmsError",
+    "NotFound",
+    "NotGranted",
+    "Refused",
+    "Unauthenticated",
+    "Unavailable",
+    "VaultError",
+]
+
+
+class VaultError(Exception):
+    """The root of every error that dsvault raises on purpose."""
+
+
+class InvalidInput(VaultError):
+    """The caller's input is wrong; the message names the file, row or option at fault."""
+
+
+class NotFound(VaultError):
+    """The named dataset, vendor, grant, version or file does not exist."""
+
+
+class Conflict(VaultError):
+    """A concurrent change won, or a request fits more than one grant."""
+
+
+class Refused(VaultError):
+    """An access decision said no."""
+
+
+class NotGranted(Refused):
+    """No live grant allows the request; outside, this looks exactly like an unknown dataset."""
+
+
+class Unauthenticated(Refused):
+    """The credential is unknown, expired, revoked or does not match."""
+
+
+class Frozen(Refused):
+    """The vendor is frozen: nothing is served to it until it is thawed."""
+
+
+class IntegrityError(VaultError):
+    """Bytes failed authentication, or disagree with a signature, digest or head."""
+
+
+class KmsError(VaultError):
+    """The KMS refused an operation or failed at it."""
+
+
+class KeyUnavailable(KmsError):
+    """The KMS key is disabled, destroyed, or not held by this process."""
+
+
+class AuditError(VaultError):
+    """An entry could not be appended durably; the act that it would record does not happen."""
+
+
+class Unavailable(VaultError):
+    """A store, catalog or broker could not be reached, or answered only in part."""
