@@ -63,9 +63,7 @@ def canonical(*parts: bytes | str | int) -> bytes:
 def json_bytes(value: Any) -> bytes:
     """Encode as canonical JSON (sorted keys, no white space, UTF-8). Floats are refused."""
     _refuse_floats(value)
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode("utf-8")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8")
 
 
 def _refuse_floats(value: Any) -> None:

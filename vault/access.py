@@ -1,0 +1,292 @@
+"""The access path: authenticate, decide, record, and only then open keys and chunks.
+
+The order of the steps is the security property. A manifest and names are opened with the vendor's
+manifest and metadata keys in order to decide; no column's key is unwrapped, and no chunk fetched, before the
+entry that says so is durable. Before each shard leaves, the vendor's head is looked at again.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from vault.audit import Kind
+from vault.errors import (
+    Conflict,
+    IntegrityError,
+    InvalidInput,
+    NotFound,
+    NotGranted,
+    Refused,
+    Unauthenticated,
+    VaultError,
+)
+from vault.filters import BoundFilter, Filter, bind
+from vault.keyring import ScopedKeyring
+from vault.model import MANIFEST_GROUP, METADATA_GROUP, Column
+from vault.policy import Offer, Permit, Request, decide, still_allowed
+from vault.trust import Credential, Grant, Label, Role, Signed
+from vault.workings.names import own_holder_name
+from vault.workings.parts import Parts, holder_sealer, trusted_now
+from vault.workings.permissions import live_for_vendor
+from vault.workings.reading import OpenVersion, ReadPlan, open_version, read_batches
+
+__all__ = [
+    "Caller",
+    "Delivery",
+    "Offering",
+    "authenticate",
+    "healthy",
+    "offerings",
+    "open_delivery",
+    "vendor_ids",
+]
+
+_DENIED = "the credential is not valid"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An authenticated vendor: its id, its credential, and where it called from."""
+
+    vendor: str
+    credential: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Offering:
+    """What one grant offers a vendor: never its filter, never a column that is not granted."""
+
+    grant: Grant
+    version: int
+    schema: pa.Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A read that was allowed and recorded: its schema, and its batches, read once."""
+
+    permit: Permit
+    schema: pa.Schema
+    batches: Iterator[pa.RecordBatch]
+
+
+def authenticate(
+    parts: Parts,
+    credential_id: str,
+    secret: bytes,
+    address: str,
+    vendors: frozenset[str] | None = None,
+) -> Caller:
+    """Check a credential against its signed record and the vendor's head.
+
+    ``vendors`` are the ids that this broker serves (None: all whose keys it holds). Raises Unauthenticated,
+    with one sentence whatever the reason, and logs the attempt when it names a credential that exists.
+    """
+    with parts.catalog.read() as transaction:
+        row = transaction.credential(credential_id)
+    if row is None:
+        raise Unauthenticated(_DENIED)
+    reason = _credential_fault(parts, row.statement, row.id, row.vendor, secret, vendors)
+    if reason is not None:
+        parts.journal.record(Kind.REFUSED, vendor_id=row.vendor, credential=row.id, address=address, reason=reason)
+        raise Unauthenticated(_DENIED)
+    return Caller(row.vendor, row.id, address)
+
+
+def _credential_fault(
+    parts: Parts,
+    statement: bytes,
+    credential_id: str,
+    vendor: str,
+    secret: bytes,
+    vendors: frozenset[str] | None,
+) -> str | None:
+    signed = Signed.decode(statement, Label.CREDENTIAL)
+    parts.root.verify(signed, Role.AUTHORITY)
+    credential = Credential.parse(signed)
+    if (credential.vault, credential.id, credential.vendor) != (parts.vault, credential_id, vendor):
+        raise IntegrityError("a credential in the catalog is about something else than its place says")
+    presented = hashlib.sha256(secret).hexdigest()
+    matches = hmac.compare_digest(presented, credential.secret_sha256)
+    listed = parts.heads.vendor(vendor).credentials.get(credential_id) == signed.digest
+    if not matches:
+        return "wrong secret"
+    if vendors is not None and vendor not in vendors:
+        return "vendor not served here"
+    if not listed:
+        return "credential ended"
+    if trusted_now(parts) >= credential.expires:
+        return "credential expired"
+    return None
+
+
+def healthy(parts: Parts) -> None:
+    """Raise Unavailable or IntegrityError unless the catalog can be read and is this vault's."""
+    parts.catalog.check(parts.vault)
+
+
+def vendor_ids(parts: Parts, names: frozenset[str]) -> frozenset[str]:
+    """The ids of vendors by name, through the metadata keys that this process can open.
+
+    Raises NotFound when a name is nobody's whose keys are held here.
+    """
+    with parts.catalog.read() as transaction:
+        rows = transaction.holders()
+    found = {}
+    for row in rows:
+        try:
+            sealer = holder_sealer(parts, parts.keyring, row.id)
+            found[own_holder_name(row, sealer)] = row.id
+        except VaultError:
+            continue  # a holder whose keys this process was not given
+    for name in sorted(names - found.keys()):
+        raise NotFound(f"--vendors: no vendor named '{name}' can be opened with the keys held here")
+    return frozenset(found[name] for name in names)
+
+
+def offerings(parts: Parts, caller: Caller) -> list[Offering]:
+    """What the caller's live grants offer at present; raises Frozen."""
+    _refuse_frozen(parts, caller)
+    now = trusted_now(parts)
+    found = []
+    for offer, version in _offers(parts, caller):
+        if offer.grant.live_at(now) and offer.whole and offer.columns:
+            found.append(Offering(offer.grant, offer.version, _schema(version, offer.columns)))
+    return found
+
+
+def _refuse_frozen(parts: Parts, caller: Caller) -> None:
+    if parts.heads.vendor(caller.vendor).frozen:
+        decide(Request(""), caller.credential, parts.heads.vendor(caller.vendor), (), parts.clock())
+
+
+def _schema(version: OpenVersion, columns: tuple[Column, ...]) -> pa.Schema:
+    return pa.schema([version.manifest.schema.field(column.name) for column in columns])
+
+
+def _offers(parts: Parts, caller: Caller, dataset_name: str | None = None) -> Iterator[tuple[Offer, OpenVersion]]:
+    """The vendor's live grants with the newest version of what they are about."""
+    head = parts.heads.vendor(caller.vendor)
+    metadata = ScopedKeyring(parts.keyring, caller.vendor, (METADATA_GROUP,))
+    sealer = holder_sealer(parts, metadata, caller.vendor)
+    with parts.catalog.read() as transaction:
+        grants = live_for_vendor(parts.root, transaction.grants(vendor=caller.vendor), head, sealer, own=True)
+        rows = {row.dataset: row for row in transaction.compartments(holder=caller.vendor)}
+    versions: dict[str, OpenVersion] = {}
+    for grant in grants:
+        if dataset_name is not None and grant.dataset_name != dataset_name:
+            continue
+        row = rows.get(grant.dataset)
+        if row is None:
+            raise IntegrityError("the catalog lacks the compartment of a live grant")
+        if row.id not in versions:
+            keys = ScopedKeyring(parts.keyring, row.id, (MANIFEST_GROUP,))
+            versions[row.id] = open_version(parts, keys, row.id)
+        version = versions[row.id]
+        if version.manifest.dataset != grant.dataset:
+            raise IntegrityError("a compartment holds another dataset than the catalog says")
+        present = {column.id: column for column in version.manifest.columns}
+        yield Offer(grant, row.id, version.manifest.version, present), version
+
+
+def open_delivery(parts: Parts, caller: Caller, request: Request) -> Delivery:
+    """Decide on a read and, if it is allowed, begin it.
+
+    Raises Frozen, Conflict, NotGranted or InvalidInput, each logged; AuditError when the log cannot be written:
+    then nothing is served.
+    """
+    try:
+        permit, version, filters, names = _permitted(parts, caller, request)
+    except (Refused, Conflict, InvalidInput) as error:
+        parts.journal.record(
+            Kind.REFUSED,
+            vendor_id=caller.vendor,
+            credential=caller.credential,
+            address=caller.address,
+            dataset=request.dataset[:80],
+            columns=[name[:80] for name in request.columns or ()][:100],
+            reason=type(error).__name__,
+        )
+        raise
+    plan = ReadPlan(version, permit.columns, filters, names, permit.limit)
+    read = parts.journal.record(
+        Kind.READ_BEGUN,
+        **_who(caller, permit),
+        columns=[column.name for column in permit.columns],
+        column_ids=[column.id for column in permit.columns],
+        groups=sorted(plan.groups),
+        shards=[shard.index for shard in version.manifest.shards(())],
+        where=permit.where.text() if permit.where else None,
+        limit=permit.limit,
+    )
+    keys = ScopedKeyring(parts.keyring, permit.compartment, plan.groups)
+    return Delivery(permit, plan.schema, _deliver(parts, caller, permit, keys, plan, read))
+
+
+def _who(caller: Caller, permit: Permit) -> dict[str, object]:
+    return {
+        "vendor_id": caller.vendor,
+        "vendor": permit.grant.vendor_name,
+        "credential": caller.credential,
+        "address": caller.address,
+        "grant": permit.grant.id,
+        "purpose": permit.grant.purpose,
+        "dataset": permit.grant.dataset_name,
+        "dataset_id": permit.grant.dataset,
+        "version": permit.version,
+    }
+
+
+def _permitted(
+    parts: Parts, caller: Caller, request: Request
+) -> tuple[Permit, OpenVersion, tuple[BoundFilter, ...], frozenset[str]]:
+    _refuse_frozen(parts, caller)
+    found = list(_offers(parts, caller, request.dataset))
+    head = parts.heads.vendor(caller.vendor)
+    permit = decide(request, caller.credential, head, [offer for offer, _ in found], trusted_now(parts))
+    version = next(version for offer, version in found if offer.grant.id == permit.grant.id)
+    filters: list[BoundFilter] = []
+    names: frozenset[str] = frozenset()
+    condition = _grants_filter(permit.grant, version)
+    for each in (condition, permit.where):
+        if each is not None:
+            filters.append(bind(each, version.manifest.schema, "where"))
+            names |= each.columns()
+    return permit, version, tuple(filters), names
+
+
+def _grants_filter(grant: Grant, version: OpenVersion) -> Filter | None:
+    """The grant's own row filter in the version's names; its tree names columns by id."""
+    if grant.where is None:
+        return None
+    names = {column.id: column.name for column in version.manifest.columns}
+    condition = Filter.from_json(dict(grant.where))
+    if not condition.columns() <= names.keys():
+        raise NotGranted("a column that the grant's row filter reads is gone")
+    return condition.rename(names)
+
+
+def _deliver(
+    parts: Parts, caller: Caller, permit: Permit, keys: ScopedKeyring, plan: ReadPlan, read: int
+) -> Iterator[pa.RecordBatch]:
+    rows, outcome = 0, "broken off"
+
+    def check() -> None:
+        still_allowed(permit, parts.heads.vendor(caller.vendor), parts.clock())
+
+    try:
+        for batch in read_batches(parts, keys, plan):
+            check()
+            rows += batch.num_rows
+            yield batch
+        check()
+        outcome = "complete"
+    except VaultError as error:
+        outcome = type(error).__name__
+        raise
+    finally:
+        parts.journal.record(Kind.READ_ENDED, **_who(caller, permit), read=read, rows=rows, outcome=outcome)

@@ -1,0 +1,152 @@
+"""The broker's routes. No key, no chunk and no SQL passes through here."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from itertools import chain
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from vault import access, wire
+from vault._version import __version__
+from vault.broker.stream import ipc_stream
+from vault.errors import InvalidInput, Unauthenticated, VaultError
+from vault.filters import parse
+from vault.policy import Request as ReadRequest
+from vault.workings.parts import Parts
+
+__all__ = ["create_app"]
+
+_LOG = logging.getLogger("dsvault.broker")
+_MAX_BODY = 64 * 1024
+
+
+class ReadBody(BaseModel):
+    """What a vendor may ask for within a grant."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    grant: Annotated[str, Field(max_length=64)] | None = None
+    columns: Annotated[list[Annotated[str, Field(max_length=1024)]], Field(max_length=10_000)] | None = None
+    where: Annotated[str, Field(max_length=4096)] | None = None
+    limit: Annotated[int, Field(ge=0, le=2**62)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Broker:
+    parts: Parts
+    vendors: frozenset[str] | None
+
+    def caller(self, request: Request) -> access.Caller:
+        values = request.headers.getlist("authorization")
+        if len(values) != 1:
+            raise Unauthenticated("the credential is not valid")
+        token = wire.Token.from_header(values[0])
+        address = request.client.host if request.client else "unknown"
+        return access.authenticate(self.parts, token.credential, token.secret, address, self.vendors)
+
+
+def create_app(parts: Parts, vendors: frozenset[str] | None = None) -> FastAPI:
+    """The ASGI application over a vault's parts; ``vendors`` are the ids that it serves (None: all)."""
+    broker = _Broker(parts, vendors)
+    app = FastAPI(title="dsvault broker", version=__version__, docs_url=None, redoc_url=None)
+    app.add_exception_handler(VaultError, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_crash)
+    app.middleware("http")(_bound_body)
+
+    def caller(request: Request) -> access.Caller:
+        return broker.caller(request)
+
+    @app.get("/healthz")
+    def healthz() -> dict[str, str]:
+        """Whether the broker can reach its catalog."""
+        access.healthy(parts)
+        return {"status": "ok"}
+
+    @app.get("/v1/datasets")
+    def datasets(who: Annotated[access.Caller, Depends(caller)]) -> dict[str, Any]:
+        """What the caller's grants offer."""
+        offered = [_offered(offering).document() for offering in access.offerings(parts, who)]
+        return {"format": list(wire.WIRE_VERSION), "grants": offered}
+
+    @app.post("/v1/datasets/{name}/read", response_class=StreamingResponse)
+    async def read(name: str, body: ReadBody, who: Annotated[access.Caller, Depends(caller)]) -> StreamingResponse:
+        """A slice as an Arrow IPC stream."""
+        return await run_in_threadpool(_begin, parts, who, name, body)
+
+    return app
+
+
+def _offered(offering: access.Offering) -> wire.OfferedGrant:
+    grant = offering.grant
+    return wire.OfferedGrant(
+        grant.dataset_name,
+        grant.id,
+        offering.version,
+        offering.schema,
+        wire.moment(grant.expires),
+        grant.purpose,
+    )
+
+
+def _begin(parts: Parts, who: access.Caller, name: str, body: ReadBody) -> StreamingResponse:
+    request = ReadRequest(
+        dataset=name,
+        grant=body.grant,
+        columns=tuple(body.columns) if body.columns is not None else None,
+        where=parse(body.where, "where") if body.where is not None else None,
+        limit=body.limit,
+    )
+    delivery = access.open_delivery(parts, who, request)
+    # The first batch is made before the answer begins, so that what fails at once fails with a status.
+    first = next(delivery.batches, None)
+    batches = chain([first], delivery.batches) if first is not None else delivery.batches
+    return StreamingResponse(ipc_stream(delivery.schema, batches), media_type=wire.ARROW_TYPE)
+
+
+async def _bound_body(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    length = request.headers.get("content-length")
+    chunked = "transfer-encoding" in request.headers
+    if chunked or (length is not None and (not length.isdigit() or int(length) > _MAX_BODY)):
+        return _answer(InvalidInput("the request's body is too long, or its length is not said"))
+    return await call_next(request)
+
+
+def _answer(error: VaultError) -> Response:
+    status, document = wire.problem(error)
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    return JSONResponse(document, status, headers=headers, media_type=wire.PROBLEM_TYPE)
+
+
+async def _on_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, VaultError)
+    status, _ = wire.problem(error)
+    if status >= 500:
+        _LOG.error("%s: %s", type(error).__name__, error)
+    return _answer(error)
+
+
+async def _on_invalid(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    fields = sorted({".".join(str(part) for part in item["loc"][1:2]) or "body" for item in error.errors()})
+    return _answer(InvalidInput(f"the request is not valid: {', '.join(fields)[:200]}"))
+
+
+async def _on_http(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    document = {"type": "about:blank", "title": "Not found" if error.status_code == 404 else "Error"}
+    return JSONResponse(document, error.status_code, media_type=wire.PROBLEM_TYPE)
+
+
+async def _on_crash(_request: Request, error: Exception) -> Response:
+    # The traceback stays out of the answer, and the message out of the log: it may quote what was read.
+    _LOG.error("unexpected %s", type(error).__name__)
+    return _answer(VaultError("unexpected"))

@@ -1,0 +1,56 @@
+"""Record batches as the bytes of an Arrow IPC stream, one piece for each batch."""
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from vault.errors import VaultError
+from vault.wire import End, problem
+
+__all__ = ["ipc_stream"]
+
+
+class _Pieces:
+    """A sink that hands over what was written since the last time."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: bytes) -> int:
+        self._pieces.append(bytes(data))
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        self.closed = True
+
+    def take(self) -> bytes:
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        return data
+
+
+def ipc_stream(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> Iterator[bytes]:
+    """Encode batches, and after them how the stream ended.
+
+    An error after the first byte cannot change the status any more: it becomes the problem in the last
+    batch's metadata, which a client must look for.
+    """
+    sink = _Pieces()
+    rows = 0
+    with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), schema) as writer:
+        end = None
+        try:
+            for batch in batches:
+                writer.write_batch(batch)
+                rows += batch.num_rows
+                yield sink.take()
+        except VaultError as error:
+            _, document = problem(error)
+            end = End(rows, document)
+        last = pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
+        writer.write_batch(last, custom_metadata=(end or End(rows)).metadata())
+    yield sink.take()

@@ -1,0 +1,42 @@
+"""The SQL catalog: wrapped keys, signed statements, versions, jobs and the log's rows.
+
+The catalog is not trusted: whatever it says about access is checked against signed heads by its
+readers. Names and other text for people are sealed before they reach it.
+"""
+
+from vault.catalog.engine import Catalog, open_catalog
+from vault.catalog.records import (
+    CompartmentRow,
+    CredentialRow,
+    DatasetRow,
+    GrantRow,
+    HeadRow,
+    HolderRow,
+    JobRow,
+    KeyRow,
+    LogRow,
+    LogTailRow,
+    VersionRow,
+)
+from vault.catalog.sealed import FieldSealer, SealedBlob, SealedValue
+from vault.catalog.transaction import Transaction
+
+__all__ = [
+    "Catalog",
+    "CompartmentRow",
+    "CredentialRow",
+    "DatasetRow",
+    "FieldSealer",
+    "GrantRow",
+    "HeadRow",
+    "HolderRow",
+    "JobRow",
+    "KeyRow",
+    "LogRow",
+    "LogTailRow",
+    "SealedBlob",
+    "SealedValue",
+    "Transaction",
+    "VersionRow",
+    "open_catalog",
+]

@@ -1,0 +1,137 @@
+"""The catalog's rows as frozen values. A row is a claim; its reader checks what it claims."""
+
+from dataclasses import dataclass
+
+from vault.catalog.sealed import SealedBlob
+
+__all__ = [
+    "CompartmentRow",
+    "CredentialRow",
+    "DatasetRow",
+    "GrantRow",
+    "HeadRow",
+    "HolderRow",
+    "JobRow",
+    "KeyRow",
+    "LogRow",
+    "LogTailRow",
+    "VersionRow",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class HolderRow:
+    """The owner or a vendor; ``own_name`` is sealed under the holder's own metadata key."""
+
+    id: str
+    kms_key: str
+    name: SealedBlob
+    own_name: SealedBlob | None
+    created: str
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRow:
+    """A dataset; ``settings`` (key column, assignment) is sealed JSON."""
+
+    id: str
+    name: SealedBlob
+    settings: SealedBlob
+    created: str
+
+
+@dataclass(frozen=True, slots=True)
+class CompartmentRow:
+    """One holder's encrypted copy of one dataset."""
+
+    id: str
+    holder: str
+    dataset: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """A wrapped data key; ``key_id`` is the commitment to the key inside."""
+
+    compartment: str
+    group: str
+    epoch: int
+    key_id: str
+    kms_key: str
+    wrapped: bytes
+    created: str
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRow:
+    """A signed manifest statement; ``retired`` is when a newer generation took its place."""
+
+    compartment: str
+    version: int
+    generation: int
+    statement: bytes
+    retired: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class HeadRow:
+    """A signed head and its listing."""
+
+    subject: str
+    sequence: int
+    kind: str
+    by_authority: bool
+    statement: bytes
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class GrantRow:
+    """A grant, sealed once for the owner and once for its vendor."""
+
+    id: str
+    vendor: str
+    dataset: str
+    statement: SealedBlob
+    vendor_statement: SealedBlob
+    created: str
+    settled: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialRow:
+    """A signed credential; the secret itself is nowhere but in the vendor's profile."""
+
+    id: str
+    vendor: str
+    statement: bytes
+    created: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """Something that is writing objects, and when it last said that it lives."""
+
+    id: str
+    kind: str
+    state: str
+    started: str
+    beat: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogRow:
+    """A sealed audit entry and its link in the chain."""
+
+    sequence: int
+    time: str
+    previous: bytes
+    sealed: bytes
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LogTailRow:
+    """The signed statement of where the log ends."""
+
+    statement: bytes

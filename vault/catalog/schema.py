@@ -1,0 +1,158 @@
+"""The catalog's tables. Ids, counters, times, wrapped keys and signed statements; no names in clear."""
+
+from sqlalchemy import (
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+from vault.catalog.sealed import Sealed
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "about",
+    "compartments",
+    "credentials",
+    "datasets",
+    "grants",
+    "heads",
+    "holders",
+    "jobs",
+    "keys",
+    "log",
+    "log_tail",
+    "metadata",
+    "versions",
+]
+
+SCHEMA_VERSION = "1"
+_ID = String(32)
+_TIME = String(27)
+
+metadata = MetaData()
+
+about = Table("about", metadata, Column("name", String(32), primary_key=True), Column("value", String(255)))
+
+holders = Table(
+    "holders",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("kms_key", String(2048), nullable=False),
+    Column("name", Sealed("holder name"), nullable=False),
+    Column("name_index", LargeBinary(16), nullable=False, unique=True),
+    Column("own_name", Sealed("holder own name")),
+    Column("created", _TIME, nullable=False),
+)
+
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("name", Sealed("dataset name"), nullable=False),
+    Column("name_index", LargeBinary(16), nullable=False, unique=True),
+    Column("settings", Sealed("dataset settings"), nullable=False),
+    Column("created", _TIME, nullable=False),
+)
+
+compartments = Table(
+    "compartments",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("holder", _ID, ForeignKey("holders.id"), nullable=False),
+    Column("dataset", _ID, ForeignKey("datasets.id"), nullable=False),
+    UniqueConstraint("holder", "dataset"),
+)
+
+# A key's compartment is a holder's id for metadata keys, so there is no foreign key here.
+keys = Table(
+    "keys",
+    metadata,
+    Column("compartment", _ID, primary_key=True),
+    Column("column_group", _ID, primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("key_id", _ID, nullable=False),
+    Column("kms_key", String(2048), nullable=False),
+    Column("wrapped", LargeBinary(4096), nullable=False),
+    Column("created", _TIME, nullable=False),
+)
+
+# A superseded manifest stays listed, with the time of its retirement, until gc drops it: until then
+# its objects count as in use, so that streams that were opened before can end.
+versions = Table(
+    "versions",
+    metadata,
+    Column("compartment", _ID, ForeignKey("compartments.id"), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("generation", Integer, primary_key=True),
+    Column("statement", LargeBinary, nullable=False),
+    Column("retired", _TIME),
+)
+
+heads = Table(
+    "heads",
+    metadata,
+    Column("subject", _ID, primary_key=True),
+    Column("sequence", Integer, primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("by_authority", Integer, nullable=False),
+    Column("statement", LargeBinary, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("vendor", _ID, ForeignKey("holders.id"), nullable=False),
+    Column("dataset", _ID, ForeignKey("datasets.id"), nullable=False),
+    Column("statement", Sealed("grant"), nullable=False),
+    Column("vendor_statement", Sealed("vendor grant"), nullable=False),
+    Column("created", _TIME, nullable=False),
+    # When a head first listed it: tells a pending grant from a revoked one, for people only.
+    Column("settled", _TIME),
+    Index("grants_of_vendor", "vendor", "dataset"),
+    Index("grants_of_dataset", "dataset"),
+)
+
+credentials = Table(
+    "credentials",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("vendor", _ID, ForeignKey("holders.id"), nullable=False),
+    Column("statement", LargeBinary, nullable=False),
+    Column("created", _TIME, nullable=False),
+    Index("credentials_of_vendor", "vendor"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("kind", String(32), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("started", _TIME, nullable=False),
+    Column("beat", _TIME, nullable=False),
+)
+
+log = Table(
+    "log",
+    metadata,
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("time", _TIME, nullable=False),
+    Column("previous", LargeBinary(32), nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("hash", LargeBinary(32), nullable=False),
+)
+
+log_tail = Table(
+    "log_tail",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("statement", LargeBinary, nullable=False),
+)

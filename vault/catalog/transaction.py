@@ -1,0 +1,406 @@
+"""One transaction's reads and writes, one method for each question that the rest of dsvault asks."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, and_, delete, func, insert, select, update
+
+from vault.catalog import schema
+from vault.catalog.records import (
+    CompartmentRow,
+    CredentialRow,
+    DatasetRow,
+    GrantRow,
+    HeadRow,
+    HolderRow,
+    JobRow,
+    KeyRow,
+    LogRow,
+    LogTailRow,
+    VersionRow,
+)
+from vault.catalog.sealed import SealedValue
+from vault.encoding import from_timestamp
+
+__all__ = ["Transaction"]
+
+
+class Transaction:
+    """The catalog inside one transaction. Nothing here judges what it reads."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def about(self, name: str) -> str | None:
+        """A setting of the catalog itself."""
+        table = schema.about
+        value: str | None = self.connection.execute(
+            select(table.c.value).where(table.c.name == name)
+        ).scalar_one_or_none()
+        return value
+
+    def now(self, expression: Any) -> datetime:
+        """Evaluate the backend's clock expression."""
+        return from_timestamp(str(self.connection.execute(select(expression)).scalar_one()))
+
+    # Holders
+
+    def add_holder(
+        self, row: str, kms_key: str, name: SealedValue, index: bytes, own_name: SealedValue, created: str
+    ) -> None:
+        """Add the owner or a vendor."""
+        self.connection.execute(
+            insert(schema.holders).values(
+                id=row, kms_key=kms_key, name=name, name_index=index, own_name=own_name, created=created
+            )
+        )
+
+    def holders(self) -> list[HolderRow]:
+        """Every holder, oldest first."""
+        table = schema.holders
+        return [_holder(row) for row in self.connection.execute(select(table).order_by(table.c.created))]
+
+    def holder(self, holder: str) -> HolderRow | None:
+        """A holder by id."""
+        table = schema.holders
+        row = self.connection.execute(select(table).where(table.c.id == holder)).one_or_none()
+        return _holder(row) if row else None
+
+    def holder_by_index(self, index: bytes) -> HolderRow | None:
+        """A holder by the keyed index of its name."""
+        table = schema.holders
+        row = self.connection.execute(select(table).where(table.c.name_index == index)).one_or_none()
+        return _holder(row) if row else None
+
+    # Datasets and compartments
+
+    def add_dataset(self, row: str, name: SealedValue, index: bytes, settings: SealedValue, created: str) -> None:
+        """Add a dataset; a taken name is a Conflict."""
+        self.connection.execute(
+            insert(schema.datasets).values(id=row, name=name, name_index=index, settings=settings, created=created)
+        )
+
+    def set_dataset_settings(self, row: str, settings: SealedValue) -> None:
+        """Replace a dataset's sealed settings."""
+        table = schema.datasets
+        self.connection.execute(update(table).where(table.c.id == row).values(settings=settings))
+
+    def datasets(self) -> list[DatasetRow]:
+        """Every dataset, oldest first."""
+        table = schema.datasets
+        return [_dataset(row) for row in self.connection.execute(select(table).order_by(table.c.created))]
+
+    def dataset_by_index(self, index: bytes) -> DatasetRow | None:
+        """A dataset by the keyed index of its name."""
+        table = schema.datasets
+        row = self.connection.execute(select(table).where(table.c.name_index == index)).one_or_none()
+        return _dataset(row) if row else None
+
+    def add_compartment(self, row: CompartmentRow) -> None:
+        """Add a compartment; one for each holder and dataset."""
+        self.connection.execute(insert(schema.compartments).values(id=row.id, holder=row.holder, dataset=row.dataset))
+
+    def compartment(self, holder: str, dataset: str) -> CompartmentRow | None:
+        """The compartment of a holder and dataset."""
+        table = schema.compartments
+        row = self.connection.execute(
+            select(table).where(and_(table.c.holder == holder, table.c.dataset == dataset))
+        ).one_or_none()
+        return CompartmentRow(row.id, row.holder, row.dataset) if row else None
+
+    def compartments(self, *, holder: str | None = None, dataset: str | None = None) -> list[CompartmentRow]:
+        """Compartments, of one holder or dataset where named."""
+        table = schema.compartments
+        query = select(table).order_by(table.c.id)
+        if holder is not None:
+            query = query.where(table.c.holder == holder)
+        if dataset is not None:
+            query = query.where(table.c.dataset == dataset)
+        return [CompartmentRow(row.id, row.holder, row.dataset) for row in self.connection.execute(query)]
+
+    # Keys
+
+    def add_keys(self, rows: Iterable[KeyRow]) -> None:
+        """Add wrapped data keys; an epoch that exists is a Conflict."""
+        values = [
+            {
+                "compartment": row.compartment,
+                "column_group": row.group,
+                "epoch": row.epoch,
+                "key_id": row.key_id,
+                "kms_key": row.kms_key,
+                "wrapped": row.wrapped,
+                "created": row.created,
+            }
+            for row in rows
+        ]
+        if values:
+            self.connection.execute(insert(schema.keys), values)
+
+    def key(self, compartment: str, group: str, epoch: int) -> KeyRow | None:
+        """One wrapped data key."""
+        table = schema.keys
+        row = self.connection.execute(
+            select(table).where(
+                and_(table.c.compartment == compartment, table.c.column_group == group, table.c.epoch == epoch)
+            )
+        ).one_or_none()
+        return _key(row) if row else None
+
+    def keys(self, compartment: str) -> list[KeyRow]:
+        """Every wrapped data key of a compartment, by group and epoch."""
+        table = schema.keys
+        query = select(table).where(table.c.compartment == compartment).order_by(table.c.column_group, table.c.epoch)
+        return [_key(row) for row in self.connection.execute(query)]
+
+    def delete_key(self, compartment: str, group: str, epoch: int) -> None:
+        """Forget a wrapped data key that nothing needs any more."""
+        table = schema.keys
+        self.connection.execute(
+            delete(table).where(
+                and_(table.c.compartment == compartment, table.c.column_group == group, table.c.epoch == epoch)
+            )
+        )
+
+    # Versions
+
+    def add_version(self, row: VersionRow) -> None:
+        """Add a manifest statement."""
+        self.connection.execute(
+            insert(schema.versions).values(
+                compartment=row.compartment,
+                version=row.version,
+                generation=row.generation,
+                statement=row.statement,
+                retired=row.retired,
+            )
+        )
+
+    def versions(self, compartment: str, version: int | None = None) -> list[VersionRow]:
+        """The manifest statements of a compartment, retired ones among them."""
+        table = schema.versions
+        query = select(table).where(table.c.compartment == compartment)
+        if version is not None:
+            query = query.where(table.c.version == version)
+        query = query.order_by(table.c.version, table.c.generation)
+        return [
+            VersionRow(row.compartment, row.version, row.generation, row.statement, row.retired)
+            for row in self.connection.execute(query)
+        ]
+
+    def retire_versions(self, compartment: str, versions: Iterable[int], now: str) -> None:
+        """Mark the present manifests of these versions as superseded."""
+        table = schema.versions
+        self.connection.execute(
+            update(table)
+            .where(
+                and_(
+                    table.c.compartment == compartment,
+                    table.c.version.in_(list(versions)),
+                    table.c.retired.is_(None),
+                )
+            )
+            .values(retired=now)
+        )
+
+    def delete_version(self, compartment: str, version: int, generation: int) -> None:
+        """Forget a retired manifest."""
+        table = schema.versions
+        self.connection.execute(
+            delete(table).where(
+                and_(
+                    table.c.compartment == compartment,
+                    table.c.version == version,
+                    table.c.generation == generation,
+                )
+            )
+        )
+
+    # Heads
+
+    def add_head(self, row: HeadRow) -> None:
+        """Add the next step of a subject; a number that is taken is a Conflict."""
+        self.connection.execute(
+            insert(schema.heads).values(
+                subject=row.subject,
+                sequence=row.sequence,
+                kind=row.kind,
+                by_authority=int(row.by_authority),
+                statement=row.statement,
+                body=row.body,
+            )
+        )
+
+    def newest_head(self, subject: str) -> HeadRow | None:
+        """The highest step of a subject."""
+        table = schema.heads
+        row = self.connection.execute(
+            select(table).where(table.c.subject == subject).order_by(table.c.sequence.desc()).limit(1)
+        ).one_or_none()
+        return _head(row) if row else None
+
+    def head_steps(self, subject: str) -> list[HeadRow]:
+        """The steps from the authority's last one on, oldest first."""
+        table = schema.heads
+        last = (
+            select(func.max(table.c.sequence))
+            .where(and_(table.c.subject == subject, table.c.by_authority == 1))
+            .scalar_subquery()
+        )
+        query = select(table).where(and_(table.c.subject == subject, table.c.sequence >= last))
+        return [_head(row) for row in self.connection.execute(query.order_by(table.c.sequence))]
+
+    def head_subjects(self) -> list[tuple[str, int]]:
+        """Every subject and its highest number."""
+        table = schema.heads
+        query = select(table.c.subject, func.max(table.c.sequence)).group_by(table.c.subject)
+        return [(row[0], row[1]) for row in self.connection.execute(query)]
+
+    # Grants and credentials
+
+    def add_grant(
+        self,
+        row: str,
+        vendor: str,
+        dataset: str,
+        statement: SealedValue,
+        vendor_statement: SealedValue,
+        created: str,
+    ) -> None:
+        """Add a signed grant; it is effective only once a vendor head lists it."""
+        self.connection.execute(
+            insert(schema.grants).values(
+                id=row,
+                vendor=vendor,
+                dataset=dataset,
+                statement=statement,
+                vendor_statement=vendor_statement,
+                created=created,
+            )
+        )
+
+    def grants(
+        self, *, vendor: str | None = None, dataset: str | None = None, grant: str | None = None
+    ) -> list[GrantRow]:
+        """Grants, of one vendor, dataset or id where named, oldest first."""
+        table = schema.grants
+        query = select(table).order_by(table.c.created, table.c.id)
+        for column, wanted in ((table.c.vendor, vendor), (table.c.dataset, dataset), (table.c.id, grant)):
+            if wanted is not None:
+                query = query.where(column == wanted)
+        return [
+            GrantRow(
+                row.id,
+                row.vendor,
+                row.dataset,
+                row.statement,
+                row.vendor_statement,
+                row.created,
+                row.settled,
+            )
+            for row in self.connection.execute(query)
+        ]
+
+    def settle_grant(self, grant: str, now: str) -> None:
+        """Note when a grant became effective."""
+        table = schema.grants
+        self.connection.execute(update(table).where(table.c.id == grant).values(settled=now))
+
+    def add_credential(self, row: CredentialRow) -> None:
+        """Add a signed credential; it is effective only once a vendor head lists it."""
+        self.connection.execute(
+            insert(schema.credentials).values(
+                id=row.id, vendor=row.vendor, statement=row.statement, created=row.created
+            )
+        )
+
+    def credential(self, credential: str) -> CredentialRow | None:
+        """A credential by id."""
+        table = schema.credentials
+        row = self.connection.execute(select(table).where(table.c.id == credential)).one_or_none()
+        return CredentialRow(row.id, row.vendor, row.statement, row.created) if row else None
+
+    def credentials(self, vendor: str | None = None) -> list[CredentialRow]:
+        """Credentials, of one vendor where named, oldest first."""
+        table = schema.credentials
+        query = select(table).order_by(table.c.created, table.c.id)
+        if vendor is not None:
+            query = query.where(table.c.vendor == vendor)
+        return [CredentialRow(row.id, row.vendor, row.statement, row.created) for row in self.connection.execute(query)]
+
+    # Jobs
+
+    def add_job(self, row: JobRow) -> None:
+        """Register something that will write objects."""
+        self.connection.execute(
+            insert(schema.jobs).values(id=row.id, kind=row.kind, state=row.state, started=row.started, beat=row.beat)
+        )
+
+    def jobs(self) -> list[JobRow]:
+        """Every job, oldest first."""
+        table = schema.jobs
+        return [
+            JobRow(row.id, row.kind, row.state, row.started, row.beat)
+            for row in self.connection.execute(select(table).order_by(table.c.started))
+        ]
+
+    def set_job(self, job: str, *, before: str, state: str, beat: str) -> bool:
+        """Move a job from one state to another; False when it was no longer in the first."""
+        table = schema.jobs
+        changed = self.connection.execute(
+            update(table).where(and_(table.c.id == job, table.c.state == before)).values(state=state, beat=beat)
+        )
+        return changed.rowcount == 1
+
+    def delete_job(self, job: str) -> None:
+        """Forget a job that is over."""
+        self.connection.execute(delete(schema.jobs).where(schema.jobs.c.id == job))
+
+    # Log
+
+    def log_tail(self) -> LogTailRow | None:
+        """The signed end of the log."""
+        row = self.connection.execute(select(schema.log_tail)).one_or_none()
+        return LogTailRow(row.statement) if row else None
+
+    def append_log(self, row: LogRow, tail: LogTailRow) -> None:
+        """Append an entry and move the signed tail with it."""
+        self.connection.execute(
+            insert(schema.log).values(
+                sequence=row.sequence,
+                time=row.time,
+                previous=row.previous,
+                sealed=row.sealed,
+                hash=row.hash,
+            )
+        )
+        moved = self.connection.execute(update(schema.log_tail).values(statement=tail.statement))
+        if moved.rowcount == 0:
+            self.connection.execute(insert(schema.log_tail).values(id=1, statement=tail.statement))
+
+    def log_rows(self, after: int | None = None, limit: int | None = None) -> list[LogRow]:
+        """Log entries in order, from the first or from the one behind ``after``."""
+        table = schema.log
+        query = select(table).order_by(table.c.sequence).limit(limit)
+        if after is not None:
+            query = query.where(table.c.sequence > after)
+        return [
+            LogRow(row.sequence, row.time, row.previous, row.sealed, row.hash) for row in self.connection.execute(query)
+        ]
+
+
+def _holder(row: Any) -> HolderRow:
+    return HolderRow(row.id, row.kms_key, row.name, row.own_name, row.created)
+
+
+def _dataset(row: Any) -> DatasetRow:
+    return DatasetRow(row.id, row.name, row.settings, row.created)
+
+
+def _key(row: Any) -> KeyRow:
+    return KeyRow(row.compartment, row.column_group, row.epoch, row.key_id, row.kms_key, row.wrapped, row.created)
+
+
+def _head(row: Any) -> HeadRow:
+    return HeadRow(row.subject, row.sequence, row.kind, bool(row.by_authority), row.statement, row.body)

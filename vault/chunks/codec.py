@@ -1,0 +1,135 @@
+"""Encoding and decoding one chunk with pyarrow's Parquet modular encryption.
+
+AES_GCM_V1 with one 256-bit key for the whole file and an encrypted footer; the chunk's identity is the AAD
+prefix and is not stored (Parquet Modular Encryption, sections 4.4 and 5). A file of another identity, a plain
+file, or one that was cut or changed does not open. Encryption properties are made afresh for every file: shared
+ones would share the file's id, and pages could be spliced. Specified in ``docs/reference/format.md`` section 4.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow.parquet.encryption import create_decryption_properties, create_encryption_properties
+
+from vault.chunks.restore import restore
+from vault.errors import IntegrityError, InvalidInput
+from vault.model import ChunkIdentity
+
+__all__ = ["MAGIC", "MAX_MODULES", "EncodeOptions", "decode", "encode", "footer"]
+
+MAGIC: Final = b"PARE"
+_KEY_BYTES: Final = 32
+#: Random 96-bit nonces: at most 2^32 invocations under one key (NIST SP 800-38D section 8.3).
+MAX_MODULES: Final = 2**32
+#: Page and row-group ordinals are int16 in a module's AAD.
+_MAX_ORDINAL: Final = 32_767
+_MIN_FILE: Final = len(MAGIC) * 2 + 4
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeOptions:
+    """How a chunk is written: Parquet codec, rows in a row group, data page version and size in bytes."""
+
+    compression: str = "zstd"
+    compression_level: int | None = None
+    row_group_rows: int = 65_536
+    data_page_version: str = "1.0"
+    data_page_size: int | None = None
+    use_dictionary: bool = True
+
+
+def _check_key(key: bytes) -> None:
+    if len(key) != _KEY_BYTES:
+        raise IntegrityError("a chunk key is not 256 bits long")
+
+
+def encode(
+    table: pa.Table,
+    key: bytes,
+    identity: ChunkIdentity,
+    options: EncodeOptions | None = None,
+    *,
+    max_modules: int = MAX_MODULES,
+) -> pa.Buffer:
+    """Encode a table as a chunk.
+
+    Schema-level metadata is dropped: pandas, for one, keeps the names of all columns there, those of other
+    chunks among them. Raises InvalidInput when Parquet cannot hold the table, or when one key would be used
+    for more modules than ``max_modules``.
+    """
+    _check_key(key)
+    chosen = options or EncodeOptions()
+    properties = create_encryption_properties(key, aad_prefix=identity.encode(), store_aad_prefix=False)
+    sink = pa.BufferOutputStream()
+    written: list[Any] = []
+    try:
+        pq.write_table(
+            table.replace_schema_metadata(None),
+            sink,
+            row_group_size=chosen.row_group_rows,
+            version="2.6",
+            compression=chosen.compression,
+            compression_level=chosen.compression_level,
+            use_dictionary=chosen.use_dictionary,
+            data_page_version=chosen.data_page_version,
+            data_page_size=chosen.data_page_size,
+            encryption_properties=properties,
+            metadata_collector=written,
+        )
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InvalidInput(f"the columns {', '.join(table.column_names)} cannot be held in Parquet") from error
+    data = sink.getvalue()
+    _check_usage(written[0], data.size, max_modules)
+    return data
+
+
+def _check_usage(metadata: Any, size: int, max_modules: int) -> None:
+    if metadata.num_row_groups > _MAX_ORDINAL:
+        raise InvalidInput("a chunk would have more row groups than the format can number; use larger ones")
+    # A page is two modules of at least 32 bytes each, so a file has at most this many.
+    if size // 32 > max_modules:
+        raise InvalidInput("a chunk would use its key more often than AES-GCM allows; use smaller shards")
+
+
+def _decryption(key: bytes, identity: ChunkIdentity) -> Any:
+    _check_key(key)
+    return create_decryption_properties(key, aad_prefix=identity.encode())
+
+
+def check_magic(view: memoryview) -> None:
+    """Refuse what does not begin and end as an encrypted Parquet file; pyarrow looks at the end only."""
+    if len(view) < _MIN_FILE or view[:4] != MAGIC or view[-4:] != MAGIC:
+        raise IntegrityError("an object is not an encrypted chunk")
+
+
+def footer(data: Any, key: bytes, identity: ChunkIdentity) -> Any:
+    """The Parquet metadata out of the decrypted footer; raises IntegrityError."""
+    view = memoryview(data).cast("B")
+    check_magic(view)
+    try:
+        return pq.read_metadata(pa.BufferReader(pa.py_buffer(view)), decryption_properties=_decryption(key, identity))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _refused(identity) from error
+
+
+def decode(data: Any, key: bytes, identity: ChunkIdentity, schema: pa.Schema | None = None) -> pa.Table:
+    """Decode a chunk, into exactly ``schema`` where one is given.
+
+    Raises IntegrityError for anything but the whole, unchanged chunk of this identity and key. pyarrow's own
+    text stays out of the message.
+    """
+    view = memoryview(data).cast("B")
+    check_magic(view)
+    try:
+        table = pq.ParquetFile(
+            pa.BufferReader(pa.py_buffer(view)), decryption_properties=_decryption(key, identity)
+        ).read(use_threads=False)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _refused(identity) from error
+    return restore(table, schema) if schema is not None else table
+
+
+def _refused(identity: ChunkIdentity) -> IntegrityError:
+    return IntegrityError(f"chunk {identity.chunk} does not open: it was changed, or is another chunk")

@@ -1,0 +1,233 @@
+"""The vendor's side: open a granted slice with nothing but a profile file.
+
+Needs no vault, no KMS and no catalog. A read that does not end as the broker said it would end raises; it
+never yields a shorter table. Plain HTTP is used on loopback only.
+"""
+
+import ipaddress
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+import pyarrow as pa
+import urllib3
+
+from vault._version import __version__
+from vault.errors import Conflict, InvalidInput, NotGranted, Unavailable
+from vault.wire import ARROW_TYPE, End, OfferedGrant, Profile, error_from_problem
+
+if TYPE_CHECKING:
+    import os
+
+__all__ = ["Client", "Dataset", "connect"]
+
+_CHUNK = 1 << 20
+_MAX_ANSWER = 64 << 20
+
+
+def connect(profile: "str | os.PathLike[str]") -> "Client":
+    """Open a profile file; raises InvalidInput when it cannot be read or used. Nothing is sent yet."""
+    path = Path(profile)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"{path}: the profile cannot be read ({error.strerror})") from error
+    return Client(Profile.parse(data, str(path)))
+
+
+class Client:
+    """A connection to a broker under one credential. Safe for use from several threads."""
+
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+        self._endpoint = _checked_endpoint(profile.endpoint)
+        self._http = urllib3.PoolManager(
+            headers={
+                "Authorization": profile.token.header(),
+                "User-Agent": f"dsvault/{__version__}",
+            },
+            timeout=urllib3.Timeout(connect=10, read=60),
+            retries=False,
+        )
+
+    def datasets(self) -> list[str]:
+        """The names of the datasets that are granted, sorted."""
+        return sorted({grant.dataset for grant in self.grants()})
+
+    def grants(self) -> list[OfferedGrant]:
+        """Every live grant with what it offers."""
+        document = json.loads(self._call("GET", "/v1/datasets", None).data)
+        return [OfferedGrant.parse(entry) for entry in document["grants"]]
+
+    def dataset(self, name: str) -> "Dataset":
+        """A granted dataset; raises NotGranted when nothing of that name is granted."""
+        dataset = Dataset(self, name)
+        if not dataset.grants:
+            raise NotGranted("no dataset or column of that name is granted to you")
+        return dataset
+
+    def read(self, name: str, body: dict[str, Any]) -> pa.RecordBatchReader:
+        """Begin a read; raises what the broker refuses it with."""
+        path = f"/v1/datasets/{quote(name, safe='')}/read"
+        response = self._call("POST", path, json.dumps(body).encode())
+        return _reader(response)
+
+    def _call(self, method: str, path: str, body: bytes | None) -> urllib3.BaseHTTPResponse:
+        headers = dict(self._http.headers) | ({"Content-Type": "application/json"} if body else {})
+        try:
+            response = self._http.request(
+                method,
+                self._endpoint + path,
+                body=body,
+                headers=headers,
+                preload_content=False,
+                redirect=False,
+            )
+            if response.status == 200 and response.headers.get("content-type") == ARROW_TYPE:
+                return response
+            data = response.read(_MAX_ANSWER, cache_content=True)
+        except urllib3.exceptions.HTTPError as error:
+            raise Unavailable(f"the broker at {self._endpoint} cannot be reached ({type(error).__name__})") from error
+        if response.status == 200:
+            return response
+        raise error_from_problem(_json(data))
+
+    def __repr__(self) -> str:
+        return f"Client({self._profile.vendor} at {self._endpoint})"
+
+
+def _json(data: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(data)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _checked_endpoint(endpoint: str) -> str:
+    parts = urlsplit(endpoint)
+    if parts.scheme == "https" and parts.hostname:
+        return endpoint.rstrip("/")
+    if parts.scheme == "http" and _is_loopback(parts.hostname):
+        return endpoint.rstrip("/")
+    raise InvalidInput("the profile's endpoint must be https, or http on this machine's loopback")
+
+
+def _is_loopback(host: str | None) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+class _Body:
+    """A response's body as a file that Arrow reads from."""
+
+    def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
+        self._response = response
+        self.closed = False
+
+    def read(self, size: int = -1) -> bytes:
+        return self._response.read(size if size >= 0 else None)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self.closed = True
+        self._response.close()
+
+
+def _reader(response: urllib3.BaseHTTPResponse) -> pa.RecordBatchReader:
+    try:
+        stream = pa.ipc.open_stream(pa.PythonFile(_Body(response), mode="r"))
+    except (pa.ArrowException, OSError, urllib3.exceptions.HTTPError) as error:
+        raise _cut_off() from error
+    return pa.RecordBatchReader.from_batches(stream.schema, _batches(stream))
+
+
+def _cut_off() -> Unavailable:
+    return Unavailable("the stream was cut off before its end; nothing of it can be relied on")
+
+
+def _batches(stream: Any) -> Iterator[pa.RecordBatch]:
+    rows = 0
+    while True:
+        try:
+            batch, metadata = stream.read_next_batch_with_custom_metadata()
+            end = End.from_metadata(metadata)
+        except (StopIteration, pa.ArrowException, OSError, ValueError, urllib3.exceptions.HTTPError) as error:
+            raise _cut_off() from error
+        if end is None:
+            rows += batch.num_rows
+            yield batch
+            continue
+        if end.problem is not None:
+            raise error_from_problem(end.problem)
+        if end.rows != rows:
+            raise _cut_off()
+        stream.close()
+        return
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A granted dataset. Works wherever Arrow's C stream interface does (`__arrow_c_stream__`)."""
+
+    client: Client
+    name: str
+
+    @cached_property
+    def grants(self) -> list[OfferedGrant]:
+        """The grants on this dataset."""
+        return [grant for grant in self.client.grants() if grant.dataset == self.name]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of what is granted; raises Conflict when several grants offer different ones."""
+        schemas = [grant.schema for grant in self.grants]
+        if any(not schema.equals(schemas[0]) for schema in schemas):
+            names = ", ".join(grant.grant for grant in self.grants)
+            raise Conflict(f"several grants offer different columns; see .grants and name one of: {names}")
+        return schemas[0]
+
+    def scan(
+        self,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        limit: int | None = None,
+        grant: str | None = None,
+    ) -> pa.RecordBatchReader:
+        """Read a slice: ``columns`` in that order, the rows that ``where`` keeps, at most ``limit``.
+
+        Raises NotGranted, Frozen, Conflict, InvalidInput or Unavailable; while reading also Unavailable for a
+        stream that was cut off.
+        """
+        body: dict[str, Any] = {"columns": list(columns) if columns is not None else None}
+        body |= {"where": where, "limit": limit, "grant": grant}
+        return self.client.read(self.name, {key: value for key, value in body.items() if value is not None})
+
+    def to_arrow(self, **options: Any) -> pa.Table:
+        """The slice as a table; takes the options of `scan`."""
+        return self.scan(**options).read_all()
+
+    def to_pandas(self, **options: Any) -> Any:
+        """The slice as a pandas DataFrame; takes the options of `scan`. Needs pandas."""
+        return self.to_arrow(**options).to_pandas()
+
+    def to_polars(self, **options: Any) -> Any:
+        """The slice as a polars DataFrame; takes the options of `scan`. Needs polars."""
+        import polars as pl  # an optional extra
+
+        return pl.DataFrame(self.to_arrow(**options))
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """The whole granted slice through Arrow's C stream interface."""
+        return self.scan().__arrow_c_stream__(requested_schema)

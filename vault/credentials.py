@@ -1,0 +1,116 @@
+"""Credentials: what a vendor presents, signed by the authority and listed in the vendor's head."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+
+from vault.audit import Kind
+from vault.catalog import CredentialRow
+from vault.encoding import new_id, timestamp
+from vault.errors import InvalidInput, NotFound
+from vault.trust import Credential, Label, Role, Signed, VendorHead
+from vault.workings.names import holders
+from vault.workings.parts import OwnerParts
+from vault.workings.permissions import next_vendor_head
+from vault.workings.steps import announce, removal, standing, vendor_named
+
+__all__ = [
+    "CredentialState",
+    "IssuedCredential",
+    "credentials",
+    "issue_credential",
+    "revoke_credential",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialState:
+    """A credential and how it stands: ``live``, ``expired`` or ``revoked``."""
+
+    credential: Credential
+    vendor_name: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class IssuedCredential:
+    """A new credential with its secret, which is kept nowhere else."""
+
+    credential: Credential
+    vendor_name: str
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"IssuedCredential({self.credential.id})"
+
+
+def issue_credential(parts: OwnerParts, vendor_name: str, expires: timedelta) -> IssuedCredential:
+    """Make a credential; its 256-bit secret is returned once and only its SHA-256 is kept."""
+    if expires <= timedelta(0):
+        raise InvalidInput("--expires: give a time in the future")
+    vendor = vendor_named(parts, vendor_name)
+    secret, now = os.urandom(32), parts.clock()
+    credential = Credential(new_id(), parts.vault, vendor.id, hashlib.sha256(secret).hexdigest(), now, now + expires)
+    authority = parts.signers.authority()
+    signed = authority.sign(Label.CREDENTIAL, credential.payload())
+    with parts.catalog.write() as transaction:
+        present = parts.heads.vendor_in(transaction, vendor.id)
+        head = next_vendor_head(
+            parts,
+            authority,
+            present,
+            vendor.id,
+            by_authority=True,
+            credentials={**present.credentials, credential.id: signed.digest},
+        )
+        transaction.add_credential(CredentialRow(credential.id, vendor.id, signed.encode(), timestamp(now)))
+        transaction.add_head(head)
+        parts.journal.record_in(
+            transaction,
+            Kind.CREDENTIAL_ISSUED,
+            vendor=vendor_name,
+            vendor_id=vendor.id,
+            credential=credential.id,
+            expires=timestamp(credential.expires),
+        )
+    announce(parts, head)
+    return IssuedCredential(credential, vendor.name, secret)
+
+
+def credentials(parts: OwnerParts) -> list[CredentialState]:
+    """Every credential, oldest first."""
+    sealer, now = parts.sealer(), parts.clock()
+    with parts.catalog.read() as transaction:
+        names = {holder.id: holder.name for holder in holders(transaction, sealer)}
+        states = []
+        for row in transaction.credentials():
+            signed, credential = _open_credential(parts, row)
+            listed = parts.heads.vendor_in(transaction, row.vendor).credentials.get(row.id)
+            state = standing(now < credential.expires, listed == signed.digest, settled=True)
+            states.append(CredentialState(credential, names[row.vendor], state))
+    return states
+
+
+def _open_credential(parts: OwnerParts, row: CredentialRow) -> tuple[Signed, Credential]:
+    signed = Signed.decode(row.statement, Label.CREDENTIAL)
+    parts.root.verify(signed, Role.AUTHORITY)
+    return signed, Credential.parse(signed)
+
+
+def revoke_credential(parts: OwnerParts, credential_id: str) -> None:
+    """End a credential; one that ended before stays as it is. Raises NotFound."""
+    sealer = parts.sealer()
+    with parts.catalog.read() as transaction:
+        row = transaction.credential(credential_id)
+        if row is None:
+            raise NotFound(f"there is no credential {credential_id[:80]}")
+        _, credential = _open_credential(parts, row)
+        names = {holder.id: holder.name for holder in holders(transaction, sealer)}
+
+    def change(head: VendorHead) -> dict[str, object] | None:
+        if credential_id not in head.credentials:
+            return None
+        return {"credentials": {key: digest for key, digest in head.credentials.items() if key != credential_id}}
+
+    removal(parts, names[credential.vendor], Kind.CREDENTIAL_REVOKED, change, credential=credential_id)

@@ -1,0 +1,163 @@
+"""The owner's view of its datasets, and its own reads.
+
+The owner's reads take the same path as a vendor's from the manifest on, and are logged before the first row.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from vault.audit import Kind
+from vault.catalog import CompartmentRow
+from vault.errors import InvalidInput, NotFound
+from vault.filters import BoundFilter, bind, parse
+from vault.grants import GrantState, grants
+from vault.manifest import Manifest
+from vault.workings.names import Dataset, dataset_named
+from vault.workings.names import datasets as _all
+from vault.workings.parts import OwnerParts
+from vault.workings.reading import OpenVersion, ReadPlan, open_version, read_batches
+
+__all__ = ["DatasetDetail", "DatasetState", "VersionState", "datasets", "scan", "show"]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetState:
+    """A dataset in a list: its newest version, rows, columns, and encoded bytes."""
+
+    name: str
+    version: int
+    rows: int
+    columns: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class VersionState:
+    """One version of a dataset."""
+
+    version: int
+    created: str
+    rows: int
+    shards: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetDetail:
+    """A dataset as its owner sees it."""
+
+    name: str
+    id: str
+    key: str | None
+    assign_by: str | None
+    schema: pa.Schema
+    column_ids: dict[str, str]
+    versions: list[VersionState]
+    grants: list[GrantState]
+
+
+def datasets(parts: OwnerParts) -> list[DatasetState]:
+    """Every dataset, oldest first."""
+    with parts.catalog.read() as transaction:
+        found = _all(transaction, parts.sealer())
+    states = []
+    for dataset in found:
+        manifest = _version(parts, dataset, None).manifest
+        states.append(
+            DatasetState(dataset.name, manifest.version, manifest.rows, len(manifest.columns), _bytes(manifest))
+        )
+    return states
+
+
+def _bytes(manifest: Manifest) -> int:
+    return sum(ref.size for ref in manifest.chunks)
+
+
+def _named(parts: OwnerParts, name: str) -> Dataset:
+    sealer = parts.sealer()
+    with parts.catalog.read() as transaction:
+        return dataset_named(transaction, sealer, name)
+
+
+def _compartment(parts: OwnerParts, dataset: Dataset) -> CompartmentRow:
+    with parts.catalog.read() as transaction:
+        row = transaction.compartment(parts.owner, dataset.id)
+    if row is None:
+        raise NotFound(f"the dataset '{dataset.name}' has no version")
+    return row
+
+
+def _version(parts: OwnerParts, dataset: Dataset, number: int | None) -> OpenVersion:
+    try:
+        return open_version(parts, parts.keyring, _compartment(parts, dataset).id, number)
+    except NotFound as error:
+        raise NotFound(f"the dataset '{dataset.name}' has no version {number or ''}".rstrip()) from error
+
+
+def show(parts: OwnerParts, name: str) -> DatasetDetail:
+    """One dataset in full; raises NotFound."""
+    dataset = _named(parts, name)
+    newest = _version(parts, dataset, None)
+    states = []
+    for number in sorted(newest.head.versions):
+        manifest = _version(parts, dataset, number).manifest
+        shards = len({ref.shard for ref in manifest.chunks})
+        created = manifest.created.isoformat(timespec="seconds")
+        states.append(VersionState(number, created, manifest.rows, shards, _bytes(manifest)))
+    return DatasetDetail(
+        name=dataset.name,
+        id=dataset.id,
+        key=dataset.key,
+        assign_by=dataset.assign_by,
+        schema=newest.manifest.schema,
+        column_ids={column.name: column.id for column in newest.manifest.columns},
+        versions=states,
+        grants=[state for state in grants(parts) if state.grant.dataset == dataset.id],
+    )
+
+
+def scan(
+    parts: OwnerParts,
+    name: str,
+    *,
+    columns: Sequence[str] | None = None,
+    where: str | None = None,
+    limit: int | None = None,
+    version: int | None = None,
+) -> pa.RecordBatchReader:
+    """Read a version as its owner; raises NotFound, InvalidInput and what reading raises."""
+    opened = _version(parts, _named(parts, name), version)
+    wanted = columns if columns is not None else [column.name for column in opened.manifest.columns]
+    chosen = []
+    for each in wanted:
+        column = opened.manifest.column(each)
+        if column is None:
+            raise InvalidInput(f"--columns: the dataset has no column {each!r}")
+        chosen.append(column)
+    if not chosen or len(set(wanted)) != len(wanted):
+        raise InvalidInput("--columns: name at least one column, and none twice")
+    filters: tuple[BoundFilter, ...] = ()
+    names: frozenset[str] = frozenset()
+    if where is not None:
+        condition = parse(where)
+        filters, names = (bind(condition, opened.manifest.schema),), condition.columns()
+    plan = ReadPlan(opened, tuple(chosen), filters, names, limit)
+    parts.journal.record(
+        Kind.OWNER_READ,
+        dataset=name,
+        version=opened.manifest.version,
+        columns=list(wanted),
+        where=where,
+        limit=limit,
+    )
+    schema = plan.schema
+    if columns is None:
+        schema = schema.with_metadata(opened.manifest.schema.metadata)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in read_batches(parts, parts.keyring, plan):
+            yield batch.replace_schema_metadata(schema.metadata)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())

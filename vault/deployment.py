@@ -1,0 +1,303 @@
+"""Wiring: the one place that turns configuration into concrete parts.
+
+A vault directory has ``dsvault.toml`` (which marks it), ``owner/`` (configuration, the authority's and the
+other owner keys, the owner's KMS key when local) and ``broker/`` (what a broker needs). `open_owner` reads both,
+`open_broker` reads ``broker/`` alone and works where ``owner/`` is absent.
+"""
+
+import os
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from vault import keyfile
+from vault.audit import Kind
+from vault.catalog import Catalog, open_catalog
+from vault.encoding import new_id, timestamp, utcnow
+from vault.engines import LocalEngine
+from vault.errors import InvalidInput, NotFound
+from vault.grants import add_holder
+from vault.keyring import MAX_AGE_SECONDS, Keyring
+from vault.kms import Kms, open_kms
+from vault.model import FORMAT, OWNER
+from vault.objects import ObjectStore, open_store
+from vault.trust import Role, RoleKeys, Root, Signer, open_root, public_key_id, root_statement
+from vault.trust.root import encode_chain
+from vault.workings.heads import Heads
+from vault.workings.journal import Journal
+from vault.workings.names import Holder
+from vault.workings.parts import Manifests, OwnerParts, Parts, Signers, checked_vault
+
+__all__ = ["MARKER", "Configuration", "find_vault", "init", "open_broker", "open_owner", "passphrase"]
+
+MARKER = "dsvault.toml"
+DEFAULT_ENDPOINT = "http://127.0.0.1:8750"
+_OWNER_ROLES = (Role.ADMINISTRATOR, Role.AUTHORITY, Role.RESPONDER, Role.PUBLISHER)
+Wrap = Callable[[Kms], Kms]
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What ``config.toml`` of ``owner/`` or ``broker/`` says; ``owner`` is the owner's holder id."""
+
+    vault: str
+    store: str
+    catalog: str
+    kms: str
+    endpoint: str
+    root_fingerprint: str
+    owner: str | None
+
+    def text(self) -> str:
+        """The file's TOML."""
+        lines = [
+            f'format = "{FORMAT[0]}.{FORMAT[1]}"',
+            f'vault = "{self.vault}"',
+            f"store = {_toml(self.store)}",
+            f"catalog = {_toml(self.catalog)}",
+            f"kms = {_toml(self.kms)}",
+            f"endpoint = {_toml(self.endpoint)}",
+            f'root_fingerprint = "{self.root_fingerprint}"',
+        ]
+        if self.owner is not None:
+            lines.append(f'owner = "{self.owner}"')
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def read(cls, path: Path) -> "Configuration":
+        """Read a configuration file; raises NotFound or InvalidInput."""
+        try:
+            document = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise NotFound(f"{path}: there is no vault here") from error
+        except (OSError, ValueError) as error:
+            raise InvalidInput(f"{path}: the configuration cannot be read") from error
+        try:
+            if str(document["format"]).split(".")[0] != str(FORMAT[0]):
+                raise InvalidInput(f"{path}: the vault has a format that this release does not know")
+            fields = ("vault", "store", "catalog", "kms", "endpoint", "root_fingerprint")
+            values = [str(document[field]) for field in fields]
+            return cls(*values, document.get("owner"))
+        except KeyError as error:
+            raise InvalidInput(f"{path}: the setting {error.args[0]!r} is missing") from error
+
+
+def _toml(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    if any(ord(character) < 32 for character in text):
+        raise InvalidInput("a setting holds a control character")
+    return f'"{escaped}"'
+
+
+def passphrase() -> str | None:
+    """The passphrase of key files, from ``DSVAULT_PASSPHRASE``; an empty one counts as none."""
+    return os.environ.get("DSVAULT_PASSPHRASE") or None
+
+
+def find_vault(given: str | None = None) -> Path:
+    """The vault's directory: the given one, else ``$DSVAULT``, else the nearest marker upwards."""
+    named = given or os.environ.get("DSVAULT")
+    if named:
+        folder = Path(named)
+        if not (folder / "broker" / "config.toml").exists() and not (folder / "owner").exists():
+            raise NotFound(f"{folder}: there is no vault here; 'dsvault init' makes one")
+        return folder.absolute()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / MARKER).exists():
+            return folder
+    raise NotFound("there is no vault here or above; give --vault DIR, set DSVAULT, or run 'dsvault init'")
+
+
+def init(
+    folder: Path,
+    *,
+    store: str | None = None,
+    catalog: str | None = None,
+    kms: str | None = None,
+    endpoint: str | None = None,
+) -> None:
+    """Make a new vault; whatever is not given lies inside ``folder``.
+
+    Raises InvalidInput when there is one already, or when a URL cannot be used. A run that was killed leaves
+    no marker, and the next one says what to remove.
+    """
+    if (folder / MARKER).exists() or (folder / "owner").exists() or (folder / "broker").exists():
+        raise InvalidInput(f"{folder}: there is a vault, or the rest of one, here already")
+    vault, owner = new_id(), new_id()
+    configuration = Configuration(
+        vault=vault,
+        store=store or "store",
+        catalog=catalog or "sqlite:///catalog.db",
+        kms=kms or "local:",
+        endpoint=endpoint or DEFAULT_ENDPOINT,
+        root_fingerprint="",
+        owner=owner,
+    )
+    # Whatever can be wrong with the URLs is found before anything is written.
+    _open_store(folder, configuration.store)
+    open_catalog(_catalog_url(folder, configuration.catalog)).close()
+    open_kms(configuration.kms, owner=folder / "owner", broker=folder / "broker", passphrase=passphrase())
+    for part in (folder, folder / "owner", folder / "owner" / "keys", folder / "broker"):
+        part.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fingerprint = _make_keys(folder, vault)
+    configuration = Configuration(
+        vault,
+        configuration.store,
+        configuration.catalog,
+        configuration.kms,
+        configuration.endpoint,
+        fingerprint,
+        owner,
+    )
+    _write_text(folder / "owner" / "config.toml", configuration.text())
+    for_broker = Configuration(
+        vault,
+        configuration.store,
+        configuration.catalog,
+        configuration.kms,
+        configuration.endpoint,
+        fingerprint,
+        None,
+    )
+    _write_text(folder / "broker" / "config.toml", for_broker.text())
+    _fill_catalog(folder, configuration, owner)
+    _write_text(folder / MARKER, f'# This directory is a dsvault vault.\nvault = "{vault}"\n')
+
+
+def _make_keys(folder: Path, vault: str) -> str:
+    """Make every private key and the root document that names them; returns its fingerprint."""
+    secret = passphrase()
+    roles: dict[Role, RoleKeys] = {}
+    signers = {}
+    for role in (*_OWNER_ROLES, Role.LOG):
+        raw = Ed25519PrivateKey.generate().private_bytes_raw()
+        signer = signers[role] = Signer(raw)
+        where = folder / "broker" / "log.json" if role is Role.LOG else _key_path(folder, role)
+        keyfile.write_new(where, f"{role.value} key", signer.key_id, raw, secret)
+        roles[role] = RoleKeys({signer.key_id: signer.public}, 1)
+    auditor = X25519PrivateKey.generate()
+    public = auditor.public_key().public_bytes_raw()
+    keyfile.write_new(
+        _key_path(folder, Role.AUDITOR),
+        "auditor key",
+        public_key_id(public),
+        auditor.private_bytes_raw(),
+        secret,
+    )
+    roles[Role.AUDITOR] = RoleKeys({public_key_id(public): public}, 1)
+    root = root_statement(vault, 1, roles, [signers[Role.ADMINISTRATOR]])
+    _write_text(folder / "broker" / "root.json", encode_chain([root]).decode())
+    return root.digest
+
+
+def _key_path(folder: Path, role: Role) -> Path:
+    return folder / "owner" / "keys" / f"{role.value}.json"
+
+
+def _fill_catalog(folder: Path, configuration: Configuration, owner: str) -> None:
+    catalog = open_catalog(_catalog_url(folder, configuration.catalog))
+    catalog.create(configuration.vault)
+    catalog.close()
+    parts = open_owner(folder)
+    holder = Holder(owner, OWNER, parts.kms.create_key(owner, owner=True), timestamp(parts.clock()))
+    with parts.catalog.write() as transaction:
+        add_holder(parts, transaction, holder, None)
+        parts.journal.record_in(transaction, Kind.INIT, vault=configuration.vault)
+    parts.journal.checkpoint()
+
+
+def _write_text(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _open_store(folder: Path, url: str) -> ObjectStore:
+    return open_store(url if "://" in url or Path(url).is_absolute() else str(folder.absolute() / url))
+
+
+def _catalog_url(folder: Path, url: str) -> str:
+    """A SQLite URL with a relative path means one inside the vault's directory."""
+    prefix = "sqlite:///"
+    if url.startswith(prefix) and not url.startswith(prefix + "/"):
+        return prefix + quote(str(folder.absolute()), safe="/ :") + "/" + url.removeprefix(prefix)
+    return url
+
+
+def _root(folder: Path, configuration: Configuration) -> Root:
+    path = folder / "broker" / "root.json"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"{path}: the root document cannot be read") from error
+    return open_root(data, configuration.root_fingerprint)
+
+
+def _shared(folder: Path, configuration: Configuration, kms: Kms, key_age: float) -> dict[str, Any]:
+    root = _root(folder, configuration)
+    catalog: Catalog = open_catalog(_catalog_url(folder, configuration.catalog))
+    store = _open_store(folder, configuration.store)
+    log_key = folder / "broker" / "log.json"
+    signer = Signer(keyfile.read(log_key, "log key", passphrase()))
+    return {
+        "vault": configuration.vault,
+        "root": root,
+        "catalog": catalog,
+        "store": store,
+        "keyring": Keyring(kms, max_age=key_age),
+        "journal": Journal(root, catalog, store, signer, utcnow),
+        "heads": Heads(root, catalog, store),
+        "manifests": Manifests(),
+        "engine": LocalEngine(),
+        "clock": utcnow,
+    }
+
+
+def open_broker(
+    folder: Path, *, kms_wrap: Wrap = lambda kms: kms, key_age: float = MAX_AGE_SECONDS
+) -> tuple[Parts, Configuration]:
+    """The parts of a broker, from ``broker/`` alone. ``kms_wrap`` may put something around the KMS."""
+    configuration = Configuration.read(folder / "broker" / "config.toml")
+    kms = open_kms(configuration.kms, owner=None, broker=folder / "broker", passphrase=passphrase())
+    parts = Parts(**_shared(folder, configuration, kms_wrap(kms), key_age))
+    checked_vault(parts)
+    return parts, configuration
+
+
+def open_owner(folder: Path, *, kms_wrap: Wrap = lambda kms: kms, key_age: float = MAX_AGE_SECONDS) -> OwnerParts:
+    """The owner's parts; its signing keys are opened only when an act needs them."""
+    configuration = Configuration.read(folder / "owner" / "config.toml")
+    if configuration.owner is None:
+        raise InvalidInput(f"{folder / 'owner' / 'config.toml'}: the setting 'owner' is missing")
+    raw = open_kms(configuration.kms, owner=folder / "owner", broker=folder / "broker", passphrase=passphrase())
+    kms = kms_wrap(raw)
+
+    @cache
+    def secret(role: Role) -> bytes:
+        return keyfile.read(_key_path(folder, role), f"{role.value} key", passphrase())
+
+    signers = Signers(
+        authority=lambda: Signer(secret(Role.AUTHORITY)),
+        responder=lambda: Signer(secret(Role.RESPONDER)),
+        publisher=lambda: Signer(secret(Role.PUBLISHER)),
+        auditor_secret=lambda: secret(Role.AUDITOR),
+    )
+    shared = _shared(folder, configuration, kms, key_age)
+    parts = OwnerParts(**shared, kms=kms, owner=configuration.owner, signers=signers)
+    checked_vault(parts)
+    return parts
+
+
+def endpoint(folder: Path) -> str:
+    """The broker's configured base URL."""
+    return Configuration.read(folder / "owner" / "config.toml").endpoint

@@ -1,0 +1,34 @@
+"""Keys that follow from a data key: HKDF-SHA256 (RFC 5869) with distinct infos, never stored.
+
+``docs/reference/format.md`` section 2. A data key is 32 uniformly random bytes, so HKDF needs no salt.
+"""
+
+from typing import Final
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from vault.encoding import canonical
+from vault.errors import IntegrityError
+from vault.model import ChunkIdentity
+
+__all__ = ["KEY_BYTES", "chunk_key", "key_id"]
+
+KEY_BYTES: Final = 32
+_COMMITMENT_BYTES = 16
+
+
+def _derive(data_key: bytes, info: bytes, length: int) -> bytes:
+    if len(data_key) != KEY_BYTES:
+        raise IntegrityError("a data key is not 256 bits long")
+    return HKDF(SHA256(), length, salt=None, info=info).derive(data_key)
+
+
+def chunk_key(data_key: bytes, identity: ChunkIdentity) -> bytes:
+    """The AES-256 key of one chunk: ``HKDF(data key, info = canonical("dsvault chunk key", identity))``."""
+    return _derive(data_key, canonical("dsvault chunk key", identity.encode()), KEY_BYTES)
+
+
+def key_id(data_key: bytes) -> str:
+    """A data key's commitment as hex: ``HKDF(data key, info = canonical("dsvault key id"), 16 bytes)``."""
+    return _derive(data_key, canonical("dsvault key id"), _COMMITMENT_BYTES).hex()

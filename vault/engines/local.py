@@ -1,0 +1,39 @@
+"""Threads of this process. pyarrow, zstd and AES-GCM release the GIL, so threads use every core."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+__all__ = ["LocalEngine"]
+
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
+
+
+class LocalEngine:
+    """Maps a function over tasks on ``workers`` threads (by default one for each core)."""
+
+    def __init__(self, workers: int | None = None) -> None:
+        self.workers = workers or os.cpu_count() or 1
+
+    def map(
+        self, function: Callable[[_Task], _Result], tasks: Iterable[_Task], *, ahead: int | None = None
+    ) -> Iterator[_Result]:
+        """Results in the order of the tasks; at most ``ahead`` tasks (by default twice the workers) run or
+        wait unread, so that memory stays bounded. The first error ends the map and cancels what waits.
+        """
+        limit = ahead if ahead is not None else 2 * self.workers
+        waiting: deque[Future[_Result]] = deque()
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="dsvault") as pool:
+            try:
+                for task in tasks:
+                    waiting.append(pool.submit(function, task))
+                    if len(waiting) >= limit:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()

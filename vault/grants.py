@@ -1,0 +1,221 @@
+"""Grants: signed permission, pending until the vendor's compartment holds what it names, and revocation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from vault.audit import Kind
+from vault.catalog import HeadRow, SealedValue, Transaction
+from vault.encoding import new_id, timestamp
+from vault.errors import Conflict, Frozen, InvalidInput, NotFound
+from vault.filters import bind, parse
+from vault.model import Column
+from vault.trust import Grant, GrantedColumn, Label, Signed, VendorHead
+from vault.workings.filling import fill_compartment, owners_version
+from vault.workings.names import Dataset, Holder, dataset_named, holder_named
+from vault.workings.parts import OwnerParts, holder_sealer
+from vault.workings.permissions import next_vendor_head, open_grant
+from vault.workings.reading import OpenVersion
+from vault.workings.steps import removal, standing, vendor_named
+
+__all__ = ["GrantState", "grant", "grants", "resume_grant", "revoke"]
+
+
+@dataclass(frozen=True, slots=True)
+class GrantState:
+    """A grant and how it stands: ``pending``, ``live``, ``expired`` or ``revoked``."""
+
+    grant: Grant
+    state: str
+
+
+def grant(
+    parts: OwnerParts,
+    vendor_name: str,
+    dataset_name: str,
+    columns: Sequence[str],
+    *,
+    where: str | None = None,
+    expires: timedelta | None = None,
+    purpose: str | None = None,
+) -> Grant:
+    """Grant a vendor columns (and the rows that ``where`` keeps) of a dataset's newest and later versions.
+
+    The grant is pending while the vendor's compartment is filled, and live once the vendor's head lists it.
+    Raises InvalidInput, NotFound, Frozen, Conflict and what reading and writing raise.
+    """
+    vendor = vendor_named(parts, vendor_name)
+    sealer = parts.sealer()
+    with parts.catalog.read() as transaction:
+        dataset = dataset_named(transaction, sealer, dataset_name)
+        if parts.heads.vendor_in(transaction, vendor.id).frozen:
+            raise Frozen(f"the vendor '{vendor_name}' is frozen; thaw it before granting anything")
+    version = owners_version(parts, dataset)
+    statement = _statement(parts, vendor, dataset, version, columns, where, expires, purpose)
+    signed = parts.signers.authority().sign(Label.GRANT, statement.payload())
+    own = holder_sealer(parts, parts.keyring, vendor.id)
+    encoded = signed.encode()
+    with parts.catalog.write() as transaction:
+        transaction.add_grant(
+            statement.id,
+            vendor.id,
+            dataset.id,
+            SealedValue(sealer, statement.id, encoded),
+            SealedValue(own, statement.id, encoded),
+            timestamp(statement.issued),
+        )
+    _settle(parts, vendor, dataset, statement, signed)
+    return statement
+
+
+def resume_grant(parts: OwnerParts, grant_id: str) -> Grant:
+    """Finish a grant that was left pending; a live one is returned as it is. Raises NotFound, Conflict."""
+    sealer = parts.sealer()
+    with parts.catalog.read() as transaction:
+        rows = transaction.grants(grant=grant_id)
+        if not rows:
+            raise NotFound(f"there is no grant {grant_id[:80]}")
+        statement, digest = open_grant(parts.root, rows[0], sealer, own=False)
+        head = parts.heads.vendor_in(transaction, statement.vendor)
+        if grant_id in head.grants:
+            return statement
+        if rows[0].settled is not None:
+            raise Conflict("the grant was revoked; make a new one")
+        vendor = holder_named(transaction, sealer, statement.vendor_name)
+        dataset = dataset_named(transaction, sealer, statement.dataset_name)
+        signed = Signed.decode(rows[0].statement.open(sealer, grant_id), Label.GRANT)
+    if signed.digest != digest or head.frozen:
+        raise Frozen(f"the vendor '{vendor.name}' is frozen; thaw it before granting anything")
+    _settle(parts, vendor, dataset, statement, signed)
+    return statement
+
+
+def _statement(
+    parts: OwnerParts,
+    vendor: Holder,
+    dataset: Dataset,
+    version: OpenVersion,
+    columns: Sequence[str],
+    where: str | None,
+    expires: timedelta | None,
+    purpose: str | None,
+) -> Grant:
+    granted = _granted_columns(version, columns)
+    condition = parse(where) if where is not None else None
+    filter_columns: tuple[GrantedColumn, ...] = ()
+    if condition is not None:
+        bind(condition, version.manifest.schema)
+        named = [column for column in version.manifest.columns if column.name in condition.columns()]
+        filter_columns = tuple(_granted(column) for column in named)
+        condition_by_id = condition.rename({column.name: column.id for column in named})
+    now = parts.clock()
+    if expires is not None and expires <= timedelta(0):
+        raise InvalidInput("--expires: give a time in the future")
+    return Grant(
+        id=new_id(),
+        vault=parts.vault,
+        vendor=vendor.id,
+        vendor_name=vendor.name,
+        dataset=dataset.id,
+        dataset_name=dataset.name,
+        columns=granted,
+        where=condition_by_id.to_json() if condition is not None else None,
+        where_text=condition.text() if condition is not None else None,
+        filter_columns=filter_columns,
+        versions="latest",
+        delivery="stream",
+        purpose=purpose,
+        issued=now,
+        expires=now + expires if expires is not None else None,
+    )
+
+
+def _granted(column: Column) -> GrantedColumn:
+    return GrantedColumn(column.id, column.name, column.group)
+
+
+def _granted_columns(version: OpenVersion, names: Sequence[str]) -> tuple[GrantedColumn, ...]:
+    if not names:
+        raise InvalidInput("--columns: name at least one column")
+    found = []
+    for name in names:
+        column = version.manifest.column(name)
+        if column is None:
+            raise InvalidInput(f"--columns: the dataset has no column {name!r}")
+        if _granted(column) in found:
+            raise InvalidInput(f"--columns: {name!r} stands twice")
+        found.append(_granted(column))
+    for granted in found:
+        for column in version.manifest.columns:
+            if column.group == granted.group and _granted(column) not in found:
+                raise InvalidInput(
+                    f"--columns: {granted.name!r} shares its key with {column.name!r}; a grant names whole "
+                    "column groups"
+                )
+    return tuple(found)
+
+
+def _settle(parts: OwnerParts, vendor: Holder, dataset: Dataset, statement: Grant, signed: Signed) -> None:
+    def take_effect(transaction: Transaction) -> HeadRow:
+        present = parts.heads.vendor_in(transaction, vendor.id)
+        if present.frozen:
+            raise Frozen(f"the vendor '{vendor.name}' was frozen in the meantime")
+        transaction.settle_grant(statement.id, timestamp(parts.clock()))
+        head = next_vendor_head(
+            parts,
+            parts.signers.authority(),
+            present,
+            vendor.id,
+            by_authority=True,
+            grants={**present.grants, statement.id: signed.digest},
+        )
+        transaction.add_head(head)
+        parts.journal.record_in(
+            transaction,
+            Kind.GRANTED,
+            vendor=vendor.name,
+            vendor_id=vendor.id,
+            grant=statement.id,
+            dataset=dataset.name,
+            columns=[column.name for column in statement.columns],
+            where=statement.where_text,
+            purpose=statement.purpose,
+            expires=timestamp(statement.expires) if statement.expires else None,
+        )
+        return head
+
+    fill_compartment(parts, vendor, dataset, statement, take_effect)
+    parts.heads.forget(vendor.id)
+    parts.journal.checkpoint()
+
+
+def grants(parts: OwnerParts, vendor_name: str | None = None) -> list[GrantState]:
+    """Every grant, or those of one vendor, oldest first."""
+    sealer = parts.sealer()
+    wanted = vendor_named(parts, vendor_name).id if vendor_name is not None else None
+    now = parts.clock()
+    with parts.catalog.read() as transaction:
+        states = []
+        for row in transaction.grants(vendor=wanted):
+            found, digest = open_grant(parts.root, row, sealer, own=False)
+            head = parts.heads.vendor_in(transaction, row.vendor)
+            live = head.grants.get(row.id) == digest
+            states.append(GrantState(found, standing(found.live_at(now), live, row.settled is not None)))
+    return states
+
+
+def revoke(parts: OwnerParts, grant_id: str) -> Grant:
+    """End a grant; a grant that is not live stays as it is. Raises NotFound."""
+    with parts.catalog.read() as transaction:
+        rows = transaction.grants(grant=grant_id)
+    if not rows:
+        raise NotFound(f"there is no grant {grant_id[:80]}")
+    found, _ = open_grant(parts.root, rows[0], parts.sealer(), own=False)
+
+    def change(head: VendorHead) -> dict[str, object] | None:
+        if grant_id not in head.grants:
+            return None
+        return {"grants": {key: digest for key, digest in head.grants.items() if key != grant_id}}
+
+    removal(parts, found.vendor_name, Kind.REVOKED, change, grant=grant_id, dataset=found.dataset_name)
+    return found

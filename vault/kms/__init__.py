@@ -1,0 +1,7 @@
+"""Key management services: the protocol, and the backends that keep its obligations."""
+
+from vault.kms.local import LocalKms
+from vault.kms.protocol import DataKey, KeyState, Kms
+from vault.kms.uri import open_kms
+
+__all__ = ["DataKey", "KeyState", "Kms", "LocalKms", "open_kms"]

@@ -1,0 +1,77 @@
+"""What every KMS backend promises."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+__all__ = ["DataKey", "KeyState", "Kms"]
+
+
+class KeyState(StrEnum):
+    """How a KMS key stands, as far as this process can see."""
+
+    ENABLED = "enabled"
+    DISABLED = "disabled"
+    DESTROYED = "destroyed"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class DataKey:
+    """A fresh 256-bit key and its wrapped form; the repr shows neither."""
+
+    plaintext: bytes = field(repr=False)
+    wrapped: bytes = field(repr=False)
+
+
+class Kms(Protocol):
+    """Wraps data keys under keys that never leave it.
+
+    Obligations of every backend:
+
+    * A context is authenticated: a blob opens only with the very context that it was wrapped with. It holds
+      ids only, since some services log it in plaintext.
+    * `unwrap` under another key, with another context, or of a changed blob raises KmsError; under a key that
+      is disabled, destroyed or not held raises KeyUnavailable. Never a wrong plaintext.
+    * `disable_key` and `enable_key` may be repeated and take effect at the next call of any process; `destroy_key`
+      may be repeated and is permanent: no call and no file of the backend brings the key back.
+    * No key and no plaintext is in an error, a log or a repr.
+    * Every method may be called from several threads at once.
+    """
+
+    def create_key(self, label: str, *, owner: bool = False) -> str:
+        """Make a KMS key for a holder (its opaque id) and return the reference that the catalog keeps."""
+        ...
+
+    def generate_data_key(self, key: str, context: Mapping[str, str]) -> DataKey:
+        """A fresh 256-bit data key, wrapped under ``key`` with ``context``."""
+        ...
+
+    def wrap(self, key: str, plaintext: bytes, context: Mapping[str, str]) -> bytes:
+        """Wrap a key of at most 4,096 bytes."""
+        ...
+
+    def unwrap(self, key: str, wrapped: bytes, context: Mapping[str, str]) -> bytes:
+        """Open what `wrap` or `generate_data_key` made."""
+        ...
+
+    def rewrap(self, source: str, wrapped: bytes, context: Mapping[str, str], target: str) -> bytes:
+        """The same plaintext wrapped under another key, with the same context."""
+        ...
+
+    def disable_key(self, key: str) -> None:
+        """Let the key open nothing until it is enabled again."""
+        ...
+
+    def enable_key(self, key: str) -> None:
+        """Undo `disable_key`; raises KeyUnavailable for a destroyed key."""
+        ...
+
+    def destroy_key(self, key: str) -> None:
+        """Make everything that was wrapped under the key unreadable for ever."""
+        ...
+
+    def state(self, key: str) -> KeyState:
+        """How the key stands."""
+        ...

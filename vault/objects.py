@@ -1,0 +1,168 @@
+"""The object store: immutable objects, written once, over any fsspec file system.
+
+Obligations of the store beneath: a put either makes the whole object under a name that did not exist or
+fails; what was put reads back unchanged; a listing shows what was put before it began. Names are paths
+below the vault's prefix, made of ids only, so a listing tells nobody what anything is called.
+"""
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import fsspec
+
+from vault.errors import Conflict, IntegrityError, InvalidInput, NotFound, Unavailable
+
+__all__ = ["ObjectInfo", "ObjectStore", "open_store"]
+
+_NAME = re.compile(r"[a-z0-9]+(/[a-z0-9]+)*")
+#: What a second put of one name raises, by file system (some S3 servers answer 412 as EINVAL).
+_EXISTS_ERRNO = {errno.EEXIST, errno.EINVAL}
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """A listed object: its name, size in bytes, and when it was last written if the store says."""
+
+    name: str
+    size: int
+    written: datetime | None
+
+
+class ObjectStore:
+    """Objects below one prefix. Safe for use from several threads."""
+
+    def __init__(self, filesystem: Any, prefix: str) -> None:
+        self._fs = filesystem
+        self._prefix = prefix.rstrip("/")
+        protocol = filesystem.protocol
+        self._local = "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+
+    def _path(self, name: str) -> str:
+        if _NAME.fullmatch(name) is None:
+            raise IntegrityError("an object name is not one that dsvault makes")
+        return f"{self._prefix}/{name}"
+
+    def put(self, name: str, data: Any) -> None:
+        """Write a new object durably; ``data`` is any contiguous buffer of bytes.
+
+        Raises Conflict when the name exists, Unavailable when the store fails; in the latter case
+        nothing or a partial object that nobody refers to is left behind.
+        """
+        path = self._path(name)
+        try:
+            if self._local:
+                self._put_local(path, memoryview(data))
+            elif hasattr(self._fs, "s3"):
+                self._fs.pipe_file(path, bytes(data), mode="create")
+            else:
+                with self._fs.open(path, "xb") as file:
+                    file.write(memoryview(data))
+        except FileExistsError as error:
+            raise Conflict("an object of that name exists already") from error
+        except OSError as error:
+            if error.errno in _EXISTS_ERRNO and self.size(name) is not None:
+                raise Conflict("an object of that name exists already") from error
+            raise _unavailable("written", error) from error
+
+    def _put_local(self, path: str, data: memoryview) -> None:
+        folder = os.path.dirname(path)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with open(descriptor, "wb", buffering=0) as file:
+                view = data.cast("B")
+                while view:
+                    view = view[file.write(view) :]
+                # The catalog will say that this object exists: it must outlive a power cut.
+                os.fsync(descriptor)
+        except OSError:
+            os.unlink(path)
+            raise
+
+    def settle(self, folder: str) -> None:
+        """Make the names of a folder's new objects durable; called before the catalog refers to them."""
+        if not self._local:
+            return
+        path = self._path(folder)
+        while path.startswith(self._prefix):
+            if os.path.isdir(path):
+                descriptor = os.open(path, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+            path = os.path.dirname(path)
+
+    def get(self, name: str) -> bytes:
+        """A whole object; raises NotFound or Unavailable."""
+        path = self._path(name)
+        try:
+            if self._local:
+                with open(path, "rb") as file:
+                    return file.read()
+            return bytes(self._fs.cat_file(path))
+        except FileNotFoundError as error:
+            raise NotFound(f"the object {name} is missing from the store") from error
+        except OSError as error:
+            raise _unavailable("read", error) from error
+
+    def size(self, name: str) -> int | None:
+        """An object's size in bytes, or None where there is none."""
+        try:
+            return int(self._fs.info(self._path(name))["size"])
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _unavailable("looked at", error) from error
+
+    def list(self, folder: str) -> Iterator[ObjectInfo]:
+        """Every object below a folder; an absent folder is empty."""
+        root = self._path(folder)
+        try:
+            self._fs.invalidate_cache()
+            found = self._fs.find(root, detail=True)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _unavailable("listed", error) from error
+        for path, info in sorted(found.items()):
+            name = folder + str(path)[str(path).rindex(f"/{folder}/") + len(folder) + 1 :]
+            yield ObjectInfo(name, int(info["size"]), _written(info))
+
+    def delete(self, name: str) -> None:
+        """Remove an object; one that is gone already is no error."""
+        try:
+            self._fs.rm_file(self._path(name))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _unavailable("deleted", error) from error
+
+
+def _unavailable(verb: str, error: OSError) -> Unavailable:
+    reason = os.strerror(error.errno) if error.errno else type(error).__name__
+    return Unavailable(f"an object could not be {verb} in the store ({reason})")
+
+
+def _written(info: dict[str, Any]) -> datetime | None:
+    for field in ("mtime", "LastModified", "created"):
+        value = info.get(field)
+        if isinstance(value, datetime):
+            return value if value.tzinfo else value.replace(tzinfo=UTC)
+        if isinstance(value, int | float):
+            return datetime.fromtimestamp(value, UTC)
+    return None
+
+
+def open_store(url: str) -> ObjectStore:
+    """Open a store by fsspec URL or plain path; raises InvalidInput for one that cannot be used."""
+    try:
+        filesystem, prefix = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise InvalidInput("--store: the URL cannot be used, or the package for its scheme is not installed") from error
+    return ObjectStore(filesystem, prefix)

@@ -1,0 +1,225 @@
+"""The lab's own side in Python: `init` and `open` give a `Vault`, whose methods are the verbs."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from vault import credentials as _credentials
+from vault import datasets as _datasets
+from vault import deployment
+from vault import grants as _grants
+from vault import publish as _publish
+from vault import rotate as _rotate
+from vault import upkeep as _upkeep
+from vault import vendors as _vendors
+from vault.audit import Entry
+from vault.encoding import timestamp
+from vault.errors import InvalidInput
+from vault.publish import DEFAULT_SHARD_ROWS
+from vault.trust import Grant
+from vault.wire import Profile, Token
+from vault.workings.parts import OwnerParts
+
+__all__ = ["IssuedProfile", "Vault", "init", "open"]
+
+DEFAULT_CREDENTIAL_LIFE = timedelta(days=30)
+_Progress = Callable[[int, int | None], None]
+
+
+def init(
+    folder: "str | os.PathLike[str]",
+    *,
+    store: str | None = None,
+    catalog: str | None = None,
+    kms: str | None = None,
+    endpoint: str | None = None,
+) -> "Vault":
+    """Make a vault and open it; raises InvalidInput where there is one already."""
+    deployment.init(Path(folder), store=store, catalog=catalog, kms=kms, endpoint=endpoint)
+    return open(folder)
+
+
+def open(folder: "str | os.PathLike[str] | None" = None) -> "Vault":  # noqa: A001
+    """Open a vault as its owner: the given one, else ``$DSVAULT``, else the nearest upwards."""
+    path = deployment.find_vault(os.fspath(folder) if folder is not None else None)
+    return Vault(path, deployment.open_owner(path))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class IssuedProfile:
+    """A new credential as the profile that a vendor is handed, once."""
+
+    profile: Profile
+    id: str
+
+    def save(self, path: "str | os.PathLike[str]") -> None:
+        """Write the profile, readable for its owner only; raises InvalidInput when the file exists."""
+        import json
+
+        target = Path(path)
+        try:
+            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError as error:
+            raise InvalidInput(f"{target}: the file exists already; a profile is never overwritten") from error
+        except OSError as error:
+            raise InvalidInput(f"{target}: the profile cannot be written ({error.strerror})") from error
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(json.dumps(self.profile.document(), indent=2) + "\n")
+
+    def __repr__(self) -> str:
+        return f"IssuedProfile({self.id})"
+
+
+class Vault:
+    """An open vault, as its owner. Every change is in the audit log when the method returns."""
+
+    def __init__(self, folder: Path, parts: OwnerParts) -> None:
+        self.folder = folder
+        self.parts = parts
+        # What a killed run left between its commit and the store is put right before anything else.
+        parts.heads.reconcile()
+
+    # Vendors
+
+    def add_vendor(self, name: str) -> str:
+        """Add a vendor; returns its id."""
+        return _vendors.add_vendor(self.parts, name).id
+
+    def vendors(self) -> list[_vendors.VendorState]:
+        """Every vendor and how it stands."""
+        return _vendors.vendors(self.parts)
+
+    def freeze(self, vendor: str) -> None:
+        """Stop everything of a vendor; nothing is deleted."""
+        _vendors.freeze(self.parts, vendor)
+
+    def thaw(self, vendor: str) -> None:
+        """Let a frozen vendor read again."""
+        _vendors.thaw(self.parts, vendor)
+
+    # Datasets
+
+    def publish(
+        self,
+        dataset: str,
+        source: Any,
+        *,
+        key: str | None = None,
+        assign_by: str | None = None,
+        groups: Mapping[str, Sequence[str]] | None = None,
+        shard_rows: int = DEFAULT_SHARD_ROWS,
+        append: bool = False,
+        progress: _Progress = lambda _done, _total: None,
+    ) -> _publish.Published:
+        """Publish a version from paths, an Arrow table or reader, or anything with ``__arrow_c_stream__``."""
+        options = _publish.PublishOptions(key, assign_by, groups or {}, shard_rows, append)
+        return _publish.publish(self.parts, dataset, source, options, progress)
+
+    def datasets(self) -> list[_datasets.DatasetState]:
+        """Every dataset and its newest version."""
+        return _datasets.datasets(self.parts)
+
+    def show(self, dataset: str) -> _datasets.DatasetDetail:
+        """A dataset's versions, columns, and who was granted what."""
+        return _datasets.show(self.parts, dataset)
+
+    def scan(
+        self,
+        dataset: str,
+        *,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        limit: int | None = None,
+        version: int | None = None,
+    ) -> pa.RecordBatchReader:
+        """The owner's own read; it is logged like any other."""
+        return _datasets.scan(self.parts, dataset, columns=columns, where=where, limit=limit, version=version)
+
+    # Grants
+
+    def grant(
+        self,
+        vendor: str,
+        dataset: str,
+        columns: Sequence[str],
+        *,
+        where: str | None = None,
+        expires: timedelta | None = None,
+        purpose: str | None = None,
+    ) -> Grant:
+        """Grant columns, and the rows that ``where`` keeps, of the newest and later versions."""
+        return _grants.grant(self.parts, vendor, dataset, columns, where=where, expires=expires, purpose=purpose)
+
+    def resume_grant(self, grant: str) -> Grant:
+        """Finish a grant that was left pending by a run that was killed."""
+        return _grants.resume_grant(self.parts, grant)
+
+    def grants(self, vendor: str | None = None) -> list[_grants.GrantState]:
+        """Every grant and how it stands."""
+        return _grants.grants(self.parts, vendor)
+
+    def revoke(self, grant: str) -> None:
+        """End a grant."""
+        _grants.revoke(self.parts, grant)
+
+    # Credentials
+
+    def issue_credential(
+        self, vendor: str, *, expires: timedelta = DEFAULT_CREDENTIAL_LIFE, endpoint: str | None = None
+    ) -> IssuedProfile:
+        """Make a credential for a vendor; the secret is in the returned profile and nowhere else."""
+        issued = _credentials.issue_credential(self.parts, vendor, expires)
+        profile = Profile(
+            endpoint=endpoint or deployment.endpoint(self.folder),
+            vault=self.parts.vault,
+            vendor=vendor,
+            token=Token(issued.credential.id, issued.secret),
+            expires=timestamp(issued.credential.expires),
+            root_fingerprint=self.parts.root.fingerprint,
+        )
+        return IssuedProfile(profile, issued.credential.id)
+
+    def credentials(self) -> list[_credentials.CredentialState]:
+        """Every credential and how it stands."""
+        return _credentials.credentials(self.parts)
+
+    def revoke_credential(self, credential: str) -> None:
+        """End a credential."""
+        _credentials.revoke_credential(self.parts, credential)
+
+    # Upkeep
+
+    def rekey(
+        self,
+        vendor: str | None = None,
+        dataset: str | None = None,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> list[_rotate.Rekeyed]:
+        """Encrypt compartments anew under their next epoch."""
+        return _rotate.rekey(self.parts, vendor, dataset, progress)
+
+    def check(self, progress: Callable[[int], None] = lambda _done: None) -> _upkeep.CheckReport:
+        """Read and check everything; changes nothing."""
+        return _upkeep.check(self.parts, progress)
+
+    def gc(self, grace: timedelta = _upkeep.DEFAULT_GRACE) -> _upkeep.Collected:
+        """Remove what nothing needs any more."""
+        return _upkeep.collect(self.parts, grace)
+
+    # Audit
+
+    def audit_entries(self) -> list[tuple[int, Entry]]:
+        """The log, opened with the auditor's key."""
+        return list(self.parts.journal.entries(self.parts.signers.auditor_secret()))
+
+    def audit_verify(self) -> int:
+        """Verify the log; returns the number of entries, raises IntegrityError."""
+        return self.parts.journal.verify()
+
+    def __repr__(self) -> str:
+        return f"Vault({self.folder})"

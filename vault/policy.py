@@ -1,0 +1,139 @@
+"""The access decision: a pure function from a request and what is signed to a permit or a refusal.
+
+It never adds grants up: a request runs under the one that it names, or the only one that suffices, and two
+that would each do are refused as ambiguous. Whatever is not there and whatever is not allowed raise the
+same error. Nothing here does I/O.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from vault.errors import Conflict, Frozen, NotGranted
+from vault.filters import Filter
+from vault.model import Column
+from vault.trust import Grant, VendorHead
+
+__all__ = ["Offer", "Permit", "Request", "decide", "still_allowed"]
+
+_REFUSAL = "no dataset or column of that name is granted to you"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a vendor asks for; ``columns`` None means all that the grant covers."""
+
+    dataset: str
+    grant: str | None = None
+    columns: tuple[str, ...] | None = None
+    where: Filter | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A live grant and what of it the newest version has: the columns by id, present ones only."""
+
+    grant: Grant
+    compartment: str
+    version: int
+    present: Mapping[str, Column]
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The granted columns that the version has, in the grant's order."""
+        granted = (self.present.get(column.id) for column in self.grant.columns)
+        return tuple(column for column in granted if column is not None)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every column that the row filter reads is there; without them nothing may leave."""
+        return all(column.id in self.present for column in self.grant.filter_columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """One request allowed: exactly one grant, made concrete for one version, with an end."""
+
+    vendor: str
+    credential: str
+    grant: Grant
+    grant_digest: str
+    compartment: str
+    version: int
+    columns: tuple[Column, ...]
+    where: Filter | None
+    limit: int | None
+    ends: datetime | None
+
+
+def decide(
+    request: Request,
+    credential: str,
+    head: VendorHead,
+    offers: Sequence[Offer],
+    now: datetime,
+) -> Permit:
+    """Allow or refuse. Raises Frozen, Conflict (ambiguous) or NotGranted.
+
+    ``offers`` may hold anything; only grants that the head lists, that have not expired and that are about
+    the dataset asked for count.
+    """
+    if head.frozen:
+        raise Frozen("access is suspended; ask the lab")
+    fitting = [
+        (offer, columns)
+        for offer in offers
+        if _about(request, head, offer, now) and (columns := _columns(request, offer)) is not None
+    ]
+    if not fitting:
+        raise NotGranted(_REFUSAL)
+    if len(fitting) > 1:
+        names = ", ".join(sorted(offer.grant.id for offer, _ in fitting))
+        raise Conflict(f"more than one grant allows this; name one of them: {names}")
+    offer, columns = fitting[0]
+    return Permit(
+        vendor=head.vendor,
+        credential=credential,
+        grant=offer.grant,
+        grant_digest=head.grants[offer.grant.id],
+        compartment=offer.compartment,
+        version=offer.version,
+        columns=columns,
+        where=request.where,
+        limit=request.limit,
+        ends=offer.grant.expires,
+    )
+
+
+def _about(request: Request, head: VendorHead, offer: Offer, now: datetime) -> bool:
+    grant = offer.grant
+    return (
+        grant.dataset_name == request.dataset
+        and grant.vendor == head.vendor
+        and grant.id in head.grants
+        and request.grant in {None, grant.id}
+        and grant.delivery == "stream"
+        and grant.live_at(now)
+        and offer.whole
+    )
+
+
+def _columns(request: Request, offer: Offer) -> tuple[Column, ...] | None:
+    """The columns to serve, or None where the grant does not suffice for all that is asked."""
+    granted = {column.name: column for column in offer.columns}
+    asked = request.columns if request.columns is not None else tuple(granted)
+    needed = set(asked) | (request.where.columns() if request.where is not None else frozenset())
+    if not asked or not needed <= granted.keys():
+        return None
+    return tuple(granted[name] for name in asked)
+
+
+def still_allowed(permit: Permit, head: VendorHead, now: datetime) -> None:
+    """Check a permit against a newer head; raises Frozen or NotGranted."""
+    if head.frozen:
+        raise Frozen("access was suspended while the data was being read")
+    if head.grants.get(permit.grant.id) != permit.grant_digest or permit.credential not in head.credentials:
+        raise NotGranted("the grant or credential was ended while the data was being read")
+    if permit.ends is not None and now >= permit.ends:
+        raise NotGranted("the grant expired while the data was being read")

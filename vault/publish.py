@@ -1,0 +1,357 @@
+"""Publishing: a stream of record batches becomes an immutable version.
+
+Rows are encoded once, into the owner's compartment, and each chunk is copied from memory into the
+compartments of the vendors whose live grants need it. Objects come first, then the manifests, then one
+catalog transaction; until that commits nobody can see anything of it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from vault.audit import Kind
+from vault.catalog import CompartmentRow, HeadRow, Transaction
+from vault.chunks import unsupported
+from vault.encoding import new_id, timestamp
+from vault.errors import Conflict, InvalidInput
+from vault.manifest import ChunkRef, Manifest
+from vault.model import OWNER, Column, check_column_names, check_name
+from vault.sources import Source as RowSource
+from vault.sources import open_source
+from vault.trust import Signer
+from vault.workings.fanout import VendorCopy, begin_copy, fill, needed_groups
+from vault.workings.jobs import Job, begin_job
+from vault.workings.names import Dataset, Holder, find_dataset, holders, insert_dataset, update_dataset
+from vault.workings.parts import OwnerParts
+from vault.workings.reading import OpenVersion, open_version, read_column
+from vault.workings.rows import RowKeys, ShardRows, cut_shards
+from vault.workings.writing import Writer
+
+__all__ = ["PublishOptions", "Published", "publish"]
+
+_COMMIT_TRIES = 5
+DEFAULT_SHARD_ROWS = 131_072
+
+
+@dataclass(frozen=True, slots=True)
+class PublishOptions:
+    """How a version is cut. ``groups`` maps a group's name to the columns that share a key and a file."""
+
+    key: str | None = None
+    assign_by: str | None = None
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    shard_rows: int = DEFAULT_SHARD_ROWS
+    append: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A version that is live: its number, the rows it holds, those added, and whom it was fanned out to."""
+
+    dataset: str
+    version: int
+    rows: int
+    added: int
+    columns: tuple[str, ...]
+    vendors: tuple[str, ...]
+
+
+def publish(
+    parts: OwnerParts,
+    name: str,
+    source: object,
+    options: PublishOptions,
+    progress: Callable[[int, int | None], None] = lambda _done, _total: None,
+) -> Published:
+    """Publish a new version of a dataset, which is made where there is none of that name.
+
+    ``progress`` is called with (bytes or rows read, total if known). Raises InvalidInput, Conflict,
+    Unavailable or KmsError; then nothing was published.
+    """
+    check_name(name, "dataset")
+    plan = _plan(parts, name, options)
+    with open_source(source, schema=plan.previous.manifest.schema if options.append else None) as rows:
+        columns = _columns(plan, rows.schema, options)
+        job = begin_job(parts.catalog, "publish", parts.clock)
+        try:
+            return _Publication(parts, plan, job, columns, rows.schema, options).run(rows, progress)
+        except BaseException:
+            job.abandon()
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    dataset: Dataset
+    is_new: bool
+    compartment: CompartmentRow
+    owner: Holder
+    vendors: Mapping[str, Holder]
+    present: OpenVersion | None
+
+    @property
+    def previous(self) -> OpenVersion:
+        if self.present is None:
+            raise InvalidInput("--append: the dataset has no version to append to")
+        return self.present
+
+
+def _plan(parts: OwnerParts, name: str, options: PublishOptions) -> _Plan:
+    sealer = parts.sealer()
+    with parts.catalog.read() as transaction:
+        found = find_dataset(transaction, sealer, name)
+        row = transaction.compartment(parts.owner, found.id) if found else None
+        people = {holder.id: holder for holder in holders(transaction, sealer)}
+    present = open_version(parts, parts.keyring, row.id) if row else None
+    dataset = _settings(found, options, name)
+    compartment = row or CompartmentRow(new_id(), parts.owner, dataset.id)
+    owner = people.pop(parts.owner)
+    return _Plan(dataset, found is None, compartment, owner, people, present)
+
+
+def _settings(found: Dataset | None, options: PublishOptions, name: str) -> Dataset:
+    if not options.append or found is None:
+        return Dataset(found.id if found else new_id(), name, options.key, options.assign_by)
+    for option, wanted, present in (
+        ("--key", options.key, found.key),
+        ("--assign-by", options.assign_by, found.assign_by),
+    ):
+        if wanted is not None and wanted != present:
+            raise InvalidInput(f"{option}: an append keeps what the dataset was published with")
+    if options.groups:
+        raise InvalidInput("--group: an append keeps the column groups that the dataset was published with")
+    return found
+
+
+def _columns(plan: _Plan, schema: pa.Schema, options: PublishOptions) -> tuple[Column, ...]:
+    if options.append:
+        return plan.previous.manifest.columns
+    if not schema.names:
+        raise InvalidInput("the source has no columns")
+    check_column_names(schema.names, "the source")
+    unsupported(schema)
+    if options.shard_rows < 1:
+        raise InvalidInput("--shard-rows: give at least 1")
+    for option, name in (("--key", plan.dataset.key), ("--assign-by", plan.dataset.assign_by)):
+        if name is not None and name not in schema.names:
+            raise InvalidInput(f"{option}: the source has no column {name!r}")
+    return plan_columns(schema, options.groups, plan.present.manifest if plan.present else None)
+
+
+def plan_columns(
+    schema: pa.Schema, groups: Mapping[str, Sequence[str]], previous: Manifest | None
+) -> tuple[Column, ...]:
+    """Give every column its id and group.
+
+    A column keeps its id and group from the version before as long as its name, its type and the company
+    in its group stay the same. Anything else gets fresh ids, which no grant names: a grant covers what its
+    signer saw, never what took its place or moved in with it.
+    """
+    members = _group_members(schema, groups)
+    known = _known_groups(previous) if previous else {}
+    columns: dict[str, Column] = {}
+    for names in members:
+        shape = frozenset((name, schema.field(name).type) for name in names)
+        kept = known.get(shape)
+        group = new_id()
+        for name in names:
+            columns[name] = kept[name] if kept else Column(new_id(), name, group)
+    return tuple(columns[name] for name in schema.names)
+
+
+def _group_members(schema: pa.Schema, groups: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
+    taken: set[str] = set()
+    members = []
+    for label, names in groups.items():
+        for name in names:
+            if name not in schema.names:
+                raise InvalidInput(f"--group {label}: the source has no column {name!r}")
+            if name in taken:
+                raise InvalidInput(f"--group {label}: the column {name!r} is in a group already")
+            taken.add(name)
+        if names:
+            members.append(tuple(names))
+    return members + [(name,) for name in schema.names if name not in taken]
+
+
+def _known_groups(previous: Manifest) -> dict[frozenset[tuple[str, pa.DataType]], dict[str, Column]]:
+    by_group: dict[str, list[Column]] = {}
+    for column in previous.columns:
+        by_group.setdefault(column.group, []).append(column)
+    return {
+        frozenset((column.name, previous.schema.field(column.name).type) for column in columns): {
+            column.name: column for column in columns
+        }
+        for columns in by_group.values()
+    }
+
+
+class _Publication:
+    """One publish: what is staged so far, and the loop that ends in a commit."""
+
+    def __init__(
+        self,
+        parts: OwnerParts,
+        plan: _Plan,
+        job: Job,
+        columns: tuple[Column, ...],
+        schema: pa.Schema,
+        options: PublishOptions,
+    ) -> None:
+        self._parts = parts
+        self._plan = plan
+        self._job = job
+        self._sealer = parts.sealer()
+        self._columns = columns
+        self._options = options
+        present = plan.present
+        self._schema = present.manifest.schema if options.append and present else schema
+        head = present.head if present else None
+        self._writer = Writer(parts, job, plan.compartment.id, plan.owner.kms_key, head)
+        self._refs: list[ChunkRef] = list(present.manifest.chunks) if options.append and present else []
+        self._version = (head.newest or 0) + 1 if head else 1
+        self._copies: dict[str, VendorCopy] = {}
+        self._by_group: dict[str, list[Column]] = {}
+        for column in columns:
+            self._by_group.setdefault(column.group, []).append(column)
+
+    def run(self, rows: RowSource, progress: Callable[[int, int | None], None]) -> Published:
+        self._begin_copies()
+        added = self._write_shards(rows, progress)
+        publisher = self._parts.signers.publisher()
+        manifest = self._manifest()
+        self._writer.manifest(manifest, publisher)
+        vendors = self._commit(manifest, publisher)
+        self._parts.journal.checkpoint()
+        return Published(
+            self._plan.dataset.name,
+            self._version,
+            manifest.rows,
+            added,
+            tuple(column.name for column in self._columns),
+            vendors,
+        )
+
+    def _begin_copies(self) -> None:
+        if self._plan.is_new:
+            return
+        with self._parts.catalog.read() as transaction:
+            needed = self._needed(transaction)
+        for vendor in needed:
+            self._copy(vendor, needed[vendor])
+
+    def _copy(self, vendor: str, groups: frozenset[str]) -> None:
+        copy = begin_copy(self._parts, self._job, self._plan.vendors[vendor], self._plan.dataset.id, groups)
+        self._copies[vendor] = copy
+        present = self._plan.present
+        if present is not None:
+            fill(self._parts, self._job, copy, list(self._refs), present.keys)
+
+    def _needed(self, transaction: Transaction) -> dict[str, frozenset[str]]:
+        now = self._parts.clock()
+        needed = needed_groups(self._parts, transaction, self._sealer, self._plan.dataset.id, now)
+        live = {column.group for column in self._columns}
+        return {vendor: groups & live for vendor, groups in needed.items() if groups & live}
+
+    def _write_shards(self, rows: RowSource, progress: Callable[[int, int | None], None]) -> int:
+        keys = self._row_keys()
+        shard = max((ref.shard for ref in self._refs), default=-1)
+        added = 0
+        names = {holder.name: holder.id for holder in self._plan.vendors.values()}
+        if self._plan.dataset.assign_by is not None:
+            names[OWNER] = self._parts.owner
+        pieces = cut_shards(rows.batches(), self._schema, self._options.shard_rows, self._plan.dataset.assign_by, names)
+        for piece in pieces:
+            shard += 1
+            if keys.column is not None:
+                keys.add(piece.table.column(keys.column))
+            self._write_shard(shard, piece)
+            added += piece.table.num_rows
+            self._job.beat()
+            progress(rows.position(), rows.total_bytes)
+        keys.check()
+        return added
+
+    def _row_keys(self) -> RowKeys:
+        keys = RowKeys(self._plan.dataset.key)
+        present = self._plan.present
+        if self._options.append and present is not None and self._plan.dataset.key is not None:
+            for column in read_column(self._parts, present, self._plan.dataset.key):
+                keys.add(column)
+        return keys
+
+    def _write_shard(self, shard: int, piece: ShardRows) -> None:
+        def task(columns: list[Column]) -> ChunkRef:
+            encoded = self._writer.chunk(piece.table, columns, shard, piece.assigned)
+            for copy in self._copies.values():
+                copy.take(encoded.ref, lambda: encoded.source)
+            return encoded.ref
+
+        groups = self._by_group.values()
+        self._refs.extend(self._parts.engine.map(task, groups, ahead=len(self._by_group)))
+
+    def _manifest(self) -> Manifest:
+        return Manifest(
+            vault=self._parts.vault,
+            compartment=self._plan.compartment.id,
+            dataset=self._plan.dataset.id,
+            version=self._version,
+            created=self._parts.clock(),
+            columns=self._columns,
+            schema=self._schema,
+            chunks=tuple(self._refs),
+        )
+
+    def _commit(self, manifest: Manifest, publisher: Signer) -> tuple[str, ...]:
+        self._parts.store.settle(self._job.folder)
+        for _ in range(_COMMIT_TRIES):
+            for copy in self._copies.values():
+                copy.stage(manifest, publisher)
+            self._parts.store.settle(self._job.folder)
+            with self._parts.catalog.write() as transaction:
+                needed = self._needed(transaction)
+                if needed == {vendor: copy.groups for vendor, copy in self._copies.items()}:
+                    heads = self._commit_in(transaction, publisher, manifest)
+                    vendors = tuple(sorted(copy.vendor.name for copy in self._copies.values()))
+                    break
+            self._follow(needed)
+        else:
+            raise Conflict("grants on the dataset kept changing while it was published; try again")
+        self._parts.heads.announce(heads)
+        return vendors
+
+    def _follow(self, needed: dict[str, frozenset[str]]) -> None:
+        """Grants changed while the rows were written: bring the copies in line with them."""
+        for vendor in [vendor for vendor in self._copies if vendor not in needed]:
+            del self._copies[vendor]
+        keys = {group: self._writer.key(group)[0] for group in self._by_group}
+        for vendor, groups in needed.items():
+            copy = self._copies.get(vendor)
+            if copy is None:
+                copy = begin_copy(self._parts, self._job, self._plan.vendors[vendor], self._plan.dataset.id, groups)
+                self._copies[vendor] = copy
+            copy.groups = groups
+            fill(self._parts, self._job, copy, list(self._refs), keys)
+
+    def _commit_in(self, transaction: Transaction, publisher: Signer, manifest: Manifest) -> list[HeadRow]:
+        plan, parts = self._plan, self._parts
+        self._job.finish(transaction)
+        if plan.is_new:
+            insert_dataset(transaction, plan.dataset, self._sealer, timestamp(parts.clock()))
+            transaction.add_compartment(plan.compartment)
+        else:
+            update_dataset(transaction, plan.dataset, self._sealer)
+        heads = [self._writer.commit(transaction, publisher)]
+        heads += [copy.commit(transaction, publisher) for copy in self._copies.values()]
+        parts.journal.record_in(
+            transaction,
+            Kind.PUBLISHED,
+            dataset=plan.dataset.name,
+            dataset_id=plan.dataset.id,
+            version=self._version,
+            rows=manifest.rows,
+            columns=[column.name for column in self._columns],
+            vendors=[copy.vendor.name for copy in self._copies.values()],
+        )
+        return heads

@@ -1,0 +1,137 @@
+"""The root document: which public keys may speak in which role, and how many of them must agree.
+
+Version 1 is signed by its own administrators and pinned by its digest, the *fingerprint*, in every
+broker, client and backup. Each later version is signed by the threshold of administrators of the
+version before it, so that a reader who pinned version 1 follows any number of rotations.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from vault.encoding import from_base64, from_json, json_bytes, to_base64
+from vault.errors import IntegrityError
+from vault.model import FORMAT
+from vault.trust.signed import Label, Signed, Signer, public_key_id, signature_holds
+
+__all__ = ["Role", "RoleKeys", "Root", "encode_chain", "open_root", "root_statement"]
+
+
+class Role(StrEnum):
+    """Who may sign what."""
+
+    ADMINISTRATOR = "administrator"
+    AUTHORITY = "authority"
+    RESPONDER = "responder"
+    PUBLISHER = "publisher"
+    LOG = "log"
+    AUDITOR = "auditor"
+
+
+@dataclass(frozen=True, slots=True)
+class RoleKeys:
+    """The raw public keys of a role, by key id, and how many distinct ones must sign."""
+
+    keys: dict[str, bytes]
+    threshold: int
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A verified root document."""
+
+    vault: str
+    version: int
+    fingerprint: str
+    roles: Mapping[Role, RoleKeys]
+
+    def verify(self, signed: Signed, *allowed: Role) -> Role:
+        """Return the first allowed role whose threshold of distinct keys signed; raises IntegrityError."""
+        for role in allowed:
+            if _threshold_met(self.roles[role], signed):
+                return role
+        roles = " or ".join(role.value for role in allowed)
+        raise IntegrityError(f"a {signed.label.value} statement is not signed by the {roles} key")
+
+    def public_key(self, role: Role) -> bytes:
+        """The newest public key of a role that encrypts (the auditor's)."""
+        return next(reversed(self.roles[role].keys.values()))
+
+
+def _threshold_met(role: RoleKeys, signed: Signed) -> bool:
+    valid = {
+        key
+        for key, signature in signed.signatures
+        if key in role.keys and signature_holds(role.keys[key], signed.label, signed.payload, signature)
+    }
+    return len(valid) >= role.threshold
+
+
+def root_statement(vault: str, version: int, roles: Mapping[Role, RoleKeys], signers: Iterable[Signer]) -> Signed:
+    """Make and sign a root document with the administrators' signers."""
+    payload = {
+        "format": list(FORMAT),
+        "type": "root",
+        "vault": vault,
+        "version": version,
+        "roles": {
+            role.value: {
+                "threshold": entry.threshold,
+                "keys": [{"id": key, "public": to_base64(public)} for key, public in entry.keys.items()],
+            }
+            for role, entry in roles.items()
+        },
+    }
+    parts = [signer.sign(Label.ROOT, payload) for signer in signers]
+    return Signed(Label.ROOT, parts[0].payload, tuple(sig for part in parts for sig in part.signatures))
+
+
+def encode_chain(chain: Iterable[Signed]) -> bytes:
+    """The file form of a chain of root versions, oldest first."""
+    return json_bytes([from_json(entry.encode(), "root document") for entry in chain])
+
+
+def open_root(data: bytes, fingerprint: str) -> Root:
+    """Follow a chain of root versions from the pinned fingerprint to the newest.
+
+    Raises IntegrityError when the first version is not the pinned one, when a version is not signed by
+    the threshold before it, or when the numbering has a gap.
+    """
+    entries = from_json(data, "the root document")
+    if not isinstance(entries, list) or not entries:
+        raise IntegrityError("the root document is empty")
+    chain = [Signed.decode(json_bytes(entry), Label.ROOT) for entry in entries]
+    if chain[0].digest != fingerprint:
+        raise IntegrityError("the root document is not the one whose fingerprint is pinned")
+    root: Root | None = None
+    for signed in chain:
+        claimed = _parse(signed, fingerprint)
+        judge = root if root is not None else claimed
+        judge.verify(signed, Role.ADMINISTRATOR)
+        if claimed.version != (root.version if root else 0) + 1 or (root and claimed.vault != root.vault):
+            raise IntegrityError("the versions of the root document do not follow one another")
+        root = claimed
+    assert root is not None
+    return root
+
+
+def _parse(signed: Signed, fingerprint: str) -> Root:
+    try:
+        document = signed.document()
+        if document["format"][0] != FORMAT[0] or document["type"] != "root":
+            raise IntegrityError("the root document has a format that this release does not know")
+        roles = {role: _role(document["roles"][role.value]) for role in Role}
+        return Root(str(document["vault"]), int(document["version"]), fingerprint, roles)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise IntegrityError("the root document lacks a field") from error
+
+
+def _role(entry: dict[str, Any]) -> RoleKeys:
+    keys = {str(key["id"]): from_base64(key["public"], "a public key") for key in entry["keys"]}
+    if any(public_key_id(public) != key for key, public in keys.items()):
+        raise IntegrityError("a key id in the root document is not that of its key")
+    threshold = int(entry["threshold"])
+    if not 1 <= threshold <= len(keys):
+        raise IntegrityError("a threshold in the root document cannot be met")
+    return RoleKeys(keys, threshold)

@@ -1,0 +1,112 @@
+"""Statements signed with Ed25519 (RFC 8032), each under a domain label.
+
+What is signed is ``canonical("dsvault signed", label, payload)``. The label says what kind of statement
+it is, so a signature made for one kind can never pass for another; the payload is kept and checked as
+the bytes that were signed, so that no reader has to re-encode anything in order to verify.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from vault.encoding import canonical, from_base64, from_json, json_bytes, to_base64
+from vault.errors import IntegrityError
+
+__all__ = ["Label", "Signed", "Signer", "public_key_id", "signature_holds"]
+
+
+class Label(StrEnum):
+    """The domain labels; one for each kind of statement."""
+
+    ROOT = "root"
+    GRANT = "grant"
+    CREDENTIAL = "credential"
+    MANIFEST = "manifest"
+    HEAD = "head"
+    LOG_TAIL = "log tail"
+
+
+def public_key_id(public: bytes) -> str:
+    """The id of a public key: the first 128 bits of SHA-256 over its raw bytes, as hex."""
+    return hashlib.sha256(canonical("dsvault public key", public)).hexdigest()[:32]
+
+
+def signature_holds(public: bytes, label: Label, payload: bytes, signature: bytes) -> bool:
+    """Whether ``signature`` over the labelled payload verifies under a raw Ed25519 public key."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, _message(label, payload))
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _message(label: Label, payload: bytes) -> bytes:
+    return canonical("dsvault signed", label.value, payload)
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A payload and its signatures as (key id, signature) pairs; says nothing about their validity."""
+
+    label: Label
+    payload: bytes
+    signatures: tuple[tuple[str, bytes], ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the label and payload, as hex: what a head or a manifest list pins."""
+        return hashlib.sha256(_message(self.label, self.payload)).hexdigest()
+
+    def document(self) -> dict[str, Any]:
+        """The payload as JSON; only for a payload whose signature has been checked."""
+        value = from_json(self.payload, f"a {self.label.value} statement")
+        if not isinstance(value, dict):
+            raise IntegrityError(f"a {self.label.value} statement is not a JSON object")
+        return value
+
+    def encode(self) -> bytes:
+        """The statement as canonical JSON bytes."""
+        return json_bytes(
+            {
+                "label": self.label.value,
+                "payload": to_base64(self.payload),
+                "signatures": [{"key": key, "signature": to_base64(sig)} for key, sig in self.signatures],
+            }
+        )
+
+    @classmethod
+    def decode(cls, data: bytes, label: Label) -> "Signed":
+        """Inverse of `encode`; raises IntegrityError when it is malformed or of another kind."""
+        what = f"a {label.value} statement"
+        try:
+            document = from_json(data, what)
+            if document["label"] != label.value:
+                raise IntegrityError(f"{what} was expected and a '{document['label']}' statement found")
+            signatures = tuple(
+                (str(entry["key"]), from_base64(entry["signature"], what)) for entry in document["signatures"]
+            )
+            return cls(label, from_base64(document["payload"], what), signatures)
+        except (KeyError, TypeError) as error:
+            raise IntegrityError(f"{what} lacks a field") from error
+
+
+class Signer:
+    """A private Ed25519 key that signs statements. Its repr shows the key id only."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._key = Ed25519PrivateKey.from_private_bytes(secret)
+        self.public = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        self.key_id = public_key_id(self.public)
+
+    def sign(self, label: Label, payload: dict[str, Any]) -> Signed:
+        """Sign a JSON payload under a domain label."""
+        encoded = json_bytes(payload)
+        return Signed(label, encoded, ((self.key_id, self._key.sign(_message(label, encoded))),))
+
+    def __repr__(self) -> str:
+        return f"Signer({self.key_id})"

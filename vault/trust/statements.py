@@ -1,0 +1,222 @@
+"""The statements that the vault's people sign: grants, credentials and manifest statements.
+
+A statement names things by id; the names that stand beside the ids in a grant are for people.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from vault.encoding import from_timestamp, timestamp
+from vault.errors import IntegrityError
+from vault.model import FORMAT
+from vault.trust.signed import Signed
+
+__all__ = ["Credential", "Grant", "GrantedColumn", "ManifestStatement"]
+
+
+@dataclass(frozen=True, slots=True)
+class GrantedColumn:
+    """A column that a grant lets the vendor see, and the group whose key opens it."""
+
+    id: str
+    name: str
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Permission for one vendor to read columns of one dataset, signed by the authority.
+
+    ``where`` is the row filter's tree in JSON with column *ids* in the place of top-level names, and
+    ``filter_columns`` are those columns with their groups; ``where_text`` is for people.
+    ``versions`` is ``latest``: the newest version that the vendor's compartment holds.
+    """
+
+    id: str
+    vault: str
+    vendor: str
+    vendor_name: str
+    dataset: str
+    dataset_name: str
+    columns: tuple[GrantedColumn, ...]
+    where: Mapping[str, Any] | None
+    where_text: str | None
+    filter_columns: tuple[GrantedColumn, ...]
+    versions: str
+    delivery: str
+    purpose: str | None
+    issued: datetime
+    expires: datetime | None
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """The column groups whose chunks the grant needs, those of its row filter among them."""
+        return frozenset(column.group for column in (*self.columns, *self.filter_columns))
+
+    def live_at(self, now: datetime) -> bool:
+        """Whether the grant has not expired."""
+        return self.expires is None or now < self.expires
+
+    def payload(self) -> dict[str, Any]:
+        """What the authority signs."""
+        return {
+            "format": list(FORMAT),
+            "type": "grant",
+            "id": self.id,
+            "vault": self.vault,
+            "vendor": self.vendor,
+            "vendor_name": self.vendor_name,
+            "dataset": self.dataset,
+            "dataset_name": self.dataset_name,
+            "columns": _columns(self.columns),
+            "where": self.where,
+            "where_text": self.where_text,
+            "filter_columns": _columns(self.filter_columns),
+            "versions": self.versions,
+            "delivery": self.delivery,
+            "purpose": self.purpose,
+            "issued": timestamp(self.issued),
+            "expires": timestamp(self.expires) if self.expires else None,
+        }
+
+    @classmethod
+    def parse(cls, signed: Signed) -> "Grant":
+        """Read a grant whose signature has been verified; raises IntegrityError."""
+        document = _checked(signed, "grant")
+        try:
+            return cls(
+                id=document["id"],
+                vault=document["vault"],
+                vendor=document["vendor"],
+                vendor_name=document["vendor_name"],
+                dataset=document["dataset"],
+                dataset_name=document["dataset_name"],
+                columns=_parse_columns(document["columns"]),
+                where=document["where"],
+                where_text=document["where_text"],
+                filter_columns=_parse_columns(document["filter_columns"]),
+                versions=document["versions"],
+                delivery=document["delivery"],
+                purpose=document["purpose"],
+                issued=from_timestamp(document["issued"]),
+                expires=from_timestamp(document["expires"]) if document["expires"] else None,
+            )
+        except (KeyError, TypeError) as error:
+            raise IntegrityError("a grant lacks a field") from error
+
+
+def _columns(columns: tuple[GrantedColumn, ...]) -> list[dict[str, str]]:
+    return [{"id": column.id, "name": column.name, "group": column.group} for column in columns]
+
+
+def _parse_columns(entries: list[dict[str, str]]) -> tuple[GrantedColumn, ...]:
+    return tuple(GrantedColumn(entry["id"], entry["name"], entry["group"]) for entry in entries)
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A vendor's right to authenticate: the SHA-256 of a 256-bit random secret, and an end."""
+
+    id: str
+    vault: str
+    vendor: str
+    secret_sha256: str
+    issued: datetime
+    expires: datetime
+
+    def payload(self) -> dict[str, Any]:
+        """What the authority signs."""
+        return {
+            "format": list(FORMAT),
+            "type": "credential",
+            "id": self.id,
+            "vault": self.vault,
+            "vendor": self.vendor,
+            "secret_sha256": self.secret_sha256,
+            "issued": timestamp(self.issued),
+            "expires": timestamp(self.expires),
+        }
+
+    @classmethod
+    def parse(cls, signed: Signed) -> "Credential":
+        """Read a credential whose signature has been verified; raises IntegrityError."""
+        document = _checked(signed, "credential")
+        try:
+            return cls(
+                document["id"],
+                document["vault"],
+                document["vendor"],
+                document["secret_sha256"],
+                from_timestamp(document["issued"]),
+                from_timestamp(document["expires"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise IntegrityError("a credential lacks a field") from error
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestStatement:
+    """Which object is the manifest of one version of one compartment, signed by the publisher.
+
+    ``sha256`` is over the object as stored (ciphertext); ``size`` is in bytes.
+    """
+
+    vault: str
+    compartment: str
+    version: int
+    chunk: str
+    epoch: int
+    object: str
+    size: int
+    sha256: str
+    rows: int
+    created: datetime
+
+    def payload(self) -> dict[str, Any]:
+        """What the publisher signs."""
+        return {
+            "format": list(FORMAT),
+            "type": "manifest",
+            "vault": self.vault,
+            "compartment": self.compartment,
+            "version": self.version,
+            "chunk": self.chunk,
+            "epoch": self.epoch,
+            "object": self.object,
+            "size": self.size,
+            "sha256": self.sha256,
+            "rows": self.rows,
+            "created": timestamp(self.created),
+        }
+
+    @classmethod
+    def parse(cls, signed: Signed) -> "ManifestStatement":
+        """Read a manifest statement whose signature has been verified; raises IntegrityError."""
+        document = _checked(signed, "manifest")
+        try:
+            return cls(
+                document["vault"],
+                document["compartment"],
+                int(document["version"]),
+                document["chunk"],
+                int(document["epoch"]),
+                document["object"],
+                int(document["size"]),
+                document["sha256"],
+                int(document["rows"]),
+                from_timestamp(document["created"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise IntegrityError("a manifest statement lacks a field") from error
+
+
+def _checked(signed: Signed, kind: str) -> dict[str, Any]:
+    document = signed.document()
+    if document.get("type") != kind:
+        raise IntegrityError(f"a statement is not a {kind}")
+    version = document.get("format")
+    if not isinstance(version, list) or not version or version[0] != FORMAT[0]:
+        raise IntegrityError(f"a {kind} has a format that this release does not know")
+    return document

@@ -1,0 +1,109 @@
+"""Vendors: adding them, freezing and thawing them.
+
+Whatever takes effect does so as the next step of a vendor's head. What adds is signed by the authority, what
+takes away by the responder, so that at night a responder's key is enough to stop a vendor.
+"""
+
+from dataclasses import dataclass
+
+from vault.audit import Kind
+from vault.catalog import FieldSealer, Transaction
+from vault.encoding import new_id, timestamp
+from vault.errors import Conflict
+from vault.model import METADATA_GROUP, KeyScope, check_name
+from vault.workings.filling import fill_compartment
+from vault.workings.names import Holder, datasets, find_holder, holders, insert_holder
+from vault.workings.parts import OwnerParts
+from vault.workings.permissions import next_vendor_head
+from vault.workings.steps import announce, removal, vendor_named
+from vault.workings.writing import key_row
+
+__all__ = ["VendorState", "add_holder", "add_vendor", "freeze", "thaw", "vendors"]
+
+
+@dataclass(frozen=True, slots=True)
+class VendorState:
+    """A vendor as its newest head has it."""
+
+    id: str
+    name: str
+    frozen: bool
+    grants: int
+    credentials: int
+    created: str
+
+
+def add_vendor(parts: OwnerParts, name: str) -> Holder:
+    """Add a vendor with a KMS key and a metadata key of its own; raises InvalidInput or Conflict."""
+    check_name(name, "vendor")
+    sealer = parts.sealer()
+    with parts.catalog.read() as transaction:
+        if find_holder(transaction, sealer, name) is not None:
+            raise Conflict(f"there is a vendor named '{name}' already")
+    vendor = new_id()
+    holder = Holder(vendor, name, parts.kms.create_key(vendor), timestamp(parts.clock()))
+    head = next_vendor_head(parts, parts.signers.authority(), None, vendor, by_authority=True)
+    with parts.catalog.write() as transaction:
+        add_holder(parts, transaction, holder, sealer)
+        transaction.add_head(head)
+        parts.journal.record_in(transaction, Kind.VENDOR_ADDED, vendor=name, vendor_id=vendor)
+    announce(parts, head)
+    return holder
+
+
+def add_holder(parts: OwnerParts, transaction: Transaction, holder: Holder, owner_sealer: FieldSealer | None) -> None:
+    """Add a holder's row and metadata key; without a sealer the holder is the owner itself."""
+    scope = KeyScope(parts.vault, holder.id, METADATA_GROUP, 1)
+    wrapped, plaintext = parts.keyring.create(scope, holder.kms_key)
+    own = FieldSealer(parts.vault, holder.id, plaintext)
+    insert_holder(transaction, holder, owner_sealer or own, own)
+    transaction.add_keys([key_row(wrapped, holder.created)])
+
+
+def vendors(parts: OwnerParts) -> list[VendorState]:
+    """Every vendor, oldest first."""
+    sealer = parts.sealer()
+    with parts.catalog.read() as transaction:
+        states = []
+        for holder in holders(transaction, sealer):
+            if holder.id == parts.owner:
+                continue
+            head = parts.heads.vendor_in(transaction, holder.id)
+            states.append(
+                VendorState(
+                    holder.id,
+                    holder.name,
+                    head.frozen,
+                    len(head.grants),
+                    len(head.credentials),
+                    holder.created,
+                )
+            )
+    return states
+
+
+def freeze(parts: OwnerParts, name: str) -> None:
+    """Stop everything of a vendor at once; nothing is deleted. Freezing a frozen vendor changes nothing."""
+    removal(parts, name, Kind.FROZEN, lambda head: None if head.frozen else {"frozen": True})
+
+
+def thaw(parts: OwnerParts, name: str) -> None:
+    """Let a frozen vendor read again, after making up for versions published in the meantime."""
+    vendor = vendor_named(parts, name)
+    with parts.catalog.read() as transaction:
+        if not parts.heads.vendor_in(transaction, vendor.id).frozen:
+            return
+        everything = datasets(transaction, parts.sealer())
+    for dataset in everything:
+        fill_compartment(parts, vendor, dataset, None)
+    head = None
+    with parts.catalog.write() as transaction:
+        present = parts.heads.vendor_in(transaction, vendor.id)
+        if present.frozen:
+            head = next_vendor_head(
+                parts, parts.signers.authority(), present, vendor.id, by_authority=True, frozen=False
+            )
+            transaction.add_head(head)
+            parts.journal.record_in(transaction, Kind.THAWED, vendor=name, vendor_id=vendor.id)
+    if head is not None:
+        announce(parts, head)

@@ -1,0 +1,232 @@
+"""The broker's HTTP interface, version 1: shapes that the broker and the client share.
+
+A read answers an Arrow IPC stream. Its last message is an empty record batch whose custom metadata says how
+the stream ended; a stream without it is cut off, whatever the transport said. Errors before the first byte
+are problem documents (RFC 9457). Specified in ``docs/reference/wire.md``.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+
+from vault.encoding import from_base64, from_timestamp, is_id, timestamp, to_base64
+from vault.errors import (
+    AuditError,
+    Conflict,
+    Frozen,
+    IntegrityError,
+    InvalidInput,
+    KmsError,
+    NotGranted,
+    Refused,
+    Unauthenticated,
+    Unavailable,
+    VaultError,
+)
+
+__all__ = [
+    "ARROW_TYPE",
+    "PROBLEM_TYPE",
+    "WIRE_VERSION",
+    "End",
+    "OfferedGrant",
+    "Profile",
+    "Token",
+    "error_from_problem",
+    "problem",
+]
+
+WIRE_VERSION: Final = (1, 0)
+ARROW_TYPE: Final = "application/vnd.apache.arrow.stream"
+PROBLEM_TYPE: Final = "application/problem+json"
+_END_KEY: Final = b"dsvault:end"
+_TOKEN_PREFIX: Final = "dsv1"  # noqa: S105
+
+# Kind, HTTP status and class, most specific first. What is unknown and what is forbidden share one line.
+_KINDS: Final[tuple[tuple[str, int, type[VaultError]], ...]] = (
+    ("unauthenticated", 401, Unauthenticated),
+    ("frozen", 403, Frozen),
+    ("not-granted", 404, NotGranted),
+    ("refused", 403, Refused),
+    ("ambiguous", 409, Conflict),
+    ("invalid", 400, InvalidInput),
+    ("not-recorded", 503, AuditError),
+    ("key-refused", 503, KmsError),
+    ("integrity", 500, IntegrityError),
+    ("unavailable", 503, Unavailable),
+)
+
+
+def problem(error: VaultError) -> tuple[int, dict[str, object]]:
+    """The HTTP status and problem document of an error.
+
+    Only a refusal's or bad input's own sentence goes out: it speaks of what the caller sent or may know. Of
+    everything else the caller learns the kind.
+    """
+    for kind, status, family in _KINDS:
+        if isinstance(error, family):
+            return status, {"type": f"urn:dsvault:{kind}", "title": _title(kind), "detail": _detail(error)}
+    return 500, {"type": "urn:dsvault:error", "title": "Error", "detail": "the request could not be served"}
+
+
+def _title(kind: str) -> str:
+    return kind.replace("-", " ").capitalize()
+
+
+def _detail(error: VaultError) -> str:
+    if isinstance(error, Refused | Conflict | InvalidInput):
+        return str(error)
+    if isinstance(error, IntegrityError):
+        return "the data failed an integrity check and was not served"
+    return "the broker cannot serve this at present; nothing was served"
+
+
+def error_from_problem(document: Mapping[str, Any]) -> VaultError:
+    """The error that a problem document stands for."""
+    kind = str(document.get("type", "")).removeprefix("urn:dsvault:")
+    detail = str(document.get("detail") or "the broker refused the request")[:1000]
+    for name, _, family in _KINDS:
+        if name == kind:
+            return family(detail)
+    return Unavailable(detail)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Token:
+    """What a vendor presents: ``Authorization: Bearer dsv1.<credential id>.<base64 secret>``."""
+
+    credential: str
+    secret: bytes
+
+    def header(self) -> str:
+        """The header's value."""
+        return f"Bearer {_TOKEN_PREFIX}.{self.credential}.{to_base64(self.secret)}"
+
+    @classmethod
+    def from_header(cls, value: str) -> "Token":
+        """Read the header's value; raises Unauthenticated for any other form."""
+        scheme, _, rest = value.partition(" ")
+        pieces = rest.strip().split(".")
+        if scheme.lower() == "bearer" and len(pieces) == 3 and pieces[0] == _TOKEN_PREFIX and is_id(pieces[1]):
+            try:
+                secret = from_base64(pieces[2], "a token")
+            except IntegrityError:
+                secret = b""
+            if len(secret) == 32:
+                return cls(pieces[1], secret)
+        raise Unauthenticated("the credential is not valid")
+
+    def __repr__(self) -> str:
+        return f"Token({self.credential})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Profile:
+    """A vendor's profile file: where the broker is and what to present there."""
+
+    endpoint: str
+    vault: str
+    vendor: str
+    token: Token
+    expires: str
+    root_fingerprint: str
+
+    def document(self) -> dict[str, Any]:
+        """The file's JSON; it holds the secret."""
+        return {
+            "dsvault_profile": "1.0",
+            "endpoint": self.endpoint,
+            "vault": self.vault,
+            "vendor": self.vendor,
+            "credential": self.token.credential,
+            "secret": to_base64(self.token.secret),
+            "expires": self.expires,
+            "root_fingerprint": self.root_fingerprint,
+        }
+
+    @classmethod
+    def parse(cls, data: bytes, where: str) -> "Profile":
+        """Read a profile file; raises InvalidInput naming it."""
+        try:
+            document = json.loads(data)
+            if not str(document["dsvault_profile"]).startswith("1."):
+                raise InvalidInput(f"{where}: the profile has a format that this release does not know")
+            token = Token(document["credential"], from_base64(document["secret"], "secret"))
+            fields = ("endpoint", "vault", "vendor", "expires", "root_fingerprint")
+            endpoint, vault, vendor, expires, fingerprint = (str(document[field]) for field in fields)
+            from_timestamp(expires)
+            return cls(endpoint, vault, vendor, token, expires, fingerprint)
+        except (ValueError, KeyError, TypeError, AttributeError, IntegrityError, RecursionError) as error:
+            raise InvalidInput(f"{where}: this is not a dsvault profile") from error
+
+    def __repr__(self) -> str:
+        return f"Profile(vendor={self.vendor}, endpoint={self.endpoint})"
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedGrant:
+    """One grant as a vendor sees it."""
+
+    dataset: str
+    grant: str
+    version: int
+    schema: pa.Schema
+    expires: str | None
+    purpose: str | None
+
+    def document(self) -> dict[str, Any]:
+        """As JSON; the schema is Arrow IPC in base64, beside a readable list of its fields."""
+        return {
+            "dataset": self.dataset,
+            "grant": self.grant,
+            "version": self.version,
+            "columns": [{"name": field.name, "type": str(field.type)} for field in self.schema],
+            "schema": to_base64(self.schema.serialize().to_pybytes()),
+            "expires": self.expires,
+            "purpose": self.purpose,
+            "delivery": "stream",
+        }
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> "OfferedGrant":
+        """Inverse of `document`; raises Unavailable for anything else."""
+        try:
+            schema = pa.ipc.read_schema(pa.py_buffer(from_base64(document["schema"], "a schema")))
+            return cls(
+                str(document["dataset"]),
+                str(document["grant"]),
+                int(document["version"]),
+                schema,
+                document["expires"],
+                document["purpose"],
+            )
+        except (KeyError, TypeError, ValueError, IntegrityError, pa.ArrowException) as error:
+            raise Unavailable("the broker's answer is not one that this client understands") from error
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a stream ended: ``rows`` delivered, and the problem document where it was broken off."""
+
+    rows: int
+    problem: Mapping[str, Any] | None = None
+
+    def metadata(self) -> dict[bytes, bytes]:
+        """The custom metadata of the last, empty batch."""
+        return {_END_KEY: json.dumps({"rows": self.rows, "problem": self.problem}).encode()}
+
+    @classmethod
+    def from_metadata(cls, metadata: Any) -> "End | None":
+        """Read it from a batch's custom metadata; None where the batch is not the last one."""
+        if not metadata or _END_KEY not in metadata:
+            return None
+        document = json.loads(metadata[_END_KEY])
+        return cls(int(document["rows"]), document["problem"])
+
+
+def moment(value: Any) -> str | None:
+    """A time or None as the wire has it."""
+    return timestamp(value) if value is not None else None

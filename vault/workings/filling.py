@@ -1,0 +1,100 @@
+"""Bringing a vendor's compartment up to date in a transaction of its own."""
+
+from collections.abc import Callable
+
+from vault.audit import Kind
+from vault.catalog import HeadRow, Transaction
+from vault.errors import Conflict, NotFound
+from vault.trust import Grant
+from vault.workings.fanout import begin_copy, fill, needed_groups
+from vault.workings.jobs import begin_job
+from vault.workings.names import Dataset, Holder
+from vault.workings.parts import OwnerParts
+from vault.workings.reading import OpenVersion, open_version
+
+__all__ = ["fill_compartment", "owners_version"]
+
+_TRIES = 5
+
+
+def owners_version(parts: OwnerParts, dataset: Dataset) -> OpenVersion:
+    """The newest version in the owner's compartment; raises NotFound."""
+    with parts.catalog.read() as transaction:
+        row = transaction.compartment(parts.owner, dataset.id)
+    if row is None:
+        raise NotFound(f"the dataset '{dataset.name}' has no version")
+    return open_version(parts, parts.keyring, row.id)
+
+
+def fill_compartment(
+    parts: OwnerParts,
+    vendor: Holder,
+    dataset: Dataset,
+    extra: Grant | None,
+    then: Callable[[Transaction], HeadRow] | None = None,
+) -> None:
+    """Bring a vendor's compartment to what its grants (and ``extra``) need of the newest version.
+
+    ``then`` runs in the same transaction. When a newer version was committed in the meantime, or other
+    grants were, the copy goes on from there: nothing that was copied is copied again.
+    """
+    for _ in range(_TRIES):
+        try:
+            heads = _fill_once(parts, vendor, dataset, extra, then)
+        except Conflict:
+            continue
+        parts.heads.announce(heads)
+        return
+    raise Conflict("the dataset kept changing while the grant was made; try again")
+
+
+def _fill_once(
+    parts: OwnerParts,
+    vendor: Holder,
+    dataset: Dataset,
+    extra: Grant | None,
+    then: Callable[[Transaction], HeadRow] | None,
+) -> list[HeadRow]:
+    sealer = parts.sealer()
+    owners = owners_version(parts, dataset)
+
+    def needed(transaction: Transaction) -> frozenset[str]:
+        groups = needed_groups(parts, transaction, sealer, dataset.id, parts.clock(), frozen_too=True).get(
+            vendor.id, frozenset()
+        )
+        return (groups | (extra.groups if extra else frozenset())) & owners.manifest.groups
+
+    with parts.catalog.read() as transaction:
+        groups = needed(transaction)
+    if not groups and then is None:
+        return []
+    job = begin_job(parts.catalog, "fan-out", parts.clock)
+    publisher = parts.signers.publisher()
+    try:
+        copy = begin_copy(parts, job, vendor, dataset.id, groups)
+        fill(parts, job, copy, owners.manifest.chunks, owners.keys)
+        current = copy.is_current(owners.manifest)
+        if not current:
+            copy.stage(owners.manifest, publisher)
+        parts.store.settle(job.folder)
+        with parts.catalog.write() as transaction:
+            head = parts.heads.compartment_in(transaction, owners.head.compartment)
+            if head is None or head.digest != owners.head.digest or needed(transaction) != groups:
+                raise Conflict("the dataset changed in the meantime")
+            job.finish(transaction)
+            heads = [] if current else [copy.commit(transaction, publisher)]
+            if heads:
+                parts.journal.record_in(
+                    transaction,
+                    Kind.FANNED_OUT,
+                    vendor=vendor.name,
+                    vendor_id=vendor.id,
+                    dataset=dataset.name,
+                    version=owners.manifest.version,
+                )
+            if then is not None:
+                heads.append(then(transaction))
+    except BaseException:
+        job.abandon()
+        raise
+    return heads

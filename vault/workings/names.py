@@ -1,0 +1,147 @@
+"""Holders and datasets by name: the owner's view through its metadata key.
+
+A sealed name is bound to its row, and holds what the row's open columns must agree with: swapping names,
+index entries or KMS keys between rows is found out here.
+"""
+
+from dataclasses import dataclass
+
+from vault.catalog import DatasetRow, FieldSealer, HolderRow, SealedValue, Transaction
+from vault.encoding import from_json, json_bytes
+from vault.errors import IntegrityError, NotFound
+
+__all__ = [
+    "Dataset",
+    "Holder",
+    "dataset_named",
+    "datasets",
+    "find_dataset",
+    "find_holder",
+    "holder_named",
+    "holders",
+    "insert_dataset",
+    "insert_holder",
+    "update_dataset",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The owner or a vendor."""
+
+    id: str
+    name: str
+    kms_key: str
+    created: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A dataset and its settings: the row key column, the assigning column, and column groups by name."""
+
+    id: str
+    name: str
+    key: str | None
+    assign_by: str | None
+
+
+def insert_holder(transaction: Transaction, holder: Holder, owner_sealer: FieldSealer, own_sealer: FieldSealer) -> None:
+    """Add a holder, sealed for the owner and for itself."""
+    sealed = json_bytes({"name": holder.name, "kms_key": holder.kms_key})
+    transaction.add_holder(
+        holder.id,
+        holder.kms_key,
+        SealedValue(owner_sealer, holder.id, sealed),
+        owner_sealer.index("holder name", holder.name),
+        SealedValue(own_sealer, holder.id, sealed),
+        holder.created,
+    )
+
+
+def _open_holder(row: HolderRow, sealer: FieldSealer) -> Holder:
+    document = from_json(row.name.open(sealer, row.id), "a holder's name")
+    if document["kms_key"] != row.kms_key:
+        raise IntegrityError("the KMS key of a holder was changed in the catalog")
+    return Holder(row.id, document["name"], row.kms_key, row.created)
+
+
+def own_holder_name(row: HolderRow, own_sealer: FieldSealer) -> str:
+    """A holder's name through its own metadata key."""
+    if row.own_name is None:
+        raise IntegrityError("a holder's own name is missing from the catalog")
+    document = from_json(row.own_name.open(own_sealer, row.id), "a holder's name")
+    return str(document["name"])
+
+
+def holders(transaction: Transaction, sealer: FieldSealer) -> list[Holder]:
+    """Every holder, oldest first."""
+    return [_open_holder(row, sealer) for row in transaction.holders()]
+
+
+def find_holder(transaction: Transaction, sealer: FieldSealer, name: str) -> Holder | None:
+    """A holder by name, or None."""
+    row = transaction.holder_by_index(sealer.index("holder name", name))
+    if row is None:
+        return None
+    holder = _open_holder(row, sealer)
+    if holder.name != name:
+        raise IntegrityError("the index of holder names was changed in the catalog")
+    return holder
+
+
+def holder_named(transaction: Transaction, sealer: FieldSealer, name: str) -> Holder:
+    """A vendor by name; raises NotFound."""
+    holder = find_holder(transaction, sealer, name)
+    if holder is None:
+        raise NotFound(f"there is no vendor named '{name[:80]}'")
+    return holder
+
+
+def _settings(dataset: Dataset) -> bytes:
+    return json_bytes({"name": dataset.name, "key": dataset.key, "assign_by": dataset.assign_by})
+
+
+def insert_dataset(transaction: Transaction, dataset: Dataset, sealer: FieldSealer, created: str) -> None:
+    """Add a dataset; a taken name is a Conflict."""
+    transaction.add_dataset(
+        dataset.id,
+        SealedValue(sealer, dataset.id, dataset.name.encode()),
+        sealer.index("dataset name", dataset.name),
+        SealedValue(sealer, dataset.id, _settings(dataset)),
+        created,
+    )
+
+
+def update_dataset(transaction: Transaction, dataset: Dataset, sealer: FieldSealer) -> None:
+    """Replace a dataset's settings."""
+    transaction.set_dataset_settings(dataset.id, SealedValue(sealer, dataset.id, _settings(dataset)))
+
+
+def _open_dataset(row: DatasetRow, sealer: FieldSealer) -> Dataset:
+    name = row.name.open(sealer, row.id).decode()
+    document = from_json(row.settings.open(sealer, row.id), "a dataset's settings")
+    return Dataset(row.id, name, document["key"], document["assign_by"])
+
+
+def datasets(transaction: Transaction, sealer: FieldSealer) -> list[Dataset]:
+    """Every dataset, oldest first."""
+    return [_open_dataset(row, sealer) for row in transaction.datasets()]
+
+
+def find_dataset(transaction: Transaction, sealer: FieldSealer, name: str) -> Dataset | None:
+    """A dataset by name, or None."""
+    row = transaction.dataset_by_index(sealer.index("dataset name", name))
+    if row is None:
+        return None
+    dataset = _open_dataset(row, sealer)
+    if dataset.name != name:
+        raise IntegrityError("the index of dataset names was changed in the catalog")
+    return dataset
+
+
+def dataset_named(transaction: Transaction, sealer: FieldSealer, name: str) -> Dataset:
+    """A dataset by name; raises NotFound."""
+    dataset = find_dataset(transaction, sealer, name)
+    if dataset is None:
+        raise NotFound(f"there is no dataset named '{name[:80]}'")
+    return dataset

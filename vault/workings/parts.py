@@ -1,0 +1,132 @@
+"""The concrete parts of an open vault, as the verbs receive them."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import final
+
+from vault.catalog import Catalog, FieldSealer, KeyRow, Transaction
+from vault.engines import LocalEngine
+from vault.errors import IntegrityError, NotFound, Unavailable
+from vault.keyring import Keyring, KeySource, WrappedKey
+from vault.kms import Kms
+from vault.manifest import Manifest
+from vault.model import METADATA_GROUP, KeyScope
+from vault.objects import ObjectStore
+from vault.trust import Root, Signer
+from vault.workings.heads import Heads
+from vault.workings.journal import Journal
+
+__all__ = ["Manifests", "OwnerParts", "Parts", "Signers", "holder_sealer", "trusted_now", "wrapped_key"]
+
+_CLOCK_TOLERANCE = timedelta(seconds=5)
+
+
+@final
+class Manifests:
+    """Opened manifests by the digest of their object: what is under a digest never changes."""
+
+    def __init__(self, most: int = 64) -> None:
+        self._most = most
+        self._kept: OrderedDict[str, Manifest] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, digest: str) -> Manifest | None:
+        """The manifest of that digest, if it is held."""
+        with self._lock:
+            if digest in self._kept:
+                self._kept.move_to_end(digest)
+            return self._kept.get(digest)
+
+    def keep(self, digest: str, manifest: Manifest) -> None:
+        """Hold a manifest, letting go of the one that was not used for longest."""
+        with self._lock:
+            self._kept[digest] = manifest
+            while len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a broker has: no key that signs a grant, and the KMS keys of its vendors only."""
+
+    vault: str
+    root: Root
+    catalog: Catalog
+    store: ObjectStore
+    keyring: Keyring
+    journal: Journal
+    heads: Heads
+    manifests: Manifests
+    engine: LocalEngine
+    clock: Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Signers:
+    """The owner's private keys; each is opened only when an act needs it."""
+
+    authority: Callable[[], Signer]
+    responder: Callable[[], Signer]
+    publisher: Callable[[], Signer]
+    auditor_secret: Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerParts(Parts):
+    """What the owner has besides: the KMS itself, the signers, and the owner's holder id."""
+
+    kms: Kms
+    owner: str
+    signers: Signers
+
+    def sealer(self) -> FieldSealer:
+        """The sealer of the owner's catalog fields."""
+        return holder_sealer(self, self.keyring, self.owner)
+
+
+def wrapped_key(vault: str, row: KeyRow) -> WrappedKey:
+    """A catalog row as a wrapped key; its scope is rebuilt from the row's own place, not from the blob."""
+    return WrappedKey(KeyScope(vault, row.compartment, row.group, row.epoch), row.key_id, row.kms_key, row.wrapped)
+
+
+def holder_sealer(parts: Parts, keys: KeySource, holder: str) -> FieldSealer:
+    """The sealer of a holder's catalog fields, under its metadata key."""
+    with parts.catalog.read() as transaction:
+        row = metadata_key(transaction, holder)
+    return FieldSealer(parts.vault, holder, keys.open(wrapped_key(parts.vault, row)))
+
+
+def metadata_key(transaction: Transaction, holder: str) -> KeyRow:
+    """The newest metadata key of a holder; raises NotFound."""
+    rows = [row for row in transaction.keys(holder) if row.group == METADATA_GROUP]
+    if not rows:
+        raise NotFound("a holder has no metadata key in the catalog")
+    return rows[-1]
+
+
+def trusted_now(parts: Parts) -> datetime:
+    """The latest of this process's clock, the catalog's, and the newest log entry's time.
+
+    Expiry is judged by it, so that a clock set back brings no expired grant to life. Raises Unavailable when
+    the clocks disagree by more than 5 seconds, and when the log is that far ahead of them.
+    """
+    own, catalog = parts.clock(), parts.catalog.now()
+    if abs(own - catalog) > _CLOCK_TOLERANCE:
+        raise Unavailable("this machine's clock and the catalog's disagree by more than 5 seconds")
+    logged = parts.catalog.log_time()
+    latest = max(own, catalog)
+    if logged is not None and logged > latest:
+        if logged - latest > _CLOCK_TOLERANCE:
+            raise Unavailable("the newest log entry is more than 5 seconds ahead of the clock")
+        latest = logged
+    return latest
+
+
+def checked_vault(parts: Parts) -> None:
+    """Refuse parts that belong to different vaults; raises IntegrityError."""
+    if parts.root.vault != parts.vault:
+        raise IntegrityError("the root document belongs to another vault")
+    parts.catalog.check(parts.vault)

@@ -1,0 +1,242 @@
+"""Opening manifests and reading shards: the one path from a head to Arrow.
+
+The order is always the same: a verified head pins the manifest's statement, the statement pins the object,
+the manifest pins chunks and their epoch, and each chunk is opened under the identity that follows from its
+place. Rows leave only after every filter of the plan has passed them.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from vault.catalog import Transaction
+from vault.chunks import decode
+from vault.derivation import chunk_key
+from vault.errors import IntegrityError, NotFound
+from vault.filters import BoundFilter, ColumnStats, stats_from_json
+from vault.keyring import KeySource, WrappedKey
+from vault.manifest import ChunkRef, Manifest, Shard, decode_manifest
+from vault.model import MANIFEST_GROUP, ChunkIdentity, Column
+from vault.trust import CompartmentHead, Label, ManifestStatement, Role, Signed
+from vault.workings.parts import Parts, wrapped_key
+
+__all__ = [
+    "OpenVersion",
+    "ReadPlan",
+    "identity_of",
+    "live_keys",
+    "manifest_statement",
+    "open_chunk",
+    "open_manifest",
+    "open_version",
+    "read_batches",
+    "read_column",
+]
+
+_BATCH_ROWS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class OpenVersion:
+    """A version of a compartment whose manifest was opened, with its wrapped keys by group."""
+
+    head: CompartmentHead
+    manifest: Manifest
+    keys: Mapping[str, WrappedKey]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPlan:
+    """What one read does: the columns that leave, the filters every row must pass, and a limit."""
+
+    version: OpenVersion
+    columns: tuple[Column, ...]
+    filters: tuple[BoundFilter, ...]
+    filter_columns: frozenset[str]
+    limit: int | None
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """The column groups whose chunks the read opens."""
+        return frozenset(
+            column.group
+            for column in self.version.manifest.columns
+            if column in self.columns or column.name in self.filter_columns
+        )
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of what leaves, without schema-level metadata."""
+        schema = self.version.manifest.schema
+        return pa.schema([schema.field(column.name) for column in self.columns])
+
+
+def live_keys(
+    parts: Parts, transaction: Transaction, head: CompartmentHead, groups: frozenset[str]
+) -> dict[str, WrappedKey]:
+    """The wrapped live key of each group; raises IntegrityError where the catalog contradicts the head."""
+    keys = {}
+    for group in groups:
+        if group not in head.epochs:
+            raise IntegrityError("a compartment's head names no key for one of its column groups")
+        epoch, key_id = head.epochs[group]
+        row = transaction.key(head.compartment, group, epoch)
+        if row is None or not hmac.compare_digest(row.key_id, key_id):
+            raise IntegrityError("the catalog's key of a column group is not the one that its head names")
+        keys[group] = wrapped_key(parts.vault, row)
+    return keys
+
+
+def manifest_statement(
+    parts: Parts, transaction: Transaction, head: CompartmentHead, version: int
+) -> ManifestStatement:
+    """The statement of a live version, verified against the head; raises NotFound or IntegrityError."""
+    if version not in head.versions:
+        raise NotFound(f"there is no version {version}")
+    for row in transaction.versions(head.compartment, version):
+        if row.retired is not None:
+            continue
+        signed = Signed.decode(row.statement, Label.MANIFEST)
+        if not hmac.compare_digest(signed.digest, head.versions[version]):
+            break
+        parts.root.verify(signed, Role.PUBLISHER)
+        statement = ManifestStatement.parse(signed)
+        if (statement.vault, statement.compartment, statement.version) != (
+            parts.vault,
+            head.compartment,
+            version,
+        ):
+            break
+        return statement
+    raise IntegrityError("the catalog's manifest of a version is not the one that its head names")
+
+
+def open_manifest(parts: Parts, keys: KeySource, key: WrappedKey, statement: ManifestStatement) -> Manifest:
+    """Fetch, check and open a manifest; raises IntegrityError, NotFound, Unavailable or KmsError."""
+    data = parts.store.get(statement.object)
+    if len(data) != statement.size or not hmac.compare_digest(hashlib.sha256(data).hexdigest(), statement.sha256):
+        raise IntegrityError("a manifest in the store is not the one that was signed")
+    if key.scope.group != MANIFEST_GROUP or key.scope.epoch != statement.epoch:
+        raise IntegrityError("a manifest is not under the live epoch of its compartment")
+    identity = ChunkIdentity(key.scope, statement.chunk)
+    manifest = decode_manifest(data, chunk_key(keys.open(key), identity), identity)
+    if manifest.version != statement.version:
+        raise IntegrityError("a manifest is that of another version")
+    return manifest
+
+
+def identity_of(key: WrappedKey, ref: ChunkRef) -> ChunkIdentity:
+    """A chunk's identity from its place; raises IntegrityError when its epoch is not the key's."""
+    if (ref.group, ref.epoch) != (key.scope.group, key.scope.epoch):
+        raise IntegrityError("a chunk is not under the live epoch of its column group")
+    return ChunkIdentity(key.scope, ref.chunk)
+
+
+def open_chunk(parts: Parts, keys: KeySource, key: WrappedKey, ref: ChunkRef, schema: pa.Schema) -> pa.Table:
+    """Fetch and decode one chunk into the columns of ``schema``; raises IntegrityError and others."""
+    data = parts.store.get(ref.object)
+    if len(data) != ref.size:
+        raise IntegrityError(f"the object of chunk {ref.chunk} is not as long as the manifest says")
+    identity = identity_of(key, ref)
+    table = decode(data, chunk_key(keys.open(key), identity), identity, schema)
+    if table.num_rows != ref.rows:
+        raise IntegrityError(f"chunk {ref.chunk} has another number of rows than the manifest says")
+    return table
+
+
+def read_batches(
+    parts: Parts, keys: KeySource, plan: ReadPlan, before_shard: Callable[[], None] = lambda: None
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a plan as record batches of ``plan.schema``, shard by shard.
+
+    Chunks of a shard are fetched and decoded in parallel, and those of the next one ahead of time.
+    ``before_shard`` runs before each shard's rows are handed out.
+    """
+    groups = sorted(plan.groups)
+    schemas = {group: _group_schema(plan.version.manifest, group) for group in groups}
+    shards = [shard for shard in plan.version.manifest.shards(groups) if _may_match(plan, shard)]
+
+    def task(place: tuple[Shard, str]) -> pa.Table:
+        shard, group = place
+        return open_chunk(parts, keys, plan.version.keys[group], shard.chunks[group], schemas[group])
+
+    places = ((shard, group) for shard in shards for group in groups)
+    tables = parts.engine.map(task, places, ahead=len(groups) + parts.engine.workers)
+    left = plan.limit
+    try:
+        for _ in shards:
+            pieces = [next(tables) for _ in groups]
+            before_shard()
+            table = _passed(plan, pieces)
+            if left is not None:
+                table = table.slice(0, left)
+                left -= table.num_rows
+            yield from table.to_batches(max_chunksize=_BATCH_ROWS)
+            if left == 0:
+                return
+    finally:
+        close = getattr(tables, "close", None)
+        if close is not None:
+            close()
+
+
+def _group_schema(manifest: Manifest, group: str) -> pa.Schema:
+    return pa.schema([manifest.schema.field(column.name) for column in manifest.columns if column.group == group])
+
+
+def _passed(plan: ReadPlan, pieces: Sequence[pa.Table]) -> pa.Table:
+    columns = {name: piece.column(name) for piece in pieces for name in piece.column_names}
+    wanted = {column.name for column in plan.columns} | plan.filter_columns
+    fields = [field for piece in pieces for field in piece.schema if field.name in wanted]
+    table = pa.table([columns[field.name] for field in fields], schema=pa.schema(fields))
+    for condition in plan.filters:
+        table = condition.apply(table)
+    return table.select([column.name for column in plan.columns]).cast(plan.schema)
+
+
+def _may_match(plan: ReadPlan, shard: Shard) -> bool:
+    if not plan.filters:
+        return True
+    statistics: dict[str, ColumnStats] = {}
+    for column in plan.version.manifest.columns:
+        ref = shard.chunks.get(column.group)
+        if ref is not None and column.id in ref.statistics:
+            statistics[column.name] = _statistics(ref.statistics[column.id])
+    return all(condition.may_match(statistics) for condition in plan.filters)
+
+
+def _statistics(document: Any) -> ColumnStats:
+    return stats_from_json(document)
+
+
+def open_version(parts: Parts, keys: KeySource, compartment: str, version: int | None = None) -> OpenVersion:
+    """Open a live version of a compartment, by default the newest; raises NotFound and others."""
+    with parts.catalog.read() as transaction:
+        head = parts.heads.compartment_in(transaction, compartment)
+        wanted = version if version is not None else (head.newest if head else None)
+        if head is None or wanted is None:
+            raise NotFound("there is no version")
+        statement = manifest_statement(parts, transaction, head, wanted)
+        wrapped = live_keys(parts, transaction, head, frozenset(head.epochs))
+    manifest = parts.manifests.get(statement.sha256)
+    if manifest is None:
+        manifest = open_manifest(parts, keys, wrapped[MANIFEST_GROUP], statement)
+        parts.manifests.keep(statement.sha256, manifest)
+    if not manifest.groups <= wrapped.keys():
+        raise IntegrityError("a compartment's head names no key for one of its column groups")
+    return OpenVersion(head, manifest, wrapped)
+
+
+def read_column(parts: Parts, version: OpenVersion, name: str) -> Iterator[pa.ChunkedArray]:
+    """One column of a version, shard by shard, for the owner's own checks."""
+    column = version.manifest.column(name)
+    if column is None:
+        raise NotFound(f"there is no column {name!r}")
+    schema = _group_schema(version.manifest, column.group)
+    for shard in version.manifest.shards((column.group,)):
+        ref = shard.chunks[column.group]
+        yield open_chunk(parts, parts.keyring, version.keys[column.group], ref, schema).column(name)

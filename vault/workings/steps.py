@@ -1,0 +1,69 @@
+"""Steps in a vendor's history: who it is, the next head, and what must follow a commit."""
+
+from collections.abc import Callable
+
+from vault.audit import Kind
+from vault.catalog import HeadRow
+from vault.errors import NotFound
+from vault.trust import VendorHead
+from vault.workings.names import Holder, holder_named
+from vault.workings.parts import OwnerParts
+from vault.workings.permissions import next_vendor_head
+
+__all__ = ["announce", "removal", "standing", "vendor_named"]
+
+
+def vendor_named(parts: OwnerParts, name: str) -> Holder:
+    """A vendor by name; raises NotFound."""
+    sealer = parts.sealer()
+    with parts.catalog.read() as transaction:
+        holder = holder_named(transaction, sealer, name)
+    if holder.id == parts.owner:
+        raise NotFound(f"there is no vendor named '{name}'")
+    return holder
+
+
+def announce(parts: OwnerParts, head: HeadRow) -> None:
+    """After the commit: the head into the store, and the log's end beside it."""
+    parts.heads.forget(head.subject)
+    parts.heads.announce([head])
+    parts.journal.checkpoint()
+
+
+def removal(
+    parts: OwnerParts,
+    name: str,
+    kind: Kind,
+    change: Callable[[VendorHead], dict[str, object] | None],
+    **fields: object,
+) -> None:
+    """Sign a removal with the responder's key; ``change`` gives what the next head changes, or None."""
+    vendor = vendor_named(parts, name)
+    with parts.catalog.write() as transaction:
+        present = parts.heads.vendor_in(transaction, vendor.id)
+        changes = change(present)
+        if changes is not None:
+            head = next_vendor_head(
+                parts,
+                parts.signers.responder(),
+                present,
+                vendor.id,
+                by_authority=False,
+                **changes,  # type: ignore[arg-type]
+            )
+            transaction.add_head(head)
+            parts.journal.record_in(transaction, kind, vendor=name, vendor_id=vendor.id, **fields)
+    if changes is None:
+        # Done before, perhaps by a run that was killed between the catalog and the store.
+        parts.heads.reconcile()
+        return
+    announce(parts, head)
+    with parts.catalog.read() as transaction:
+        parts.keyring.drop(row.id for row in transaction.compartments(holder=vendor.id))
+
+
+def standing(unexpired: bool, listed: bool, settled: bool) -> str:
+    """How a grant or credential stands: ``live``, ``expired``, ``revoked`` or ``pending``."""
+    if listed:
+        return "live" if unexpired else "expired"
+    return "revoked" if settled else "pending"

@@ -1,0 +1,237 @@
+"""Writing chunks and manifests of one compartment, and the transaction that makes them live.
+
+A `Writer` stages: it puts objects and remembers what refers to them. Nothing that it did counts until
+`commit` runs in a catalog transaction, where the compartment's head must still be the one that the writer
+began from. Until then a crash leaves garbage and nothing else.
+"""
+
+import hashlib
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import xxhash
+
+from vault.catalog import HeadRow, KeyRow, Transaction, VersionRow
+from vault.chunks import EncodeOptions, encode, rekey
+from vault.derivation import chunk_key
+from vault.encoding import new_id, timestamp
+from vault.errors import Conflict
+from vault.filters import collect_stats, stats_to_json
+from vault.keyring import WrappedKey
+from vault.manifest import ChunkRef, Manifest, encode_manifest
+from vault.model import MANIFEST_GROUP, ChunkIdentity, Column, KeyScope
+from vault.trust import (
+    CompartmentHead,
+    Label,
+    ManifestStatement,
+    Signed,
+    Signer,
+    compartment_body,
+    head_statement,
+)
+from vault.workings.jobs import Job
+from vault.workings.parts import OwnerParts
+from vault.workings.reading import identity_of, live_keys
+
+__all__ = ["Encoded", "Source", "Writer", "checksum", "key_row"]
+
+
+def checksum(data: Any) -> str:
+    """XXH3-128 of an object as hex: finds bit rot and cut transfers, proves nothing."""
+    return xxhash.xxh3_128_hexdigest(memoryview(data))
+
+
+def key_row(key: WrappedKey, created: str) -> KeyRow:
+    """A wrapped key as the catalog keeps it."""
+    scope = key.scope
+    return KeyRow(scope.compartment, scope.group, scope.epoch, key.key_id, key.kms_key, key.wrapped, created)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Source:
+    """An encoded chunk and the key that opens it: what a rekey or fan-out starts from."""
+
+    ref: ChunkRef
+    data: Any
+    key: WrappedKey
+    data_key: bytes
+
+    def __repr__(self) -> str:
+        return f"Source({self.ref.chunk})"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What one encode yields: its reference, and itself as a source for fan-out."""
+
+    ref: ChunkRef
+    source: Source
+
+
+class Writer:
+    """Stages the next state of one compartment. `chunk` and `copy` may run in several threads.
+
+    ``rotate`` gives every column group the next epoch instead of its live one.
+    """
+
+    def __init__(
+        self,
+        parts: OwnerParts,
+        job: Job,
+        compartment: str,
+        kms_key: str,
+        head: CompartmentHead | None,
+        *,
+        rotate: bool = False,
+    ) -> None:
+        self._parts = parts
+        self._job = job
+        self._compartment = compartment
+        self._kms_key = kms_key
+        self._head = head
+        self._rotate = rotate
+        self._lock = threading.Lock()
+        self._keys: dict[str, tuple[WrappedKey, bytes]] = {}
+        self._made: list[WrappedKey] = []
+        self._statements: dict[int, Signed] = {}
+        self._withdrawn: set[int] = set()
+
+    @property
+    def compartment(self) -> str:
+        """The id of the compartment that is written."""
+        return self._compartment
+
+    def key(self, group: str) -> tuple[WrappedKey, bytes]:
+        """The data key that this writer encrypts a group under; made where there is none."""
+        with self._lock:
+            if group not in self._keys:
+                self._keys[group] = self._find_key(group)
+            return self._keys[group]
+
+    def _find_key(self, group: str) -> tuple[WrappedKey, bytes]:
+        live = self._head.epochs.get(group) if self._head else None
+        if live is not None and not self._rotate:
+            assert self._head is not None
+            with self._parts.catalog.read() as transaction:
+                wrapped = live_keys(self._parts, transaction, self._head, frozenset((group,)))[group]
+            return wrapped, self._parts.keyring.open(wrapped)
+        scope = KeyScope(self._parts.vault, self._compartment, group, (live[0] if live else 0) + 1)
+        wrapped, plaintext = self._parts.keyring.create(scope, self._kms_key)
+        self._made.append(wrapped)
+        return wrapped, plaintext
+
+    def chunk(self, table: pa.Table, columns: Iterable[Column], shard: int, assigned: str | None) -> Encoded:
+        """Encode and put the columns of one group of one shard."""
+        members = tuple(columns)
+        group = members[0].group
+        wrapped, data_key = self.key(group)
+        identity = ChunkIdentity(wrapped.scope, new_id())
+        piece = table.select([column.name for column in members])
+        data = encode(piece, chunk_key(data_key, identity), identity, EncodeOptions())
+        statistics = {
+            column.id: stats_to_json(found)
+            for column in members
+            if (found := collect_stats(piece.column(column.name))) is not None
+        }
+        ref = ChunkRef(
+            shard=shard,
+            group=group,
+            epoch=wrapped.scope.epoch,
+            chunk=identity.chunk,
+            content=new_id(),
+            object=f"{self._job.folder}/{identity.chunk}",
+            rows=piece.num_rows,
+            size=len(memoryview(data)),
+            checksum=checksum(data),
+            assigned=assigned,
+            statistics=statistics,
+        )
+        self._parts.store.put(ref.object, data)
+        return Encoded(ref, Source(ref, data, wrapped, data_key))
+
+    def copy(self, source: Source) -> ChunkRef:
+        """Encrypt a chunk anew, page by page, under this compartment's key, and put it."""
+        wrapped, data_key = self.key(source.ref.group)
+        old, new = identity_of(source.key, source.ref), ChunkIdentity(wrapped.scope, new_id())
+        data = rekey(source.data, chunk_key(source.data_key, old), old, chunk_key(data_key, new), new)
+        ref = ChunkRef(
+            shard=source.ref.shard,
+            group=source.ref.group,
+            epoch=wrapped.scope.epoch,
+            chunk=new.chunk,
+            content=source.ref.content,
+            object=f"{self._job.folder}/{new.chunk}",
+            rows=source.ref.rows,
+            size=len(memoryview(data)),
+            checksum=checksum(data),
+            assigned=source.ref.assigned,
+            statistics=source.ref.statistics,
+        )
+        self._parts.store.put(ref.object, data)
+        return ref
+
+    def manifest(self, manifest: Manifest, publisher: Signer) -> None:
+        """Seal, put and sign the manifest of one version."""
+        wrapped, data_key = self.key(MANIFEST_GROUP)
+        identity = ChunkIdentity(wrapped.scope, new_id())
+        data = encode_manifest(manifest, chunk_key(data_key, identity), identity)
+        name = f"{self._job.folder}/{identity.chunk}"
+        self._parts.store.put(name, data)
+        statement = ManifestStatement(
+            vault=self._parts.vault,
+            compartment=self._compartment,
+            version=manifest.version,
+            chunk=identity.chunk,
+            epoch=wrapped.scope.epoch,
+            object=name,
+            size=len(memoryview(data)),
+            sha256=hashlib.sha256(memoryview(data)).hexdigest(),
+            rows=manifest.rows,
+            created=manifest.created,
+        )
+        self._statements[manifest.version] = publisher.sign(Label.MANIFEST, statement.payload())
+
+    def withdraw(self, version: int) -> None:
+        """Leave a version out of the compartment's next head."""
+        self._withdrawn.add(version)
+
+    def commit(self, transaction: Transaction, publisher: Signer) -> HeadRow:
+        """Make what was staged live; raises Conflict when the compartment's head has moved on."""
+        present = self._parts.heads.compartment_in(transaction, self._compartment)
+        if (present.sequence if present else 0) != (self._head.sequence if self._head else 0):
+            raise Conflict("the dataset was changed by somebody else in the meantime; try again")
+        now = self._parts.clock()
+        transaction.add_keys(key_row(key, timestamp(now)) for key in self._made)
+        superseded = self._statements.keys() | self._withdrawn
+        transaction.retire_versions(self._compartment, superseded, timestamp(now))
+        for version, signed in self._statements.items():
+            generation = len(transaction.versions(self._compartment, version)) and (
+                max(row.generation for row in transaction.versions(self._compartment, version)) + 1
+            )
+            transaction.add_version(VersionRow(self._compartment, version, generation, signed.encode(), None))
+        row = self._next_head(publisher)
+        transaction.add_head(row)
+        return row
+
+    def _next_head(self, publisher: Signer) -> HeadRow:
+        versions = dict(self._head.versions) if self._head else {}
+        epochs = dict(self._head.epochs) if self._head else {}
+        versions |= {version: signed.digest for version, signed in self._statements.items()}
+        versions = {number: digest for number, digest in versions.items() if number not in self._withdrawn}
+        epochs |= {group: (wrapped.scope.epoch, wrapped.key_id) for group, (wrapped, _) in self._keys.items()}
+        sequence = (self._head.sequence if self._head else 0) + 1
+        body = compartment_body(versions, epochs)
+        signed = head_statement(
+            publisher,
+            vault=self._parts.vault,
+            kind="compartment",
+            subject=self._compartment,
+            sequence=sequence,
+            body=body,
+            frozen=False,
+            now=self._parts.clock(),
+        )
+        return HeadRow(self._compartment, sequence, "compartment", False, signed.encode(), body)
