@@ -1,1 +1,31 @@
-"""placeholder, replaced when the public names exist."""
+"""dsvault: an encrypted dataset vault.
+
+`init` and `open` are for the lab, `connect` for a vendor. Names are imported when they are first used, so that
+a vendor's client does not load a database driver and a command line answers at once.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from vault._version import __version__
+
+if TYPE_CHECKING:
+    from vault.client import Client, connect
+    from vault.owner import Vault, init, open
+
+__all__ = ["Client", "Vault", "__version__", "connect", "init", "open"]
+
+_HOMES = {
+    "Client": "vault.client",
+    "Vault": "vault.owner",
+    "connect": "vault.client",
+    "init": "vault.owner",
+    "open": "vault.owner",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        import importlib
+
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'vault' has no attribute {name!r}")

@@ -7,6 +7,7 @@ never yields a shorter table. Plain HTTP is used on loopback only.
 import ipaddress
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Client", "Dataset", "connect"]
 
-_CHUNK = 1 << 20
 _MAX_ANSWER = 64 << 20
 
 
@@ -60,8 +60,12 @@ class Client:
 
     def grants(self) -> list[OfferedGrant]:
         """Every live grant with what it offers."""
-        document = json.loads(self._call("GET", "/v1/datasets", None).data)
-        return [OfferedGrant.parse(entry) for entry in document["grants"]]
+        with self._call("GET", "/v1/datasets", None) as response:
+            document = _json(_whole(response))
+        entries = document.get("grants")
+        if not isinstance(entries, list):
+            raise Unavailable("the broker's answer is not one that this client understands")
+        return [OfferedGrant.parse(entry) for entry in entries]
 
     def dataset(self, name: str) -> "Dataset":
         """A granted dataset; raises NotGranted when nothing of that name is granted."""
@@ -70,34 +74,54 @@ class Client:
             raise NotGranted("no dataset or column of that name is granted to you")
         return dataset
 
+    def open(self, name: str) -> "Dataset":
+        """A dataset by name without asking the broker yet; a read of one that is not granted is refused."""
+        return Dataset(self, name)
+
     def read(self, name: str, body: dict[str, Any]) -> pa.RecordBatchReader:
         """Begin a read; raises what the broker refuses it with."""
         path = f"/v1/datasets/{quote(name, safe='')}/read"
-        response = self._call("POST", path, json.dumps(body).encode())
-        return _reader(response)
+        return _reader(self._send("POST", path, json.dumps(body).encode()))
 
-    def _call(self, method: str, path: str, body: bytes | None) -> urllib3.BaseHTTPResponse:
+    @contextmanager
+    def _call(self, method: str, path: str, body: bytes | None) -> Iterator[urllib3.BaseHTTPResponse]:
+        response = self._send(method, path, body)
+        try:
+            yield response
+        finally:
+            response.release_conn()
+
+    def _send(self, method: str, path: str, body: bytes | None) -> urllib3.BaseHTTPResponse:
+        """Send a request and return the answer with its body unread; raises what a problem stands for."""
         headers = dict(self._http.headers) | ({"Content-Type": "application/json"} if body else {})
         try:
             response = self._http.request(
-                method,
-                self._endpoint + path,
-                body=body,
-                headers=headers,
-                preload_content=False,
-                redirect=False,
+                method, self._endpoint + path, body=body, headers=headers, preload_content=False, redirect=False
             )
-            if response.status == 200 and response.headers.get("content-type") == ARROW_TYPE:
-                return response
-            data = response.read(_MAX_ANSWER, cache_content=True)
         except urllib3.exceptions.HTTPError as error:
-            raise Unavailable(f"the broker at {self._endpoint} cannot be reached ({type(error).__name__})") from error
+            raise _unreachable(self._endpoint, error) from error
         if response.status == 200:
             return response
-        raise error_from_problem(_json(data))
+        document = _json(_whole(response))
+        response.release_conn()
+        raise error_from_problem(document)
 
     def __repr__(self) -> str:
         return f"Client({self._profile.vendor} at {self._endpoint})"
+
+
+def _unreachable(where: str, error: Exception) -> Unavailable:
+    return Unavailable(f"the broker at {where} cannot be reached ({type(error).__name__})")
+
+
+def _whole(response: urllib3.BaseHTTPResponse) -> bytes:
+    try:
+        data = response.read(_MAX_ANSWER)
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise _unreachable("the other end", error) from error
+    if len(data) >= _MAX_ANSWER:
+        raise Unavailable("the broker's answer is too long")
+    return data
 
 
 def _json(data: bytes) -> dict[str, Any]:
@@ -146,6 +170,8 @@ class _Body:
 
 
 def _reader(response: urllib3.BaseHTTPResponse) -> pa.RecordBatchReader:
+    if response.headers.get("content-type") != ARROW_TYPE:
+        raise Unavailable("the broker's answer is not a stream of Arrow rows")
     try:
         stream = pa.ipc.open_stream(pa.PythonFile(_Body(response), mode="r"))
     except (pa.ArrowException, OSError, urllib3.exceptions.HTTPError) as error:

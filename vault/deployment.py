@@ -23,13 +23,13 @@ from vault.catalog import Catalog, open_catalog
 from vault.encoding import new_id, timestamp, utcnow
 from vault.engines import LocalEngine
 from vault.errors import InvalidInput, NotFound
-from vault.grants import add_holder
 from vault.keyring import MAX_AGE_SECONDS, Keyring
 from vault.kms import Kms, open_kms
 from vault.model import FORMAT, OWNER
 from vault.objects import ObjectStore, open_store
 from vault.trust import Role, RoleKeys, Root, Signer, open_root, public_key_id, root_statement
 from vault.trust.root import encode_chain
+from vault.vendors import add_holder
 from vault.workings.heads import Heads
 from vault.workings.journal import Journal
 from vault.workings.names import Holder
@@ -84,7 +84,8 @@ class Configuration:
                 raise InvalidInput(f"{path}: the vault has a format that this release does not know")
             fields = ("vault", "store", "catalog", "kms", "endpoint", "root_fingerprint")
             values = [str(document[field]) for field in fields]
-            return cls(*values, document.get("owner"))
+            vault, store, catalog, kms, endpoint, fingerprint = values
+            return cls(vault, store, catalog, kms, endpoint, fingerprint, document.get("owner"))
         except KeyError as error:
             raise InvalidInput(f"{path}: the setting {error.args[0]!r} is missing") from error
 

@@ -1,18 +1,21 @@
 """Secrets at rest in files: one JSON file for each secret, mode 0600, sealed under a passphrase if there is one.
 
 With a passphrase the secret is under AES-256-GCM with a key from scrypt (RFC 7914), and the AAD is the whole
-header, so that neither the kind, the id, the state nor the parameters can be changed. Files are written to a
-temporary name and moved into place, so that a crash leaves the old file or the new one. Specified in
-``docs/reference/format.md`` section 8.
+header, so that neither the kind, the id, the state nor the parameters can be changed. An older file of the same
+secret that somebody puts back is not noticed. A new file is written under a temporary name and moved into place,
+so that a crash leaves the old file or the new one; what was replaced is overwritten with zeros, which reaches
+the blocks themselves only on file systems and drives that write in place. A secret must never be in an error or
+a repr. Specified in ``docs/reference/format.md`` section 8.
 """
 
 import fcntl
 import json
 import os
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,16 +24,35 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from vault.encoding import canonical, from_base64, json_bytes, new_id, to_base64
-from vault.errors import Conflict, IntegrityError, InvalidInput, KeyUnavailable
+from vault.errors import Conflict, IntegrityError, InvalidInput, KeyUnavailable, KmsError
 
-__all__ = ["SCRYPT_N", "Header", "exclusive", "read", "read_header", "write_new", "write_replacing"]
+__all__ = [
+    "SCRYPT_N",
+    "Header",
+    "KeyFile",
+    "Stamp",
+    "exclusive",
+    "load",
+    "read",
+    "replace",
+    "reseal",
+    "stamp_of",
+    "write_new",
+]
 
 #: scrypt's cost: 64 MiB and about a fifth of a second for each file that is opened.
 SCRYPT_N: Final = 2**16
 _SCRYPT_R, _SCRYPT_P = 8, 1
 _MIN_N, _MAX_N = 2**14, 2**20
-_NONCE = 12
-_FORMAT = "1.0"
+_NONCE: Final = 12
+_FORMAT: Final = "1.0"
+_MAX_SIZE: Final = 64 * 1024
+_TRIES: Final = 100
+_LOCK: Final = ".lock"
+_TEMPORARY: Final = re.compile(r"\.keyfile-[0-9a-f]{32}")
+
+#: Device, inode, size, mtime and ctime: what tells one content of a path from another without reading it.
+Stamp = tuple[int, int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +64,143 @@ class Header:
     state: str = "enabled"
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class KeyFile:
+    """A key file as it was read: header and secret are of one moment. The header is authenticated by `open`."""
+
+    path: Path
+    header: Header
+    stamp: Stamp
+    document: Mapping[str, Any]
+
+    def open(self, passphrase: str | None) -> bytes:
+        """The secret.
+
+        Raises KeyUnavailable when it was destroyed, InvalidInput when the passphrase is missing, wrong or not
+        the file's, and IntegrityError when the file is damaged.
+        """
+        if "material" not in self.document:
+            raise KeyUnavailable(f"{self.path}: the key was destroyed")
+        try:
+            if self.document["protection"] == "scrypt":
+                return _unseal(self.path, self.document, passphrase)
+            if self.document["protection"] != "none":
+                raise IntegrityError(f"{self.path}: the key file has a protection that this release does not know")
+            # Who may write the folder could otherwise put a key of their own in a sealed one's place.
+            if passphrase is not None:
+                raise InvalidInput(f"{self.path}: a passphrase is given (DSVAULT_PASSPHRASE), but this key has none")
+            return from_base64(self.document["material"], f"{self.path}: the key")
+        except (KeyError, TypeError, ValueError) as error:
+            raise IntegrityError(f"{self.path}: the key file lacks a field, or one is malformed") from error
+
+    def __repr__(self) -> str:
+        return f"KeyFile({str(self.path)!r}, {self.header!r})"
+
+
+def load(path: Path, kind: str, identifier: str | None = None) -> KeyFile:
+    """Read a key file without opening its secret; an ``identifier`` must be the file's.
+
+    Raises KeyUnavailable when it is not there or cannot be read, InvalidInput when others may read it, and
+    IntegrityError when it is no such file.
+    """
+    data, stamp = _stable_content(path)
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"{path}: this is not a key file") from error
+    version = document.get("dsvault_key_file") if isinstance(document, dict) else None
+    if not isinstance(version, str):
+        raise IntegrityError(f"{path}: this is not a key file")
+    if version.split(".")[0] != _FORMAT.split(".", maxsplit=1)[0]:
+        raise IntegrityError(f"{path}: the key file has a format that this release does not know")
+    if document.get("kind") != kind:
+        raise IntegrityError(f"{path}: this is not the file of a {kind}")
+    if identifier is not None and document.get("id") != identifier:
+        raise IntegrityError(f"{path}: the key file is of another key")
+    return KeyFile(path, Header(kind, str(document.get("id")), str(document.get("state"))), stamp, document)
+
+
+def read(path: Path, kind: str, passphrase: str | None, *, identifier: str | None = None) -> bytes:
+    """The secret of a file; raises as `load` and `KeyFile.open` do."""
+    return load(path, kind, identifier).open(passphrase)
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    """Which content a path has. Every change of a key file alters the inode's times, and of a state its size too."""
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
 def write_new(
     path: Path, kind: str, identifier: str, secret: bytes, passphrase: str | None, *, n: int = SCRYPT_N
 ) -> None:
-    """Write a secret to a file that must not exist; raises Conflict where it does."""
-    temporary = _write_temporary(path, _document(Header(kind, identifier), secret, passphrase, n))
+    """Write a secret to a file that must not exist; raises Conflict where it does, and KmsError."""
+    document = _document(Header(kind, identifier), secret, passphrase, n)
+    with exclusive(path.parent), _writing(path):
+        temporary = _write_temporary(path.parent, document)
+        try:
+            os.link(temporary, path)
+        except FileExistsError as error:
+            raise Conflict(f"{path}: the key file exists already") from error
+        finally:
+            _discard(temporary)
+        _sync_folder(path.parent)
+
+
+def replace(path: Path, header: Header, secret: bytes | None, passphrase: str | None, *, n: int = SCRYPT_N) -> None:
+    """Put another state or secret in a key file's place; without a secret only the header stays.
+
+    The caller holds `exclusive` on the folder. Raises KmsError; the old file is then as it was.
+    """
+    document = _document(header, secret, passphrase, n)
+    with _writing(path):
+        aside = _temporary_name(path.parent)
+        temporary = _write_temporary(path.parent, document)
+        try:
+            # A second name for the old content, so that a run that is killed leaves it where the next finds it.
+            os.link(path, aside)
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+        finally:
+            _discard(temporary)
+            _discard(aside)
+
+
+def reseal(path: Path, kind: str, old: str | None, new: str | None, *, n: int = SCRYPT_N) -> None:
+    """Seal a file under another passphrase, or under none; one that is under ``new`` already stays.
+
+    So a change over many files that was cut short is finished by running it again. The caller holds `exclusive`
+    on the folder. Raises InvalidInput when neither passphrase opens the file.
+    """
+    file = load(path, kind)
+    if "material" not in file.document:
+        return
     try:
-        os.link(temporary, path)
-    except FileExistsError as error:
-        raise Conflict(f"{path}: the key file exists already") from error
+        secret = file.open(old)
+    except InvalidInput:
+        file.open(new)
+        return
+    replace(path, file.header, secret, new, n=n)
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock against every other thread and process that changes key files in it.
+
+    Makes the folder (mode 0700) where it lacks, and removes what a killed run left behind: under the lock no
+    temporary file is anybody's.
+    """
+    with _writing(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with _writing(folder):
+            for name in os.listdir(folder):
+                if _TEMPORARY.fullmatch(name):
+                    _discard(folder / name)
+        yield
     finally:
-        os.unlink(temporary)
-    _sync_folder(path.parent)
-
-
-def write_replacing(
-    path: Path, header: Header, secret: bytes | None, passphrase: str | None, *, n: int = SCRYPT_N
-) -> None:
-    """Put another state or secret in a key file's place; without a secret only the header stays."""
-    temporary = _write_temporary(path, _document(header, secret, passphrase, n))
-    os.replace(temporary, path)
-    _sync_folder(path.parent)
+        os.close(descriptor)
 
 
 def _document(header: Header, secret: bytes | None, passphrase: str | None, n: int) -> dict[str, Any]:
@@ -84,74 +222,23 @@ def _document(header: Header, secret: bytes | None, passphrase: str | None, n: i
     return document | {"material": to_base64(sealed)}
 
 
-def _aad(document: dict[str, Any]) -> bytes:
+def _aad(document: Mapping[str, Any]) -> bytes:
     header = {key: value for key, value in document.items() if key not in {"nonce", "material"}}
     return canonical("dsvault key file", json_bytes(header))
 
 
 def _stretch(passphrase: str, salt: bytes, n: int) -> bytes:
-    return Scrypt(salt, 32, n, _SCRYPT_R, _SCRYPT_P).derive(passphrase.encode("utf-8"))
-
-
-def _write_temporary(path: Path, document: dict[str, Any]) -> Path:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{new_id()}"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(json.dumps(document, indent=1) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return temporary
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+    if not passphrase:
+        raise InvalidInput("an empty passphrase protects nothing; give one, or none at all")
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        # The environment's bytes come back as they were, UTF-8 or not.
+        encoded = passphrase.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise InvalidInput("the passphrase holds what is not a Unicode character") from error
+    return Scrypt(salt, 32, n, _SCRYPT_R, _SCRYPT_P).derive(encoded)
 
 
-def _load(path: Path, kind: str) -> dict[str, Any]:
-    try:
-        if stat.S_IMODE(path.stat().st_mode) & 0o077:
-            raise InvalidInput(f"{path}: others may read this key file; run chmod 600 on it")
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise KeyUnavailable(f"{path}: this key is not held here") from error
-    except OSError as error:
-        raise KeyUnavailable(f"{path}: the key file cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise IntegrityError(f"{path}: this is not a key file") from error
-    if not isinstance(document, dict) or document.get("kind") != kind:
-        raise IntegrityError(f"{path}: this is not the file of a {kind}")
-    if str(document.get("dsvault_key_file", "")).split(".")[0] != "1":
-        raise IntegrityError(f"{path}: the key file has a format that this release does not know")
-    return document
-
-
-def read_header(path: Path, kind: str) -> Header:
-    """What the file says about its secret; unauthenticated until the secret is read."""
-    document = _load(path, kind)
-    return Header(kind, str(document.get("id")), str(document.get("state")))
-
-
-def read(path: Path, kind: str, passphrase: str | None) -> bytes:
-    """The secret; raises KeyUnavailable, InvalidInput (passphrase) or IntegrityError."""
-    document = _load(path, kind)
-    if "material" not in document:
-        raise KeyUnavailable(f"{path}: the key was destroyed")
-    try:
-        if document["protection"] == "none":
-            return from_base64(document["material"], "a key")
-        if document["protection"] != "scrypt":
-            raise IntegrityError(f"{path}: the key file has a protection that this release does not know")
-        return _unseal(path, document, passphrase)
-    except (KeyError, TypeError, ValueError) as error:
-        raise IntegrityError(f"{path}: the key file lacks a field") from error
-
-
-def _unseal(path: Path, document: dict[str, Any], passphrase: str | None) -> bytes:
+def _unseal(path: Path, document: Mapping[str, Any], passphrase: str | None) -> bytes:
     scrypt = document["scrypt"]
     n = scrypt["n"]
     # Parameters come from the file: without bounds they could ask for any amount of memory.
@@ -161,26 +248,92 @@ def _unseal(path: Path, document: dict[str, Any], passphrase: str | None) -> byt
         raise IntegrityError(f"{path}: the key file's scrypt parameters are not those that dsvault writes")
     if passphrase is None:
         raise InvalidInput(f"{path}: the key is under a passphrase; set DSVAULT_PASSPHRASE")
-    key = _stretch(passphrase, from_base64(scrypt["salt"], "a salt"), n)
-    nonce, sealed = from_base64(document["nonce"], "a nonce"), from_base64(document["material"], "a key")
+    salt = from_base64(scrypt["salt"], f"{path}: the salt")
+    nonce = from_base64(document["nonce"], f"{path}: the nonce")
+    sealed = from_base64(document["material"], f"{path}: the key")
+    aad = _aad(document)
     try:
-        return AESGCM(key).decrypt(nonce, sealed, _aad(document))
+        return AESGCM(_stretch(passphrase, salt, n)).decrypt(nonce, sealed, aad)
     except InvalidTag as error:
         raise InvalidInput(f"{path}: the passphrase is wrong, or the key file was changed") from error
 
 
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock against other processes that change key files in it."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+def _stable_content(path: Path) -> tuple[bytes, Stamp]:
+    """The file's bytes, read while they were the path's: a file being wiped after its replacement is none."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        for _ in range(_TRIES):
+            # Not blocking, so that a pipe in a key file's place cannot hold the process up.
+            with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+                status = os.fstat(file.fileno())
+                _check_mode(path, status.st_mode)
+                data = file.read(_MAX_SIZE + 1)
+            if len(data) > _MAX_SIZE:
+                raise IntegrityError(f"{path}: this is not a key file")
+            if stamp_of(os.stat(path)) == stamp_of(status):
+                return data, stamp_of(status)
+    except FileNotFoundError as error:
+        raise KeyUnavailable(f"{path}: this key is not held here") from error
+    except OSError as error:
+        raise KeyUnavailable(f"{path}: the key file cannot be read ({error.strerror})") from error
+    raise KmsError(f"{path}: the key file keeps changing; try again")
+
+
+def _check_mode(path: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise IntegrityError(f"{path}: this is not a key file")
+    if stat.S_IMODE(mode) & 0o077:
+        raise InvalidInput(f"{path}: others may read or change this key file; run chmod 600 on it")
+
+
+def _temporary_name(folder: Path) -> Path:
+    return folder / f".keyfile-{new_id()}"
+
+
+def _write_temporary(folder: Path, document: dict[str, Any]) -> Path:
+    temporary = _temporary_name(folder)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(json.dumps(document, indent=1) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        _discard(temporary)
+        raise
+    return temporary
+
+
+def _discard(path: Path) -> None:
+    """Remove a temporary name, wiping the content first where no other name has it: that one may be live."""
+    try:
+        status = os.lstat(path)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            _wipe(path, status.st_size)
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+def _wipe(path: Path, size: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.pwrite(descriptor, bytes(size), 0)
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def with_state(header: Header, state: str) -> Header:
-    """The same header in another state."""
-    return replace(header, state=state)
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise KmsError(f"{path}: the key file cannot be written ({error.strerror})") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

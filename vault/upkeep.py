@@ -38,6 +38,7 @@ class CheckReport:
 
     chunks: int = 0
     bytes: int = 0
+    retired_tries: int = 0
     log_entries: int = 0
     faults: list[str] = field(default_factory=list)
     garbage: list[str] = field(default_factory=list)
@@ -68,7 +69,7 @@ def check(parts: OwnerParts, progress: Callable[[int], None] = lambda _done: Non
     _noting(report, lambda: _check_log(parts, report))
     live, kept, busy = _in_use(parts, report)
     for ref, version in live.values():
-        _noting(report, lambda ref=ref, version=version: _check_chunk(parts, ref, version))  # type: ignore[misc]
+        _noting(report, lambda ref=ref, version=version: _check_chunk(parts, report, ref, version))  # type: ignore[misc]
         report.chunks += 1
         report.bytes += ref.size
         progress(report.bytes)
@@ -158,7 +159,7 @@ def _objects_of(parts: OwnerParts, compartment: str, statement: ManifestStatemen
     return {statement.object} | {ref.object for ref in manifest.chunks}
 
 
-def _check_chunk(parts: OwnerParts, ref: ChunkRef, version: OpenVersion) -> None:
+def _check_chunk(parts: OwnerParts, report: CheckReport, ref: ChunkRef, version: OpenVersion) -> None:
     place = f"chunk {ref.chunk} (shard {ref.shard} of version {version.manifest.version})"
     try:
         data = parts.store.get(ref.object)
@@ -174,6 +175,7 @@ def _check_chunk(parts: OwnerParts, ref: ChunkRef, version: OpenVersion) -> None
         raise IntegrityError(f"{place}: {error}") from error
     for old in _retired_keys(parts, key):
         identity = ChunkIdentity(old.scope, ref.chunk)
+        report.retired_tries += 1
         try:
             verify(data, chunk_key(parts.keyring.open(old), identity), identity)
         except IntegrityError:

@@ -100,7 +100,7 @@ def _decryption(key: bytes, identity: ChunkIdentity) -> Any:
 
 def check_magic(view: memoryview) -> None:
     """Refuse what does not begin and end as an encrypted Parquet file; pyarrow looks at the end only."""
-    if len(view) < _MIN_FILE or view[:4] != MAGIC or view[-4:] != MAGIC:
+    if len(view) < _MIN_FILE or bytes(view[:4]) != MAGIC or bytes(view[-4:]) != MAGIC:
         raise IntegrityError("an object is not an encrypted chunk")
 
 

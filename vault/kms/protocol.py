@@ -1,4 +1,4 @@
-"""What every KMS backend promises."""
+"""What every KMS backend promises, and the conformance suite in ``tests/kms/conformance.py`` holds it to."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,18 +30,28 @@ class Kms(Protocol):
 
     Obligations of every backend:
 
-    * A context is authenticated: a blob opens only with the very context that it was wrapped with. It holds
-      ids only, since some services log it in plaintext.
-    * `unwrap` under another key, with another context, or of a changed blob raises KmsError; under a key that
-      is disabled, destroyed or not held raises KeyUnavailable. Never a wrong plaintext.
-    * `disable_key` and `enable_key` may be repeated and take effect at the next call of any process; `destroy_key`
-      may be repeated and is permanent: no call and no file of the backend brings the key back.
+    * A context is authenticated: a blob opens only with the very context that it was wrapped with, whatever the
+      order of its pairs. It holds ids only, since some services log it in plaintext.
+    * `unwrap` under another key, with another context, or of a changed blob raises KmsError. A key that is
+      disabled, destroyed or not held raises KeyUnavailable (a KmsError too) from every method that uses it.
+      Whatever fails raises one of these two, never a wrong plaintext and never another error: a vendor may see
+      the sentence of others.
+    * `disable_key` and `enable_key` may be repeated and take effect at the next call of any process, at once or
+      within the delay that the backend documents. `destroy_key` may be repeated, works in any state, and is
+      permanent: nothing that the backend still holds brings the key back.
+    * `wrap`, `unwrap`, `rewrap` and `state` change nothing, so they may be called again when their answer was
+      lost. Every `create_key` and `generate_data_key` makes a new key; one whose answer was lost serves nobody
+      and harms nobody.
     * No key and no plaintext is in an error, a log or a repr.
     * Every method may be called from several threads at once.
     """
 
     def create_key(self, label: str, *, owner: bool = False) -> str:
-        """Make a KMS key for a holder (its opaque id) and return the reference that the catalog keeps."""
+        """Make a KMS key for a holder and return the reference that the catalog keeps.
+
+        ``label`` is the holder's opaque id, for the service's own list of keys; ``owner`` says that the key is
+        the lab's own, which a broker must not be able to use.
+        """
         ...
 
     def generate_data_key(self, key: str, context: Mapping[str, str]) -> DataKey:
@@ -49,19 +59,19 @@ class Kms(Protocol):
         ...
 
     def wrap(self, key: str, plaintext: bytes, context: Mapping[str, str]) -> bytes:
-        """Wrap a key of at most 4,096 bytes."""
+        """Wrap a key of at most 4,096 bytes; twice the same plaintext gives two blobs."""
         ...
 
     def unwrap(self, key: str, wrapped: bytes, context: Mapping[str, str]) -> bytes:
-        """Open what `wrap` or `generate_data_key` made."""
+        """Open what `wrap`, `rewrap` or `generate_data_key` made."""
         ...
 
     def rewrap(self, source: str, wrapped: bytes, context: Mapping[str, str], target: str) -> bytes:
-        """The same plaintext wrapped under another key, with the same context."""
+        """The same plaintext wrapped under another key, with the same context; the source may be the target."""
         ...
 
     def disable_key(self, key: str) -> None:
-        """Let the key open nothing until it is enabled again."""
+        """Let the key open and wrap nothing until it is enabled again; raises KeyUnavailable once destroyed."""
         ...
 
     def enable_key(self, key: str) -> None:
@@ -73,5 +83,5 @@ class Kms(Protocol):
         ...
 
     def state(self, key: str) -> KeyState:
-        """How the key stands."""
+        """How the key stands; ABSENT for a reference that this process cannot use, of whatever form."""
         ...

@@ -1,0 +1,53 @@
+# One virtual environment, made from hashed locks; every target works in a fresh clone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test soak check bench bench-quick lock format clean
+
+help: ## Say what each target does.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make .venv from the hashed lock.
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; say which with make PYTHON=..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --require-hashes -r requirements/dev.txt
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+demo: setup ## Play the whole story on a real eval dataset, in .demo/.
+	$(BIN)/dsvault demo
+
+test: setup ## Run the whole test suite.
+	$(BIN)/python -m pytest -m "not soak"
+
+soak: setup ## Run the slow tests: 200 kills of a rekey.
+	$(BIN)/python -m pytest -m soak -n 2 --timeout 7200
+
+check: setup ## Lint, types, layers, and the lock.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: setup ## Measure, and print the figures that docs/benchmarks.md holds.
+	$(BIN)/python bench/run.py
+
+bench-quick: setup ## The same on small data.
+	$(BIN)/python bench/run.py --quick
+
+lock: setup ## Resolve the dependencies anew, with hashes and no index address.
+	$(BIN)/uv pip compile pyproject.toml --extra demo --extra pandas --extra polars --group dev --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --quiet -o requirements/dev.txt
+
+format: setup ## Format the code.
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+clean: ## Remove what the other targets made.
+	rm -rf $(VENV) .demo .bench .soak .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,54 @@
+"""``dsvault audit``."""
+
+from typing import Annotated
+
+import typer
+
+from vault_cli.opening import open_vault
+from vault_cli.options import Json, VaultDir
+from vault_cli.output import emit, table
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command()
+def show(
+    last: Annotated[int | None, typer.Option("--last", metavar="N", min=1, help="Only the newest N entries.")] = None,
+    vault: VaultDir = None,
+    json: Json = False,
+) -> None:
+    """Show the log, opened with the auditor's key."""
+    entries = open_vault(vault).audit_entries()
+    if last is not None:
+        entries = entries[-last:]
+    documents = [
+        {"sequence": sequence, "time": entry.time.isoformat(), "kind": entry.kind.value, **entry.fields}
+        for sequence, entry in entries
+    ]
+
+    def human() -> None:
+        rows = [
+            (
+                sequence,
+                entry.time.isoformat(timespec="seconds"),
+                entry.kind.value,
+                ", ".join(f"{name}={value}" for name, value in entry.fields.items() if _telling(name, value)),
+            )
+            for sequence, entry in entries
+        ]
+        table(("entry", "time", "what", "details"), rows)
+
+    emit({"entries": documents}, json, human)
+
+
+def _telling(name: str, value: object) -> bool:
+    return value is not None and not name.endswith("_id") and name not in {"column_ids", "groups"}
+
+
+@app.command()
+def verify(vault: VaultDir = None, json: Json = False) -> None:
+    """Verify the log: no entry was changed, removed, inserted or moved."""
+    count = open_vault(vault).audit_verify()
+    emit({"ok": True, "entries": count}, json, f"the log is whole: {count} entries")

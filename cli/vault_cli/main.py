@@ -1,0 +1,91 @@
+"""The ``dsvault`` program: its commands, and the one place where errors become sentences and exit codes."""
+
+import logging
+import os
+import signal
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from vault._version import __version__
+from vault.errors import VaultError
+from vault_cli import access, datasets, evidence, rotation, vendors
+from vault_cli.demo import demo
+from vault_cli.serving import serve
+
+__all__ = ["app", "run"]
+
+app = typer.Typer(
+    name="dsvault",
+    help="An encrypted dataset vault: publish, grant, serve, fetch, revoke, rekey, prove.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dsvault {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """An encrypted dataset vault."""
+
+
+app.command("init")(datasets.init)
+app.add_typer(vendors.app, name="vendor", help="Vendors: add, list, freeze, thaw.")
+app.command("publish")(datasets.publish)
+app.add_typer(datasets.app, name="dataset", help="The owner's own view: list, show, export.")
+app.command("grant")(access.grant)
+app.command("grants")(access.grants)
+app.command("revoke")(access.revoke)
+app.add_typer(access.app, name="credential", help="Credentials: issue, list, revoke.")
+app.command("serve")(serve)
+app.command("fetch")(access.fetch)
+app.add_typer(rotation.app, name="rotate", help="Rotate keys: rekey.")
+app.add_typer(evidence.app, name="audit", help="The audit log: show, verify.")
+app.command("check")(rotation.check)
+app.command("gc")(rotation.gc)
+app.command("demo")(demo)
+
+
+def run() -> NoReturn:
+    """Run the program. Exit codes: 0 done, 1 refused or failed (one sentence on stderr), 2 usage."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        app(standalone_mode=True)
+    except VaultError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        sys.stderr.write("dsvault: stopped\n")
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        # Whoever read our output has gone; what is left in the buffer goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        _fail(f"{error.filename or 'a file'}: {error.strerror or 'cannot be used'}")
+    except MemoryError:
+        _fail("there is not enough memory")
+    except Exception as error:
+        if os.environ.get("DSVAULT_DEBUG"):
+            raise
+        _fail(f"unexpected {type(error).__name__}; set DSVAULT_DEBUG=1 to see where")
+    sys.exit(0)
+
+
+def _fail(sentence: str) -> NoReturn:
+    sys.stderr.write(f"dsvault: {' '.join(sentence.split())}\n")
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    run()

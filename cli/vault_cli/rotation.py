@@ -1,0 +1,86 @@
+"""``dsvault rotate``, ``check`` and ``gc``."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from vault_cli.opening import open_vault
+from vault_cli.options import Json, VaultDir
+from vault_cli.output import emit, progress, table
+
+__all__ = ["app", "check", "gc"]
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def _rotate() -> None:
+    """Rotate keys."""
+
+
+@app.command()
+def rekey(
+    vendor: Annotated[str | None, typer.Option("--vendor", metavar="V", help="Only this vendor.")] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", metavar="D", help="Only this dataset's.")] = None,
+    vault: VaultDir = None,
+    json: Json = False,
+) -> None:
+    """Encrypt compartments anew under fresh keys; the old keys open nothing that is live."""
+    opened = open_vault(vault)
+    with progress("rekeying", "bytes", json) as on_progress:
+        done = opened.rekey(vendor, dataset, on_progress)
+    rows = [(item.vendor, item.dataset, item.chunks, item.bytes) for item in done]
+    emit(
+        {"rekeyed": [asdict(item) for item in done]},
+        json,
+        lambda: table(("holder", "dataset", "chunks", "bytes"), rows),
+    )
+
+
+def check(vault: VaultDir = None, json: Json = False) -> None:
+    """Check the log, every head, manifest and chunk: there, whole, and under its live epoch only."""
+    opened = open_vault(vault)
+    with progress("checking", "bytes", json) as on_progress:
+        report = opened.check(lambda done: on_progress(done, None))
+    document = {
+        "ok": report.ok,
+        "chunks": report.chunks,
+        "bytes": report.bytes,
+        "log_entries": report.log_entries,
+        "faults": report.faults,
+        "removable_objects": len(report.garbage),
+        "removable_bytes": report.garbage_bytes,
+        "objects_of_running_jobs": report.busy,
+    }
+
+    def human() -> None:
+        typer.echo(f"{report.chunks} chunks, {report.bytes} bytes, {report.log_entries} log entries")
+        typer.echo(f"gc may remove {len(report.garbage)} objects, {report.garbage_bytes} bytes")
+        if report.busy:
+            typer.echo(f"{report.busy} objects belong to jobs that run, or were killed less than gc's grace time ago")
+        for fault in report.faults:
+            typer.echo(f"FAULT: {fault}")
+
+    emit(document, json, human)
+    if not report.ok:
+        typer.echo(f"dsvault: {len(report.faults)} faults were found", err=True)
+        raise typer.Exit(1)
+
+
+def gc(
+    grace: Annotated[
+        str, typer.Option("--grace", metavar="DUR", help="Leave what was superseded less than this ago.")
+    ] = "1h",
+    vault: VaultDir = None,
+    json: Json = False,
+) -> None:
+    """Remove what nothing needs any more."""
+    from vault.encoding import duration
+
+    done = open_vault(vault).gc(duration(grace, "--grace"))
+    emit(
+        asdict(done),
+        json,
+        f"removed {done.objects} objects ({done.bytes} bytes), {done.manifests} old manifests and {done.keys} old keys",
+    )

@@ -1,0 +1,1 @@
+"""Tests of the key management services and of the files that hold secrets."""

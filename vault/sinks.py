@@ -1,0 +1,132 @@
+"""Writing a stream of rows to a file, whole or not at all.
+
+The format follows the ending. Rows go to a temporary file beside the target, readable for its owner only, which is
+moved into place when the last row is in it and removed when anything fails.
+"""
+
+import base64
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import IO, Any, Final
+from uuid import UUID
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vault.encoding import new_id
+from vault.errors import InvalidInput
+
+__all__ = ["check_ending", "plain_rows", "write_table_as"]
+
+_ENDINGS: Final = (".arrow", ".csv", ".jsonl", ".parquet")
+
+
+def check_ending(path: "str | os.PathLike[str]") -> str:
+    """The ending of a file that can be written; raises InvalidInput naming those that can."""
+    ending = Path(path).suffix.lower()
+    if ending not in _ENDINGS:
+        raise InvalidInput(f"-o: {path}: the ending must be one of {', '.join(_ENDINGS)}")
+    return ending
+
+
+def write_table_as(
+    reader: pa.RecordBatchReader,
+    path: "str | os.PathLike[str]",
+    on_rows: Callable[[int], None] = lambda _rows: None,
+) -> int:
+    """Write every row; returns their number. Raises InvalidInput, and what the reader raises."""
+    ending, target, rows = check_ending(path), Path(path), 0
+
+    def counted() -> Iterator[pa.RecordBatch]:
+        nonlocal rows
+        for batch in reader:
+            yield batch
+            rows += batch.num_rows
+            on_rows(rows)
+
+    with _replacing(target) as file:
+        _WRITERS[ending](reader.schema, counted(), file)
+    return rows
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[IO[bytes]]:
+    temporary = target.parent / f".{target.name}.{new_id()}"
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise InvalidInput(f"-o: {target}: cannot be written ({error.strerror})") from error
+    try:
+        with open(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _parquet(schema: pa.Schema, batches: Iterator[pa.RecordBatch], file: IO[bytes]) -> None:
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def _arrow(schema: pa.Schema, batches: Iterator[pa.RecordBatch], file: IO[bytes]) -> None:
+    # A stream inside of a file's frame cannot replace dictionaries between batches; a stream can.
+    with pa.ipc.new_stream(file, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def _jsonl(_schema: pa.Schema, batches: Iterator[pa.RecordBatch], file: IO[bytes]) -> None:
+    for batch in batches:
+        for row in batch.to_pylist():
+            line = json.dumps(row, ensure_ascii=False, default=_plain, separators=(",", ":"))
+            file.write(line.encode("utf-8") + b"\n")
+
+
+def _csv(schema: pa.Schema, batches: Iterator[pa.RecordBatch], file: IO[bytes]) -> None:
+    class _Text:
+        def write(self, text: str) -> int:
+            return file.write(text.encode("utf-8"))
+
+    writer = csv.writer(_Text(), lineterminator="\n")
+    writer.writerow(schema.names)
+    for batch in batches:
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            writer.writerow([_cell(value) for value in row])
+
+
+def plain_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows of values that JSON holds, as a .jsonl file would have them."""
+    return [json.loads(json.dumps(row, ensure_ascii=False, default=_plain)) for row in table.to_pylist()]
+
+
+def _cell(value: Any) -> Any:
+    if value is None or (isinstance(value, str | int | float) and not isinstance(value, bool)):
+        return value
+    if isinstance(value, bool | list | dict):
+        return json.dumps(value, ensure_ascii=False, default=_plain)
+    return _plain(value)
+
+
+def _plain(value: Any) -> str:
+    """A value that JSON has no form for, as text: times in ISO 8601, bytes in base64."""
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, timedelta | Decimal | UUID):
+        return str(value)
+    raise InvalidInput(f"-o: values of the type {type(value).__name__} cannot be written in this format")
+
+
+_WRITERS: Final = {".arrow": _arrow, ".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
