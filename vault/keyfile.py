@@ -307,11 +307,13 @@ def _discard(path: Path) -> None:
     """Remove a temporary name, wiping the content first where no other name has it: that one may be live."""
     try:
         status = os.lstat(path)
-        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-            _wipe(path, status.st_size)
-        os.unlink(path)
     except FileNotFoundError:
         return
+    try:
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            _wipe(path, status.st_size)
+    finally:
+        os.unlink(path)
 
 
 def _wipe(path: Path, size: int) -> None:

@@ -36,6 +36,8 @@ def normal_type(kind: pa.DataType) -> pa.DataType:
         return pa.large_string()
     if pt.is_date64(kind):
         return pa.date32()
+    if pt.is_decimal32(kind) or pt.is_decimal64(kind):
+        return pa.decimal128(kind.precision, kind.scale)
     return kind
 
 

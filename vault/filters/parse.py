@@ -5,7 +5,7 @@ it shows. Every node that comes out must be on the list here, and every argument
 that is read here: whatever is not understood is refused, never passed over.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from sqlglot import exp
@@ -93,8 +93,8 @@ class _Reader:
         if kind in _COMPARISONS:
             return self._compare(node, _COMPARISONS[kind])
         if kind is exp.And or kind is exp.Or:
-            items = tuple(self.node(item, depth + 1) for item in self._chain(node))
-            return And(items) if kind is exp.And else Or(items)
+            family = And if kind is exp.And else Or
+            return family(_flattened(family, (self.node(item, depth + 1) for item in self._chain(node))))
         if kind is exp.Paren:
             self._only(node, "this")
             return self.node(node.this, depth + 1)
@@ -113,21 +113,15 @@ class _Reader:
 
     def _chain(self, node: exp.Expr) -> Iterator[exp.Expr]:
         """The items of a run of ANDs or ORs, in order; sqlglot nests it to the left, however long."""
-        kind, items = type(node), []
+        kind = type(node)
+        items: list[exp.Expr] = []
         while type(node) is kind:
             self._only(node, "this", "expression")
             items.append(node.args["expression"])
             node = node.this
         items.append(node)
-        for item in reversed(items):
-            inner = item
-            while type(inner) is exp.Paren:
-                self._only(inner, "this")
-                inner = inner.this
-            if type(inner) is kind:
-                yield from self._chain(inner)
-            else:
-                yield item
+        items.reverse()
+        return iter(items)
 
     def _compare(self, node: exp.Expr, operator: str) -> Node:
         self._only(node, "this", "expression")
@@ -215,6 +209,14 @@ class _Reader:
         if (len(pattern.text) - len(pattern.text.rstrip("\\"))) % 2:
             raise self._refuse("a LIKE pattern ends in the middle of an escape")
         return Like(self._path(node.this), pattern.text)
+
+
+def _flattened(family: type[And] | type[Or], items: Iterable[Node]) -> tuple[Node, ...]:
+    """One level where there were several: ``a AND (b AND c)`` and ``a AND b AND c`` are one tree."""
+    flat: list[Node] = []
+    for item in items:
+        flat.extend(item.items if isinstance(item, family) else (item,))
+    return tuple(flat)
 
 
 def _word(node: object) -> str:

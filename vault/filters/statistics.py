@@ -40,10 +40,12 @@ def collect_stats(column: pa.ChunkedArray) -> ColumnStats | None:
     if pt.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
         nulls = column.null_count
-    if nulls == rows or (pt.is_floating(column.type) and pc.any(pc.is_nan(column)).as_py()):
+    if nulls == rows:
         return ColumnStats(None, None, nulls, rows)
-    if pt.is_string_view(column.type):
-        column = column.cast(pa.large_string())
+    if column.type != kind and not (pt.is_string(column.type) or pt.is_date64(column.type)):
+        column = column.cast(kind)
+    if pt.is_floating(column.type) and pc.any(pc.is_nan(column)).as_py():
+        return ColumnStats(None, None, nulls, rows)
     bounds = pc.min_max(column)
     low, high = (_plain(bounds[name], kind) for name in ("min", "max"))
     if isinstance(low, str) and isinstance(high, str) and max(len(low), len(high)) > _MAX_TEXT:

@@ -1,0 +1,61 @@
+"""Fixtures: labs in temporary directories. Key stretching is kept at the lowest cost that is allowed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+import vault
+from tests.support.tables import rows
+from vault import access, deployment
+from vault.kms import Kms
+from vault.owner import Vault
+from vault.workings.parts import Parts
+
+
+@dataclass
+class Lab:
+    """A vault with vendors, and short ways to what tests do with it."""
+
+    folder: Path
+    vault: Vault
+
+    def broker_parts(self, kms_wrap: Callable[[Kms], Kms] = lambda kms: kms, key_age: float = 60) -> Parts:
+        """A fresh broker's parts, as a newly started process would have them."""
+        return deployment.open_broker(self.folder, kms_wrap=kms_wrap, key_age=key_age)[0]
+
+    def caller(self, parts: Parts, vendor: str) -> access.Caller:
+        """The vendor, authenticated with a new credential."""
+        profile = self.vault.issue_credential(vendor).profile
+        return access.authenticate(parts, profile.token.credential, profile.token.secret, "test")
+
+    def profile(self, vendor: str, endpoint: str) -> Path:
+        """A profile file for the vendor."""
+        path = self.folder.parent / f"{vendor}-{len(list(self.folder.parent.glob('*.json')))}.json"
+        self.vault.issue_credential(vendor, endpoint=endpoint).save(path)
+        return path
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    """A vault with the vendors acme and globex and no dataset."""
+    opened = vault.init(tmp_path / "lab")
+    opened.add_vendor("acme")
+    opened.add_vendor("globex")
+    return Lab(tmp_path / "lab", opened)
+
+
+@pytest.fixture
+def published(lab: Lab) -> Lab:
+    """The same with the dataset ``evals``: 100 rows in shards of 30."""
+    lab.vault.publish("evals", rows(100), key="id", shard_rows=30)
+    return lab
+
+
+@pytest.fixture
+def granted(published: Lab) -> Lab:
+    """The same with acme granted id, prompt and lang where lang is 'en'."""
+    published.vault.grant("acme", "evals", ["id", "prompt", "lang"], where="lang = 'en'", expires=timedelta(days=1))
+    return published

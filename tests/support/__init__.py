@@ -1,0 +1,1 @@
+"""What tests share: a lab with vendors, a broker in its own process, and tables of every type."""
