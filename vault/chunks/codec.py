@@ -14,18 +14,17 @@ import pyarrow.parquet as pq
 from pyarrow.parquet.encryption import create_decryption_properties, create_encryption_properties
 
 from vault.chunks.restore import restore
+from vault.chunks.shape import frame
 from vault.errors import IntegrityError, InvalidInput
 from vault.model import ChunkIdentity
 
-__all__ = ["MAGIC", "MAX_MODULES", "EncodeOptions", "decode", "encode", "footer"]
+__all__ = ["MAX_MODULES", "EncodeOptions", "decode", "encode", "footer"]
 
-MAGIC: Final = b"PARE"
 _KEY_BYTES: Final = 32
 #: Random 96-bit nonces: at most 2^32 invocations under one key (NIST SP 800-38D section 8.3).
 MAX_MODULES: Final = 2**32
 #: Page and row-group ordinals are int16 in a module's AAD.
 _MAX_ORDINAL: Final = 32_767
-_MIN_FILE: Final = len(MAGIC) * 2 + 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +97,10 @@ def _decryption(key: bytes, identity: ChunkIdentity) -> Any:
     return create_decryption_properties(key, aad_prefix=identity.encode())
 
 
-def check_magic(view: memoryview) -> None:
-    """Refuse what does not begin and end as an encrypted Parquet file; pyarrow looks at the end only."""
-    if len(view) < _MIN_FILE or bytes(view[:4]) != MAGIC or bytes(view[-4:]) != MAGIC:
-        raise IntegrityError("an object is not an encrypted chunk")
-
-
 def footer(data: Any, key: bytes, identity: ChunkIdentity) -> Any:
     """The Parquet metadata out of the decrypted footer; raises IntegrityError."""
     view = memoryview(data).cast("B")
-    check_magic(view)
+    frame(view, identity)
     try:
         return pq.read_metadata(pa.BufferReader(pa.py_buffer(view)), decryption_properties=_decryption(key, identity))
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -121,7 +114,7 @@ def decode(data: Any, key: bytes, identity: ChunkIdentity, schema: pa.Schema | N
     text stays out of the message.
     """
     view = memoryview(data).cast("B")
-    check_magic(view)
+    frame(view, identity)
     try:
         table = pq.ParquetFile(
             pa.BufferReader(pa.py_buffer(view)), decryption_properties=_decryption(key, identity)

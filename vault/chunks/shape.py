@@ -1,0 +1,72 @@
+"""The frame of a chunk: magics, crypto metadata and footer length, which no tag covers and we check ourselves.
+
+``PARE | modules | FileCryptoMetaData | footer module | u32le length of the last two | PARE`` (Parquet Modular
+Encryption, section 5.3). pyarrow looks at the last four bytes only, and passes over bits of the crypto metadata that
+mean nothing to it; here exactly the bytes that we write are let through.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from vault.errors import IntegrityError
+from vault.model import ChunkIdentity
+
+__all__ = [
+    "CRYPTO_HEAD",
+    "CRYPTO_TAIL",
+    "FILE_ID",
+    "LENGTH",
+    "MAGIC",
+    "MIN_MODULE",
+    "NONCE",
+    "TAG",
+    "Frame",
+    "frame",
+    "misshapen",
+]
+
+MAGIC: Final = b"PARE"
+LENGTH: Final = 4
+NONCE: Final = 12
+TAG: Final = 16
+MIN_MODULE: Final = LENGTH + NONCE + TAG
+FILE_ID: Final = 8
+#: FileCryptoMetaData of our files in Thrift's compact protocol, around the 8 bytes of the file's id: the
+#: algorithm AES_GCM_V1 with ``aad_file_unique`` and ``supply_aad_prefix``, and no key metadata.
+CRYPTO_HEAD: Final = bytes.fromhex("1c1c2808")
+CRYPTO_TAIL: Final = bytes.fromhex("11000000")
+_CRYPTO_BYTES: Final = len(CRYPTO_HEAD) + FILE_ID + len(CRYPTO_TAIL)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where the parts of a chunk stand: modules end at ``crypto``, the footer module fills ``footer`` to ``end``."""
+
+    crypto: int
+    file_id: bytes
+    footer: int
+    end: int
+
+
+def misshapen(identity: ChunkIdentity) -> IntegrityError:
+    """The error for whatever is not exactly the shape that dsvault writes."""
+    return IntegrityError(f"chunk {identity.chunk} does not have the shape that dsvault writes")
+
+
+def frame(view: memoryview, identity: ChunkIdentity) -> Frame:
+    """Find the parts of a chunk; raises IntegrityError for any other shape."""
+    shortest = len(MAGIC) + _CRYPTO_BYTES + MIN_MODULE + 8
+    if len(view) < shortest or bytes(view[:4]) != MAGIC or bytes(view[-4:]) != MAGIC:
+        raise IntegrityError(f"chunk {identity.chunk}: the object is not a whole encrypted chunk")
+    end = len(view) - 8
+    crypto = end - int(struct.unpack_from("<I", view, end)[0])
+    footer = crypto + _CRYPTO_BYTES
+    if crypto < len(MAGIC) or footer + MIN_MODULE > end:
+        raise misshapen(identity)
+    metadata = bytes(view[crypto:footer])
+    if not (metadata.startswith(CRYPTO_HEAD) and metadata.endswith(CRYPTO_TAIL)):
+        raise misshapen(identity)
+    if footer + LENGTH + int(struct.unpack_from("<I", view, footer)[0]) != end:
+        raise misshapen(identity)
+    return Frame(crypto, metadata[len(CRYPTO_HEAD) : len(CRYPTO_HEAD) + FILE_ID], footer, end)
