@@ -248,7 +248,7 @@ def test_scrypt_bounds(path: Path, scrypt: dict[str, Any], monkeypatch: pytest.M
     write(path)
     parameters = json.loads(path.read_text())["scrypt"]
     edit(path, scrypt=parameters | scrypt)
-    monkeypatch.setattr(keyfile, "Scrypt", None)
+    monkeypatch.setattr(keyfile, "Scrypt", lambda *_: pytest.fail("scrypt was asked for"))
     with pytest.raises(IntegrityError):
         keyfile.read(path, KIND, PASSPHRASE)
 
@@ -262,7 +262,7 @@ def test_scrypt_bounds(path: Path, scrypt: dict[str, Any], monkeypatch: pytest.M
         b"null",
         b"\xff\xfe",
         b"[" * 60_000,
-        b" " * 70_000,
+        '{"dsvault_key_file": "1.0", "kind": "authority key", "protection": "none", "material": "AAAA"}' + " " * 70_000,
         '{"dsvault_key_file": "2.0", "kind": "authority key"}',
         '{"dsvault_key_file": "10.0", "kind": "authority key"}',
         '{"dsvault_key_file": 1.0, "kind": "authority key"}',

@@ -179,6 +179,15 @@ def test_key_of_an_intruder(tmp_path: Path) -> None:
         kms.generate_data_key(key, context())
 
 
+def test_reference_is_no_path(tmp_path: Path) -> None:
+    """A reference with a path in it is to no key, so that destroying it cannot reach another file."""
+    kms = keystore(tmp_path)
+    reference = kms.create_key(new_id()).replace("local:", "local:../broker/")
+    assert kms.state(reference) is KeyState.ABSENT
+    with pytest.raises(KeyUnavailable):
+        kms.destroy_key(reference)
+
+
 def test_file_of_another_key(tmp_path: Path) -> None:
     """A key's file put in another key's place is refused."""
     kms = keystore(tmp_path)
@@ -222,7 +231,7 @@ def test_scrypt_is_paid_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     kms = keystore(tmp_path, "correct horse")
     key = kms.create_key(new_id())
     wrapped = kms.wrap(key, SECRET, context())
-    monkeypatch.setattr(keyfile, "Scrypt", None)
+    monkeypatch.setattr(keyfile, "Scrypt", lambda *_: pytest.fail("scrypt was asked for"))
     assert all(kms.unwrap(key, wrapped, context()) == SECRET for _ in range(10))
 
 

@@ -1,0 +1,94 @@
+"""kill -9 at random moments: nothing is lost, and check says what gc may remove."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+import vault
+from tests.conftest import Lab
+from tests.support.reading import read
+from tests.support.tables import rows
+
+_REKEY = """
+import sys, vault
+lab = vault.open(sys.argv[1])
+print("ready", flush=True)
+while True:
+    lab.rekey(vendor="acme")
+    lab.rekey(vendor="owner")
+"""
+_PUBLISH = """
+import sys, vault
+sys.path.insert(0, sys.argv[2])
+from tests.support.tables import rows
+lab = vault.open(sys.argv[1])
+print("ready", flush=True)
+while True:
+    lab.publish("evals", rows(100), key="id", shard_rows=10)
+"""
+_ROOT = Path(__file__).parents[2]
+
+
+def _kill_once(script: str, folder: Path, longest: float) -> None:
+    """Run a script on the vault and kill it, some time after it is ready."""
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(folder), str(_ROOT)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(random.uniform(0, longest))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+
+
+def _kill_rekeys(lab: Lab, kills: int) -> None:
+    table = rows(100)
+    expected = table.filter(pa.compute.equal(table["lang"], "en")).select(["id", "prompt", "lang"])
+    for _ in range(kills):
+        _kill_once(_REKEY, lab.folder, 0.25)
+        opened = vault.open(lab.folder)
+        assert opened.scan("evals").read_all().equals(table)
+        parts = lab.broker_parts()
+        assert read(parts, lab.caller(parts, "acme")).equals(expected)
+    report = opened.check()
+    assert report.faults == []
+    # What a killed job wrote counts as busy until gc's grace time is over, and as garbage from then on.
+    left = report.busy + len(report.garbage)
+    removed = opened.gc(timedelta(0))
+    assert removed.objects >= left > 0
+    after = opened.check()
+    assert (after.faults, after.garbage, after.busy) == ([], [], 0)
+    assert opened.scan("evals").read_all().equals(table)
+    assert opened.audit_verify() > kills
+
+
+def test_killed_rekeys_lose_nothing(granted: Lab) -> None:
+    """Thirty rekeys killed at random moments leave the dataset equal for the owner and the vendor."""
+    _kill_rekeys(granted, 30)
+
+
+@pytest.mark.soak
+def test_two_hundred_killed_rekeys_lose_nothing(granted: Lab) -> None:
+    """Two hundred rekeys killed at random moments leave the dataset equal for the owner and the vendor."""
+    _kill_rekeys(granted, 200)
+
+
+def test_killed_publishes_leave_whole_versions(granted: Lab) -> None:
+    """A publish killed at a random moment leaves the version before it, or all of its own."""
+    for _ in range(10):
+        _kill_once(_PUBLISH, granted.folder, 0.3)
+        opened = vault.open(granted.folder)
+        for state in opened.show("evals").versions:
+            assert opened.scan("evals", version=state.version).read_all().equals(rows(100))
+        parts = granted.broker_parts()
+        assert read(parts, granted.caller(parts, "acme")).num_rows == 50
+    opened.gc(timedelta(0))
+    assert opened.check().faults == []
+    assert opened.check().garbage == []
