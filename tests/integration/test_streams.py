@@ -140,9 +140,7 @@ def test_a_broker_that_cannot_write_its_log_serves_nothing(granted: Lab) -> None
     import sqlite3
 
     holder = sqlite3.connect(granted.folder / "catalog.db", isolation_level=None, timeout=1)
-    holder.execute(
-        "create trigger full before insert on log begin select raise(abort, 'disk is full'); end"
-    )
+    holder.execute("create trigger full before insert on log begin select raise(abort, 'disk is full'); end")
     holder.close()
     with pytest.raises(VaultError):
         read(parts, caller)

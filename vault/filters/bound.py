@@ -20,6 +20,7 @@ from vault.filters.literals import comparable, normal_type, value_of
 from vault.filters.prune import possible
 from vault.filters.statistics import ColumnStats
 from vault.filters.tree import And, Compare, Filter, In, IsNull, Like, Literal, Node, Not, Or, Path
+from vault.filters.views import select_rows
 
 __all__ = ["BoundFilter", "bind"]
 
@@ -52,7 +53,7 @@ class BoundFilter:
 
     def apply(self, table: pa.Table) -> pa.Table:
         """The rows for which the filter is TRUE, in order."""
-        return table.filter(self._mask(self.filter.root, table), null_selection_behavior="drop")
+        return select_rows(table, self._mask(self.filter.root, table))
 
     def may_match(self, statistics: Mapping[str, ColumnStats]) -> bool:
         """False only if no row of a shard with these statistics (by column name) can pass."""

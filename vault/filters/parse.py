@@ -5,7 +5,7 @@ it shows. Every node that comes out must be on the list here, and every argument
 that is read here: whatever is not understood is refused, never passed over.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from sqlglot import exp
@@ -101,14 +101,10 @@ class _Reader:
         if kind is exp.Not:
             self._only(node, "this")
             return Not(self.node(node.this, depth + 1))
-        if kind is exp.In:
-            return self._in(node)
-        if kind is exp.Between:
-            return self._between(node)
-        if kind is exp.Is:
-            return self._is(node)
-        if kind is exp.Like:
-            return self._like(node)
+        if kind in _PREDICATES:
+            found = _PREDICATES[kind](self, node)
+            # "x NOT LIKE y" comes as a flag on LIKE, or as NOT around it.
+            return Not(found) if node.args.get("negate") else found
         raise self._refuse(f"{_word(node)} is not allowed in a condition")
 
     def _chain(self, node: exp.Expr) -> Iterator[exp.Expr]:
@@ -175,8 +171,8 @@ class _Reader:
             raise self._refuse("nothing compares with NULL; use IS NULL")
         raise self._refuse(f"{_word(node)} is not allowed in a condition")
 
-    def _in(self, node: exp.Expr) -> Node:
-        self._only(node, "this", "expressions")
+    def in_list(self, node: exp.Expr) -> Node:
+        self._only(node, "this", "negate", "expressions")
         values, with_null = [], False
         for item in node.args.get("expressions") or []:
             if type(item) is exp.Null:
@@ -189,26 +185,34 @@ class _Reader:
             raise self._refuse(f"an IN list holds more than {_MAX_VALUES} values")
         return In(self._path(node.this), tuple(values), with_null)
 
-    def _between(self, node: exp.Expr) -> Node:
-        self._only(node, "this", "low", "high")
+    def between(self, node: exp.Expr) -> Node:
+        self._only(node, "this", "negate", "low", "high")
         path = self._path(node.this)
         low, high = self._side(node.args["low"]), self._side(node.args["high"])
         return And((Compare(">=", path, low), Compare("<=", path, high)))
 
-    def _is(self, node: exp.Expr) -> Node:
-        self._only(node, "this", "expression")
+    def is_null(self, node: exp.Expr) -> Node:
+        self._only(node, "this", "negate", "expression")
         if type(node.args["expression"]) is not exp.Null:
             raise self._refuse("IS goes with NULL or NOT NULL only")
         return IsNull(self._path(node.this))
 
-    def _like(self, node: exp.Expr) -> Node:
-        self._only(node, "this", "expression")
+    def like(self, node: exp.Expr) -> Node:
+        self._only(node, "this", "negate", "expression")
         pattern = self._literal(node.args["expression"])
         if pattern.kind != "text":
             raise self._refuse("LIKE takes a pattern in quotes")
         if (len(pattern.text) - len(pattern.text.rstrip("\\"))) % 2:
             raise self._refuse("a LIKE pattern ends in the middle of an escape")
         return Like(self._path(node.this), pattern.text)
+
+
+_PREDICATES: Final[dict[type[exp.Expr], Callable[[_Reader, exp.Expr], Node]]] = {
+    exp.In: _Reader.in_list,
+    exp.Between: _Reader.between,
+    exp.Is: _Reader.is_null,
+    exp.Like: _Reader.like,
+}
 
 
 def _flattened(family: type[And] | type[Or], items: Iterable[Node]) -> tuple[Node, ...]:
