@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.parquet.encryption import create_decryption_properties, create_encryption_properties
 
-from vault.chunks.restore import restore
-from vault.chunks.shape import frame
+from vault.chunks.restore import restore, storable
+from vault.chunks.shape import MAX_ORDINAL, extents, frame
 from vault.errors import IntegrityError, InvalidInput
 from vault.model import ChunkIdentity
 
@@ -23,8 +23,6 @@ __all__ = ["MAX_MODULES", "EncodeOptions", "decode", "encode", "footer"]
 _KEY_BYTES: Final = 32
 #: Random 96-bit nonces: at most 2^32 invocations under one key (NIST SP 800-38D section 8.3).
 MAX_MODULES: Final = 2**32
-#: Page and row-group ordinals are int16 in a module's AAD.
-_MAX_ORDINAL: Final = 32_767
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ def encode(
     written: list[Any] = []
     try:
         pq.write_table(
-            table.replace_schema_metadata(None),
+            storable(table).replace_schema_metadata(None),
             sink,
             row_group_size=chosen.row_group_rows,
             version="2.6",
@@ -85,7 +83,7 @@ def encode(
 
 
 def _check_usage(metadata: Any, size: int, max_modules: int) -> None:
-    if metadata.num_row_groups > _MAX_ORDINAL:
+    if metadata.num_row_groups > MAX_ORDINAL:
         raise InvalidInput("a chunk would have more row groups than the format can number; use larger ones")
     # A page is two modules of at least 32 bytes each, so a file has at most this many.
     if size // 32 > max_modules:
@@ -114,13 +112,17 @@ def decode(data: Any, key: bytes, identity: ChunkIdentity, schema: pa.Schema | N
     text stays out of the message.
     """
     view = memoryview(data).cast("B")
-    frame(view, identity)
+    found = frame(view, identity)
     try:
-        table = pq.ParquetFile(
-            pa.BufferReader(pa.py_buffer(view)), decryption_properties=_decryption(key, identity)
-        ).read(use_threads=False)
+        file = pq.ParquetFile(pa.BufferReader(pa.py_buffer(view)), decryption_properties=_decryption(key, identity))
+        extents(file.metadata, found, identity)
+        # One row group at a time: pyarrow cannot join some nested columns across row groups while it reads.
+        groups = [file.read_row_group(group, use_threads=False) for group in range(file.num_row_groups)]
+        table = pa.concat_tables(groups) if groups else file.schema_arrow.empty_table()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _refused(identity) from error
+    if table.num_rows != file.metadata.num_rows:
+        raise _refused(identity)
     return restore(table, schema) if schema is not None else table
 
 

@@ -26,10 +26,13 @@ from vault.chunks.shape import (
     FILE_ID,
     LENGTH,
     MAGIC,
+    MAX_ORDINAL,
     MIN_MODULE,
     NONCE,
     TAG,
+    Extent,
     Frame,
+    extents,
     frame,
     misshapen,
 )
@@ -43,7 +46,6 @@ _DATA_PAGE: Final = 2
 _DICTIONARY_PAGE: Final = 3
 _DATA_PAGE_HEADER: Final = 4
 _DICTIONARY_PAGE_HEADER: Final = 5
-_MAX_ORDINAL: Final = 32_767
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,10 @@ def _parse(view: memoryview, key: bytes, identity: ChunkIdentity) -> _Layout:
     found = frame(view, identity)
     metadata = footer(view, key, identity)
     last = _module(view, found.footer, found.end, bytes([_FOOTER]), identity)
-    return _Layout(found, (*_column_modules(view, metadata, found.crypto, identity), last))
+    pages = (
+        module for extent in extents(metadata, found, identity) for module in _page_modules(view, extent, identity)
+    )
+    return _Layout(found, (*pages, last))
 
 
 def _module(view: memoryview, start: int, end: int, suffix: bytes, identity: ChunkIdentity) -> _Module:
@@ -141,50 +146,20 @@ def _module(view: memoryview, start: int, end: int, suffix: bytes, identity: Chu
     return _Module(start, size, suffix)
 
 
-def _column_modules(view: memoryview, metadata: Any, end: int, identity: ChunkIdentity) -> Iterator[_Module]:
-    """The modules of every column chunk; together they must fill the file up to the footer."""
-    position = len(MAGIC)
-    if metadata.num_row_groups > _MAX_ORDINAL or metadata.num_columns > _MAX_ORDINAL:
-        raise misshapen(identity)
-    for group in range(metadata.num_row_groups):
-        row_group = metadata.row_group(group)
-        for column in range(metadata.num_columns):
-            chunk = row_group.column(column)
-            if chunk.total_compressed_size == 0:
-                continue  # no rows: no pages, and offsets that mean nothing
-            first = chunk.dictionary_page_offset or chunk.data_page_offset
-            stop = position + chunk.total_compressed_size
-            if first != position or not position < stop <= end:
-                raise misshapen(identity)
-            has_dictionary = bool(chunk.dictionary_page_offset)
-            yield from _page_modules(view, position, stop, group, column, has_dictionary, identity)
-            position = stop
-    if position != end:
-        raise misshapen(identity)
-
-
-def _page_modules(
-    view: memoryview,
-    start: int,
-    stop: int,
-    group: int,
-    column: int,
-    has_dictionary: bool,
-    identity: ChunkIdentity,
-) -> Iterator[_Module]:
-    place = struct.pack("<hh", group, column)
-    position, page = start, 0
-    if has_dictionary:
+def _page_modules(view: memoryview, extent: Extent, identity: ChunkIdentity) -> Iterator[_Module]:
+    place = struct.pack("<hh", extent.row_group, extent.column)
+    position, page = extent.start, 0
+    if extent.has_dictionary:
         for kind in (_DICTIONARY_PAGE_HEADER, _DICTIONARY_PAGE):
-            module = _module(view, position, stop, bytes([kind]) + place, identity)
+            module = _module(view, position, extent.stop, bytes([kind]) + place, identity)
             position += module.size
             yield module
-    while position < stop:
-        if page > _MAX_ORDINAL:
+    while position < extent.stop:
+        if page > MAX_ORDINAL:
             raise misshapen(identity)
         ordinal = struct.pack("<h", page)
         for kind in (_DATA_PAGE_HEADER, _DATA_PAGE):
-            module = _module(view, position, stop, bytes([kind]) + place + ordinal, identity)
+            module = _module(view, position, extent.stop, bytes([kind]) + place + ordinal, identity)
             position += module.size
             yield module
         page += 1

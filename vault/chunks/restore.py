@@ -12,7 +12,7 @@ import pyarrow.types as pt
 
 from vault.errors import IntegrityError, InvalidInput
 
-__all__ = ["restore", "unsupported"]
+__all__ = ["restore", "storable", "unsupported"]
 
 
 def unsupported(schema: pa.Schema) -> None:
@@ -47,6 +47,38 @@ def _children(kind: pa.DataType) -> list[tuple[str, pa.DataType]]:
     if pt.is_nested(kind):
         return [(kind.field(index).name, kind.field(index).type) for index in range(kind.num_fields)]
     return []
+
+
+def storable(table: pa.Table) -> pa.Table:
+    """The table as it is written: dictionaries inside of nested columns give way to their values.
+
+    pyarrow cannot read a nested dictionary back when a file has more than one row group or dictionary; `restore`
+    makes them anew. Top-level dictionaries stay.
+    """
+    kinds = [
+        field.type if pt.is_dictionary(field.type) else _without_dictionaries(field.type) for field in table.schema
+    ]
+    if kinds == table.schema.types:
+        return table
+    schema = pa.schema([field.with_type(kind) for field, kind in zip(table.schema, kinds, strict=True)])
+    columns = [_column(column, kind) for column, kind in zip(table.columns, kinds, strict=True)]
+    return pa.table(columns, schema=schema)
+
+
+def _without_dictionaries(kind: pa.DataType) -> pa.DataType:
+    if pt.is_dictionary(kind):
+        return kind.value_type
+    if pt.is_struct(kind):
+        fields = [kind.field(index) for index in range(kind.num_fields)]
+        return pa.struct([field.with_type(_without_dictionaries(field.type)) for field in fields])
+    if pt.is_map(kind):
+        return pa.map_(_without_dictionaries(kind.key_type), _without_dictionaries(kind.item_type))
+    if pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind):
+        field = kind.value_field.with_type(_without_dictionaries(kind.value_type))
+        if pt.is_fixed_size_list(kind):
+            return pa.list_(field, kind.list_size)
+        return pa.list_(field) if pt.is_list(kind) else pa.large_list(field)
+    return kind
 
 
 def restore(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -7,7 +7,7 @@ mean nothing to it; here exactly the bytes that we write are let through.
 
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from vault.errors import IntegrityError
 from vault.model import ChunkIdentity
@@ -32,11 +32,24 @@ NONCE: Final = 12
 TAG: Final = 16
 MIN_MODULE: Final = LENGTH + NONCE + TAG
 FILE_ID: Final = 8
+#: Row groups, columns and pages are numbered in int16 in a module's AAD.
+MAX_ORDINAL: Final = 32_767
 #: FileCryptoMetaData of our files in Thrift's compact protocol, around the 8 bytes of the file's id: the
 #: algorithm AES_GCM_V1 with ``aad_file_unique`` and ``supply_aad_prefix``, and no key metadata.
 CRYPTO_HEAD: Final = bytes.fromhex("1c1c2808")
 CRYPTO_TAIL: Final = bytes.fromhex("11000000")
 _CRYPTO_BYTES: Final = len(CRYPTO_HEAD) + FILE_ID + len(CRYPTO_TAIL)
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Where one leaf column of one row group stands, and whether it begins with a dictionary page."""
+
+    row_group: int
+    column: int
+    start: int
+    stop: int
+    has_dictionary: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +83,29 @@ def frame(view: memoryview, identity: ChunkIdentity) -> Frame:
     if footer + LENGTH + int(struct.unpack_from("<I", view, footer)[0]) != end:
         raise misshapen(identity)
     return Frame(crypto, metadata[len(CRYPTO_HEAD) : len(CRYPTO_HEAD) + FILE_ID], footer, end)
+
+
+def extents(metadata: Any, frame: Frame, identity: ChunkIdentity) -> list[Extent]:
+    """Every column of every row group, by an authenticated footer; raises IntegrityError.
+
+    Together they must fill the file from the first magic to the crypto metadata: nothing stands before, between
+    or behind them.
+    """
+    if metadata.num_row_groups > MAX_ORDINAL or metadata.num_columns > MAX_ORDINAL:
+        raise misshapen(identity)
+    found, position = [], len(MAGIC)
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for column in range(metadata.num_columns):
+            chunk = row_group.column(column)
+            if chunk.total_compressed_size == 0:
+                continue  # no rows: no pages, and offsets that mean nothing
+            first = chunk.dictionary_page_offset or chunk.data_page_offset
+            stop = position + chunk.total_compressed_size
+            if first != position or not position < stop <= frame.crypto:
+                raise misshapen(identity)
+            found.append(Extent(group, column, position, stop, bool(chunk.dictionary_page_offset)))
+            position = stop
+    if position != frame.crypto:
+        raise misshapen(identity)
+    return found
