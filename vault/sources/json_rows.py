@@ -7,6 +7,7 @@ read again row by row, to name the line.
 """
 
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +26,8 @@ __all__ = ["infer_json", "read_json"]
 
 _BLOCK: Final = 8 * 1024 * 1024
 _THREADS: Final = 2
+#: An empty name, or a number that JSON does not have; inside of a text these are found and let go again.
+_ODD: Final = re.compile(rb'""\s*:|[:,\[]\s*-?(NaN|Inf)')
 _BOM: Final = b"\xef\xbb\xbf"
 _Result = TypeVar("_Result")
 
@@ -233,7 +236,7 @@ def _without_times(kind: pa.DataType) -> pa.DataType:
 
 def _parse(file: SourceFile, block: _Block, schema: pa.Schema | None) -> pa.Table:
     """Parse a block; whatever pyarrow refuses is explained by reading it row by row."""
-    if _has_repeated_or_empty_key(block.data):
+    if _is_suspect(block.data):
         _explain(file, block, pa.struct([]))
     try:
         if not block.data.strip():
@@ -251,8 +254,13 @@ def _parse(file: SourceFile, block: _Block, schema: pa.Schema | None) -> pa.Tabl
         raise InvalidInput(f"{file.shown}: lines {block.first} and on cannot be read as JSON rows") from error
 
 
-def _has_repeated_or_empty_key(data: bytes) -> bool:
-    return b'"":' in data or b'"" :' in data
+def _is_suspect(data: bytes) -> bool:
+    """Whether a block may hold what pyarrow lets through and JSON does not: it is then read row by row."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return True
+    return _ODD.search(data) is not None
 
 
 def _explain(file: SourceFile, block: _Block, known: pa.DataType, schema: pa.Schema | None = None) -> None:
