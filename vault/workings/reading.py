@@ -79,12 +79,13 @@ def live_keys(
     parts: Parts, transaction: Transaction, head: CompartmentHead, groups: frozenset[str]
 ) -> dict[str, WrappedKey]:
     """The wrapped live key of each group; raises IntegrityError where the catalog contradicts the head."""
+    rows = {(row.group, row.epoch): row for row in transaction.keys(head.compartment)}
     keys = {}
     for group in groups:
         if group not in head.epochs:
             raise IntegrityError("a compartment's head names no key for one of its column groups")
         epoch, key_id = head.epochs[group]
-        row = transaction.key(head.compartment, group, epoch)
+        row = rows.get((group, epoch))
         if row is None or not hmac.compare_digest(row.key_id, key_id):
             raise IntegrityError("the catalog's key of a column group is not the one that its head names")
         keys[group] = wrapped_key(parts.vault, row)

@@ -1,0 +1,200 @@
+"""Measures, and prints the figures that docs/benchmarks.md holds: ``make bench`` or ``make bench-quick``.
+
+Every figure is a ratio of medians of interleaved runs on the same data: what dsvault does beside what one would do
+with pyarrow alone. Files of both lie in ``.bench/``.
+"""
+
+import argparse
+import gc
+import json
+import os
+import platform
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import vault
+from vault.chunks import EncodeOptions, decode, encode, rekey
+from vault.encoding import new_id
+from vault.model import ChunkIdentity, KeyScope
+
+sys.path.insert(0, str(Path(__file__).parent))
+from data import KINDS, mixed
+
+_FOLDER = Path(".bench")
+_THREE = ["id", "label", "score"]
+_TEXT_AND_TWO = ["id", "prompt", "score"]
+
+
+def _interleaved(runs: int, **steps: Callable[[], object]) -> dict[str, float]:
+    """Medians in seconds of steps that take turns; one turn first that does not count."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(runs + 1):
+        for name, step in steps.items():
+            gc.collect()
+            started = time.perf_counter()
+            step()
+            if turn:
+                times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def _row(what: str, beside: str, ours: float, theirs: float, goal: str) -> None:
+    sys.stdout.write(f"| {what} | {beside} | {ours:.3f} s | {theirs:.3f} s | {ours / theirs:.2f} | {goal} |\n")
+    sys.stdout.flush()
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _publish_and_read(table: pa.Table, runs: int) -> None:
+    lab = vault.init(_FOLDER / "lab")
+    plain = _FOLDER / "plain.parquet"
+    count = iter(range(1000))
+
+    def write_plain() -> None:
+        pq.write_table(table, plain, compression="zstd", row_group_size=65_536)
+
+    def write_plain_synced() -> None:
+        write_plain()
+        _sync(plain)
+
+    def publish() -> None:
+        lab.publish(f"d{next(count)}", table)
+
+    found = _interleaved(runs, publish=publish, plain=write_plain, synced=write_plain_synced)
+    _row("publish, owner's compartment", "`write_table`, zstd", found["publish"], found["plain"], "≤ 1.0")
+    _row("publish, owner's compartment", "`write_table`, zstd, then fsync", found["publish"], found["synced"], "≤ 1.0")
+    for names, shown in (
+        (_THREE, "read 3 of 12 columns (id, label, score)"),
+        (_TEXT_AND_TWO, "read 3 of 12 columns (id, prompt, score)"),
+        (table.column_names, "read all 12 columns"),
+    ):
+        found = _interleaved(
+            runs,
+            vault=lambda names=names: lab.scan("d0", columns=names).read_all(),  # type: ignore[misc]
+            plain=lambda names=names: pq.read_table(plain, columns=names),  # type: ignore[misc]
+        )
+        _row(shown, "`read_table` of the plain file", found["vault"], found["plain"], "≤ 1.1")
+
+
+def _identity() -> ChunkIdentity:
+    return ChunkIdentity(KeyScope(new_id(), new_id(), new_id(), 1), new_id())
+
+
+def _rekey(table: pa.Table, runs: int) -> None:
+    """Page-level rekey beside decode and encode of the same chunks, on one thread each."""
+    for kind, names in {"mixed table, all 12 columns": table.column_names, **KINDS}.items():
+        pieces = [table.select([name]).slice(0, 131_072) for name in names]
+        keys, places = [os.urandom(32) for _ in pieces], [_identity() for _ in pieces]
+        data = [encode(piece, key, place) for piece, key, place in zip(pieces, keys, places, strict=True)]
+        size = sum(chunk.size for chunk in data)
+
+        def by_page(data=data, keys=keys, places=places) -> None:  # type: ignore[no-untyped-def]
+            for chunk, key, place in zip(data, keys, places, strict=True):
+                rekey(chunk, key, place, os.urandom(32), _identity())
+
+        def by_value(data=data, keys=keys, places=places) -> None:  # type: ignore[no-untyped-def]
+            for chunk, key, place in zip(data, keys, places, strict=True):
+                encode(decode(chunk, key, place), os.urandom(32), _identity(), EncodeOptions())
+
+        found = _interleaved(runs, page=by_page, value=by_value)
+        times = found["value"] / found["page"]
+        speed = size / found["page"] / 1e9
+        goal = "≥ 10 times" if kind.startswith("mixed") else ""
+        sys.stdout.write(
+            f"| rekey, {kind} ({size / 1e6:.0f} MB) | decode + encode | {found['page']:.3f} s | {found['value']:.3f} s "
+            f"| {times:.1f} times faster, {speed:.1f} GB/s | {goal} |\n"
+        )
+
+
+_PUBLISH_LARGE = """
+import re, sys, time
+import vault
+
+def highest():
+    # Not getrusage: its peak is inherited from the process that started this one.
+    with open("/proc/self/status") as status:
+        return re.search(r"VmHWM:\\s+(\\d+) kB", status.read())[1]
+
+lab = vault.open(sys.argv[1])
+base = highest()
+started = time.perf_counter()
+done = lab.publish("large", sys.argv[2])
+seconds = time.perf_counter() - started
+print(done.rows, seconds, base, highest())
+"""
+
+
+def _large(megabytes: int) -> None:
+    """Peak memory of publishing one large file, in a process of its own."""
+    lab = _FOLDER / "large"
+    vault.init(lab)
+    for ending in ("parquet", "jsonl"):
+        source = _FOLDER / f"large.{ending}"
+        _write_large(source, megabytes)
+        done = subprocess.run(
+            [sys.executable, "-c", _PUBLISH_LARGE, str(lab), str(source)], capture_output=True, text=True, check=True
+        )
+        rows, seconds, base, peak = done.stdout.split()
+        sys.stdout.write(
+            f"| {ending}, {source.stat().st_size / 1e6:.0f} MB, {rows} rows | {float(seconds):.1f} s "
+            f"| {int(base) / 1024:.0f} MiB | {int(peak) / 1024:.0f} MiB |\n"
+        )
+        sys.stdout.flush()
+        source.unlink()
+
+
+def _write_large(path: Path, megabytes: int) -> None:
+    piece = mixed(20_000)
+    if path.suffix == ".parquet":
+        with pq.ParquetWriter(path, piece.schema, compression="none", use_dictionary=False) as writer:
+            while path.stat().st_size < megabytes * 1e6:
+                writer.write_table(piece)
+        return
+    lines = b"".join(
+        json.dumps(row, default=str).encode() + b"\n" for row in piece.drop_columns("embedding").to_pylist()
+    )
+    with path.open("wb") as file:
+        for _ in range(int(megabytes * 1e6 / len(lines)) + 1):
+            file.write(lines)
+
+
+def main() -> None:
+    """Print every table."""
+    options = argparse.ArgumentParser()
+    options.add_argument("--quick", action="store_true", help="small data, fewer runs")
+    quick = options.parse_args().quick
+    rows, runs, megabytes = (60_000, 3, 200) if quick else (262_144, 5, 2000)
+    shutil.rmtree(_FOLDER, ignore_errors=True)
+    _FOLDER.mkdir()
+    table = mixed(rows)
+    versions = f"Python {platform.python_version()}, pyarrow {pa.__version__}"
+    sys.stdout.write(
+        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, {versions}; "
+        f"{rows} rows, {table.nbytes / 1e6:.0f} MB of Arrow memory; medians of {runs} interleaved runs.\n\n"
+        "| what | beside | dsvault | beside | ratio | goal |\n| --- | --- | --- | --- | --- | --- |\n"
+    )
+    _publish_and_read(table, runs)
+    _rekey(table, runs)
+    del table
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    sys.stdout.write(f"\nPeak memory of the measuring process: {peak:.0f} MiB.\n")
+    sys.stdout.write("\n| source | publish | memory before | peak memory |\n| --- | --- | --- | --- |\n")
+    _large(megabytes)
+    shutil.rmtree(_FOLDER, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
