@@ -268,6 +268,8 @@ class _Publication:
                 keys.add(piece.table.column(keys.column))
             self._write_shard(shard, piece)
             added += piece.table.num_rows
+            del piece  # or it would be held while the next shard's rows pile up
+            pa.default_memory_pool().release_unused()
             self._job.beat()
             progress(rows.position(), rows.total_bytes)
         keys.check()

@@ -24,11 +24,11 @@ def _damaged(file: SourceFile, error: Exception) -> InvalidInput:
 
 @contextmanager
 def _opened(file: SourceFile) -> Iterator[Any]:
-    # A mapped file is read page by page by the system and counts for nothing until it is touched.
+    # Not mapped: every page that was touched would count as this process's memory.
     if file.local:
         try:
-            with pa.memory_map(file.path, "r") as mapped:
-                yield mapped
+            with pa.OSFile(file.path, "r") as handle:
+                yield handle
         except FileNotFoundError as error:
             raise InvalidInput(f"{file.shown}: there is no such file") from error
     else:
