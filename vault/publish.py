@@ -252,7 +252,8 @@ class _Publication:
         now = self._parts.clock()
         needed = needed_groups(self._parts, transaction, self._sealer, self._plan.dataset.id, now)
         live = {column.group for column in self._columns}
-        return {vendor: groups & live for vendor, groups in needed.items() if groups & live}
+        # Also where nothing is left of a grant: its vendor's newest version must not stay an older one.
+        return {vendor: groups & live for vendor, groups in needed.items()}
 
     def _write_shards(self, rows: RowSource, progress: Callable[[int, int | None], None]) -> int:
         keys = self._row_keys()

@@ -274,7 +274,7 @@ def _narrow(parts: OwnerParts) -> None:
             for version in extra:
                 manifest = version.manifest
                 chunks = tuple(ref for ref in manifest.chunks if ref.group in groups)
-                if groups & manifest.groups:
+                if groups:
                     writer.manifest(manifest.narrowed(row.id, groups, chunks), publisher)
                 else:
                     writer.withdraw(manifest.version)

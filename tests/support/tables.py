@@ -85,7 +85,7 @@ def rows(count: int, start: int = 0) -> pa.Table:
             "prompt": [f"prompt number {number}" for number in numbers],
             "answer": [f"the answer to {number}" for number in numbers],
             "lang": ["en" if number % 2 == 0 else "de" for number in numbers],
-            "score": [None if number % 5 == 0 else number / 7 for number in numbers],
+            "score": pa.array([None if number % 5 == 0 else number / 7 for number in numbers], pa.float64()),
             "meta": [{"source": f"s{number % 3}", "notes": f"private {number}"} for number in numbers],
         }
     )

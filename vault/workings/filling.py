@@ -58,15 +58,16 @@ def _fill_once(
     sealer = parts.sealer()
     owners = owners_version(parts, dataset)
 
-    def needed(transaction: Transaction) -> frozenset[str]:
-        groups = needed_groups(parts, transaction, sealer, dataset.id, parts.clock(), frozen_too=True).get(
-            vendor.id, frozenset()
-        )
-        return (groups | (extra.groups if extra else frozenset())) & owners.manifest.groups
+    def needed(transaction: Transaction) -> frozenset[str] | None:
+        live = needed_groups(parts, transaction, sealer, dataset.id, parts.clock(), frozen_too=True)
+        if extra is None and vendor.id not in live:
+            return None
+        groups = live.get(vendor.id, frozenset()) | (extra.groups if extra else frozenset())
+        return groups & owners.manifest.groups
 
     with parts.catalog.read() as transaction:
         groups = needed(transaction)
-    if not groups and then is None:
+    if groups is None:
         return []
     job = begin_job(parts.catalog, "fan-out", parts.clock)
     publisher = parts.signers.publisher()

@@ -175,6 +175,8 @@ class Writer:
 
     def manifest(self, manifest: Manifest, publisher: Signer) -> None:
         """Seal, put and sign the manifest of one version."""
+        for group in manifest.groups:
+            self.key(group)  # a version without rows has its keys too, for the rows to come
         wrapped, data_key = self.key(MANIFEST_GROUP)
         identity = ChunkIdentity(wrapped.scope, new_id())
         data = encode_manifest(manifest, chunk_key(data_key, identity), identity)
