@@ -237,3 +237,28 @@ def test_an_expired_grant_does_not_come_back_with_the_clock(lab: Lab) -> None:
     slow = replace(parts, clock=lambda: parts.clock() - timedelta(minutes=5))
     with pytest.raises(VaultError):
         read(slow, caller)
+
+
+@pytest.mark.parametrize("forged_by", ["a stranger", "the authority"])
+def test_signature_and_head_are_each_checked(granted: Lab, forged_by: str) -> None:
+    """A head that lists a stranger's grant does not make it good, nor the authority's signature one that is unlisted."""
+    from dataclasses import replace
+
+    from vault.workings.permissions import live_for_vendor, open_grant
+
+    parts = granted.vault.parts
+    sealer = parts.sealer()
+    with parts.catalog.read() as transaction:
+        (row,) = transaction.grants()
+        head = parts.heads.vendor_in(transaction, row.vendor)
+    grant, _ = open_grant(parts.root, row, sealer, own=False)
+    signer = Signer(b"\x07" * 32) if forged_by == "a stranger" else parts.signers.authority()
+    forged = signer.sign(Label.GRANT, grant.payload() | {"where": None, "where_text": None, "filter_columns": []})
+    with sql(granted) as connection:
+        connection.execute("update grants set statement = ?", (sealer.seal("grant", grant.id, forged.encode()),))
+    with parts.catalog.read() as transaction:
+        rows_ = transaction.grants()
+    if forged_by == "a stranger":
+        head = replace(head, grants={grant.id: forged.digest})
+    with pytest.raises(IntegrityError):
+        live_for_vendor(parts.root, rows_, head, sealer, own=False)

@@ -176,3 +176,21 @@ def test_an_old_manifest_under_a_newer_head_is_refused(both: Lab) -> None:
             )
     with pytest.raises(IntegrityError):
         _read_as_vendor(both)
+
+
+def test_an_older_manifest_of_the_same_epoch_is_refused(published: Lab) -> None:
+    """A manifest that another grant superseded, under keys that still live, is not believed either."""
+    import sqlite3
+
+    published.vault.grant("acme", "evals", ["id"])
+    with sqlite3.connect(published.folder / "catalog.db") as connection:
+        before = connection.execute("select compartment, version, statement from versions").fetchall()
+    published.vault.grant("acme", "evals", ["prompt"])
+    with sqlite3.connect(published.folder / "catalog.db") as connection:
+        for compartment, version, statement in before:
+            connection.execute(
+                "update versions set statement = ? where compartment = ? and version = ? and retired is null",
+                (statement, compartment, version),
+            )
+    with pytest.raises(IntegrityError, match="not the one that its head names"):
+        _read_as_vendor(published)
