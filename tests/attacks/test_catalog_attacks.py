@@ -262,3 +262,24 @@ def test_signature_and_head_are_each_checked(granted: Lab, forged_by: str) -> No
         head = replace(head, grants={grant.id: forged.digest})
     with pytest.raises(IntegrityError):
         live_for_vendor(parts.root, rows_, head, sealer, own=False)
+
+
+def test_a_credential_needs_the_authoritys_signature(granted: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even a head that lists it does not make a stranger's credential good."""
+    import hashlib
+    from dataclasses import replace
+
+    from vault.workings.heads import Heads
+
+    token = _token(granted)
+    parts = granted.broker_parts()
+    with sql(granted) as connection:
+        (vendor, statement) = connection.execute("select vendor, statement from credentials").fetchone()
+        payload = Signed.decode(statement, Label.CREDENTIAL).document()
+        payload["secret_sha256"] = hashlib.sha256(b"\x01" * 32).hexdigest()
+        forged = Signer(b"\x07" * 32).sign(Label.CREDENTIAL, payload)
+        connection.execute("update credentials set statement = ?", (forged.encode(),))
+    head = replace(parts.heads.vendor(vendor), credentials={token.credential: forged.digest})
+    monkeypatch.setattr(Heads, "vendor", lambda *_args, **_options: head)
+    with pytest.raises(IntegrityError):
+        access.authenticate(parts, token.credential, b"\x01" * 32, "test")

@@ -38,6 +38,9 @@ def test_a_compartment_holds_only_granted_columns(published: Lab) -> None:
     assert found["acme"].manifest.version == 2
     assert "globex" not in found
     assert len(found["acme"].manifest.chunks) == 2 * 2
+    # No object is left over: the owner's two versions, and acme's columns of each, with their manifests.
+    objects = [path for path in (published.folder / "store" / "objects").rglob("*") if path.is_file()]
+    assert len(objects) == (6 * 4 + 1) + (6 * 2 + 1) + (2 * 4 + 1) + (2 * 2 + 1)
 
 
 def test_rows_assigned_to_another_vendor_are_not_fanned_out(lab: Lab) -> None:
