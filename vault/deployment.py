@@ -8,7 +8,7 @@ other owner keys, the owner's KMS key when local) and ``broker/`` (what a broker
 import os
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -149,26 +149,9 @@ def init(
     for part in (folder, folder / "owner", folder / "owner" / "keys", folder / "broker"):
         part.mkdir(mode=0o700, parents=True, exist_ok=True)
     fingerprint = _make_keys(folder, vault)
-    configuration = Configuration(
-        vault,
-        configuration.store,
-        configuration.catalog,
-        configuration.kms,
-        configuration.endpoint,
-        fingerprint,
-        owner,
-    )
+    configuration = replace(configuration, root_fingerprint=fingerprint)
     _write_text(folder / "owner" / "config.toml", configuration.text())
-    for_broker = Configuration(
-        vault,
-        configuration.store,
-        configuration.catalog,
-        configuration.kms,
-        configuration.endpoint,
-        fingerprint,
-        None,
-    )
-    _write_text(folder / "broker" / "config.toml", for_broker.text())
+    _write_text(folder / "broker" / "config.toml", replace(configuration, owner=None).text())
     _fill_catalog(folder, configuration, owner)
     _write_text(folder / MARKER, f'# This directory is a dsvault vault.\nvault = "{vault}"\n')
 

@@ -1,6 +1,7 @@
 """``dsvault audit``."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -20,11 +21,18 @@ def show(
     json: Json = False,
 ) -> None:
     """Show the log, opened with the auditor's key."""
-    entries = open_vault(vault).audit_entries()
+    opened = open_vault(vault)
+    entries = opened.audit_entries()
+    names = {state.id: state.name for state in opened.vendors()}
     if last is not None:
         entries = entries[-last:]
     documents = [
-        {"sequence": sequence, "time": entry.time.isoformat(), "kind": entry.kind.value, **entry.fields}
+        {
+            "sequence": sequence,
+            "time": entry.time.isoformat(),
+            "kind": entry.kind.value,
+            **_named(entry.fields, names),
+        }
         for sequence, entry in entries
     ]
 
@@ -34,13 +42,21 @@ def show(
                 sequence,
                 entry.time.isoformat(timespec="seconds"),
                 entry.kind.value,
-                ", ".join(f"{name}={value}" for name, value in entry.fields.items() if _telling(name, value)),
+                ", ".join(
+                    f"{name}={value}" for name, value in _named(entry.fields, names).items() if _telling(name, value)
+                ),
             )
             for sequence, entry in entries
         ]
         table(("entry", "time", "what", "details"), rows)
 
     emit({"entries": documents}, json, human)
+
+
+def _named(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """An entry's fields with the vendor's name: a refusal is written by who knows its id only."""
+    vendor = names.get(str(fields.get("vendor_id")))
+    return {**({"vendor": vendor} if vendor else {}), **fields}
 
 
 def _telling(name: str, value: object) -> bool:

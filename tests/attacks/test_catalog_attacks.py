@@ -283,3 +283,22 @@ def test_a_credential_needs_the_authoritys_signature(granted: Lab, monkeypatch: 
     monkeypatch.setattr(Heads, "vendor", lambda *_args, **_options: head)
     with pytest.raises(IntegrityError):
         access.authenticate(parts, token.credential, b"\x01" * 32, "test")
+
+
+def test_a_data_key_that_an_attacker_made_is_not_written_under(published: Lab) -> None:
+    """Another key under the same place, wrapped by the very KMS key, is refused: the head commits to the key."""
+    from vault.model import KeyScope
+
+    parts = published.vault.parts
+    with parts.catalog.read() as transaction:
+        (row,) = transaction.compartments()
+        keys = [key for key in transaction.keys(row.id) if key.group != "manifest"]
+    with sql(published) as connection:
+        for key in keys:
+            made, _ = parts.keyring.create(KeyScope(parts.vault, row.id, key.group, key.epoch), key.kms_key)
+            connection.execute(
+                "update keys set wrapped = ?, key_id = ? where compartment = ? and column_group = ? and epoch = ?",
+                (made.wrapped, made.key_id, row.id, key.group, key.epoch),
+            )
+    with pytest.raises(IntegrityError):
+        published.vault.publish("evals", rows(5, start=100), append=True)
