@@ -2,6 +2,7 @@
 
 from vault.chunks.codec import EncodeOptions, decode, encode, footer
 from vault.chunks.pages import rekey, verify
-from vault.chunks.restore import restore, unsupported
+from vault.chunks.restore import restore
+from vault.chunks.storing import unsupported
 
 __all__ = ["EncodeOptions", "decode", "encode", "footer", "rekey", "restore", "unsupported", "verify"]

@@ -13,21 +13,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.parquet.encryption import create_decryption_properties, create_encryption_properties
 
-from vault.chunks.restore import restore, storable
-from vault.chunks.shape import MAX_ORDINAL, extents, frame
+from vault.chunks.restore import restore
+from vault.chunks.shape import MAX_ORDINAL, PYARROW_FAILURES, extents, frame
+from vault.chunks.storing import storable
 from vault.errors import IntegrityError, InvalidInput
 from vault.model import ChunkIdentity
 
-__all__ = ["MAX_MODULES", "EncodeOptions", "decode", "encode", "footer"]
+__all__ = ["MAX_MODULES", "EncodeOptions", "check_key", "decode", "encode", "footer"]
 
 _KEY_BYTES: Final = 32
+_CODECS: Final = ("gzip", "lz4", "none", "snappy", "zstd")
 #: Random 96-bit nonces: at most 2^32 invocations under one key (NIST SP 800-38D section 8.3).
 MAX_MODULES: Final = 2**32
 
 
 @dataclass(frozen=True, slots=True)
 class EncodeOptions:
-    """How a chunk is written: Parquet codec, rows in a row group, data page size in bytes."""
+    """How a chunk is written: Parquet codec, rows in a row group, data page size in bytes.
+
+    Raises InvalidInput naming the option that is not allowed.
+    """
 
     compression: str = "zstd"
     compression_level: int | None = None
@@ -35,8 +40,17 @@ class EncodeOptions:
     data_page_size: int | None = None
     use_dictionary: bool = True
 
+    def __post_init__(self) -> None:
+        if self.compression not in _CODECS:
+            raise InvalidInput(f"compression: use one of {', '.join(_CODECS)}")
+        if self.row_group_rows < 1:
+            raise InvalidInput("row_group_rows: give at least 1")
+        if self.data_page_size is not None and self.data_page_size < 1:
+            raise InvalidInput("data_page_size: give at least 1 byte")
 
-def _check_key(key: bytes) -> None:
+
+def check_key(key: bytes) -> None:
+    """Refuse a key that is not 256 bits long: AES takes shorter ones without a word; raises IntegrityError."""
     if len(key) != _KEY_BYTES:
         raise IntegrityError("a chunk key is not 256 bits long")
 
@@ -55,8 +69,10 @@ def encode(
     chunks among them. Raises InvalidInput when Parquet cannot hold the table, or when one key would be used
     for more modules than ``max_modules``.
     """
-    _check_key(key)
+    check_key(key)
     chosen = options or EncodeOptions()
+    if not table.num_columns:
+        raise InvalidInput("a chunk needs at least one column")
     properties = create_encryption_properties(key, aad_prefix=identity.encode(), store_aad_prefix=False)
     sink = pa.BufferOutputStream()
     written: list[Any] = []
@@ -75,7 +91,7 @@ def encode(
             encryption_properties=properties,
             metadata_collector=written,
         )
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except PYARROW_FAILURES as error:
         raise InvalidInput(f"the columns {', '.join(table.column_names)} cannot be held in Parquet") from error
     data = sink.getvalue()
     _check_usage(written[0], data.size, max_modules)
@@ -91,7 +107,7 @@ def _check_usage(metadata: Any, size: int, max_modules: int) -> None:
 
 
 def _decryption(key: bytes, identity: ChunkIdentity) -> Any:
-    _check_key(key)
+    check_key(key)
     return create_decryption_properties(key, aad_prefix=identity.encode())
 
 
@@ -101,7 +117,7 @@ def footer(data: Any, key: bytes, identity: ChunkIdentity) -> Any:
     frame(view, identity)
     try:
         return pq.read_metadata(pa.BufferReader(pa.py_buffer(view)), decryption_properties=_decryption(key, identity))
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except PYARROW_FAILURES as error:
         raise _refused(identity) from error
 
 
@@ -119,7 +135,7 @@ def decode(data: Any, key: bytes, identity: ChunkIdentity, schema: pa.Schema | N
         # One row group at a time: pyarrow cannot join some nested columns across row groups while it reads.
         groups = [file.read_row_group(group, use_threads=False) for group in range(file.num_row_groups)]
         table = pa.concat_tables(groups) if groups else file.schema_arrow.empty_table()
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except PYARROW_FAILURES as error:
         raise _refused(identity) from error
     if table.num_rows != file.metadata.num_rows:
         raise _refused(identity)

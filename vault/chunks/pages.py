@@ -19,7 +19,7 @@ import pyarrow as pa
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from vault.chunks.codec import footer
+from vault.chunks.codec import check_key, footer
 from vault.chunks.shape import (
     CRYPTO_HEAD,
     CRYPTO_TAIL,
@@ -79,8 +79,9 @@ def rekey(data: Any, old_key: bytes, old: ChunkIdentity, new_key: bytes, new: Ch
     """The same chunk under another key and identity, with a fresh file id and fresh nonces.
 
     The result has the length of the input. Raises IntegrityError unless every byte of the input is what was
-    written under ``old_key`` and ``old``.
+    written under ``old_key`` and ``old``, and both keys are 256 bits long.
     """
+    check_key(new_key)
     view = memoryview(data).cast("B")
     layout = _parse(view, old_key, old)
     output = pa.allocate_buffer(len(view))

@@ -1,84 +1,43 @@
-"""Arrow types that a Parquet round trip would change, and those that it cannot hold.
+"""Giving a table that came out of Parquet the very types that it went in with.
 
 A chunk carries its Arrow schema inside the encrypted footer, which brings most types back as they were. The rest
-(timestamp[s], date64, time32[s], the index types of dictionaries) are cast here to the schema that the
-manifest keeps. Pure functions over Arrow values.
+(timestamp[s], date64, time32[s], dictionaries, views) are rebuilt here to the schema that the manifest keeps. Only
+these conversions are made, and each keeps every value; a file with other columns or types is refused, never cast
+to fit. Pure functions over Arrow values.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.types as pt
 
-from vault.errors import IntegrityError, InvalidInput
+from vault.errors import IntegrityError
 
-__all__ = ["restore", "storable", "unsupported"]
+__all__ = ["convert", "restore"]
 
-
-def unsupported(schema: pa.Schema) -> None:
-    """Refuse types that Parquet cannot hold unchanged; raises InvalidInput naming the column and type."""
-    for field in schema:
-        _refuse(field.type, field.name)
-
-
-def _refuse(kind: pa.DataType, path: str) -> None:
-    if isinstance(kind, pa.BaseExtensionType):
-        _refuse(kind.storage_type, path)
-        return
-    if pt.is_union(kind) or pt.is_run_end_encoded(kind) or pt.is_interval(kind):
-        raise InvalidInput(f"the column {path!r} has the type {_family(kind)}, which Parquet cannot hold")
-    if pt.is_struct(kind) and kind.num_fields == 0:
-        raise InvalidInput(f"the column {path!r} has the type struct<> (no fields), which Parquet cannot hold")
-    for name, child in _children(kind):
-        _refuse(child, f"{path}.{name}")
-
-
-def _family(kind: pa.DataType) -> str:
-    if pt.is_union(kind):
-        return "union"
-    return "run-end-encoded" if pt.is_run_end_encoded(kind) else "interval"
+#: The last step of a type that Parquet gives back as another, and the types that it may come back as.
+_COMES_BACK: Final[dict[pa.DataType, frozenset[pa.DataType]]] = {
+    pa.date64(): frozenset({pa.date32()}),
+    pa.time32("s"): frozenset({pa.time32("ms")}),
+    pa.string_view(): frozenset({pa.string(), pa.large_string()}),
+    pa.binary_view(): frozenset({pa.binary(), pa.large_binary()}),
+    pa.large_string(): frozenset({pa.string(), pa.string_view()}),
+    pa.large_binary(): frozenset({pa.binary(), pa.binary_view()}),
+}
+#: Kinds whose arrays are rebuilt around their children.
+_FAMILIES: Final = (
+    pt.is_struct,
+    pt.is_map,
+    pt.is_fixed_size_list,
+    pt.is_list,
+    pt.is_large_list,
+    pt.is_list_view,
+    pt.is_large_list_view,
+)
 
 
-def _children(kind: pa.DataType) -> list[tuple[str, pa.DataType]]:
-    if pt.is_map(kind):
-        return [("key", kind.key_type), ("value", kind.item_type)]
-    if pt.is_dictionary(kind):
-        return [("value", kind.value_type)]
-    if pt.is_nested(kind):
-        return [(kind.field(index).name, kind.field(index).type) for index in range(kind.num_fields)]
-    return []
-
-
-def storable(table: pa.Table) -> pa.Table:
-    """The table as it is written: dictionaries inside of nested columns give way to their values.
-
-    pyarrow cannot read a nested dictionary back when a file has more than one row group or dictionary; `restore`
-    makes them anew. Top-level dictionaries stay.
-    """
-    kinds = [
-        field.type if pt.is_dictionary(field.type) else _without_dictionaries(field.type) for field in table.schema
-    ]
-    if kinds == table.schema.types:
-        return table
-    schema = pa.schema([field.with_type(kind) for field, kind in zip(table.schema, kinds, strict=True)])
-    columns = [_column(column, kind) for column, kind in zip(table.columns, kinds, strict=True)]
-    return pa.table(columns, schema=schema)
-
-
-def _without_dictionaries(kind: pa.DataType) -> pa.DataType:
-    if pt.is_dictionary(kind):
-        return kind.value_type
-    if pt.is_struct(kind):
-        fields = [kind.field(index) for index in range(kind.num_fields)]
-        return pa.struct([field.with_type(_without_dictionaries(field.type)) for field in fields])
-    if pt.is_map(kind):
-        return pa.map_(_without_dictionaries(kind.key_type), _without_dictionaries(kind.item_type))
-    if pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind):
-        field = kind.value_field.with_type(_without_dictionaries(kind.value_type))
-        if pt.is_fixed_size_list(kind):
-            return pa.list_(field, kind.list_size)
-        return pa.list_(field) if pt.is_list(kind) else pa.large_list(field)
-    return kind
+class _TooManyValues(IntegrityError):
+    """A run of rows has more distinct values than its dictionary's index type can number."""
 
 
 def restore(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -86,57 +45,93 @@ def restore(table: pa.Table, schema: pa.Schema) -> pa.Table:
     if table.column_names != schema.names:
         raise IntegrityError("a chunk does not hold the columns that its manifest says")
     try:
-        columns = [_column(table.column(index), field.type) for index, field in enumerate(schema)]
+        columns = [convert(table.column(index), field.type) for index, field in enumerate(schema)]
         return pa.table(columns, schema=schema.with_metadata(None))
     except (pa.ArrowException, ValueError, TypeError) as error:
-        raise IntegrityError("a chunk does not hold the types that its manifest says") from error
+        raise _mismatch() from error
 
 
-def _column(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+def _mismatch() -> IntegrityError:
+    return IntegrityError("a chunk does not hold the types that its manifest says")
+
+
+def convert(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """The column in a type that differs only in what Parquet loses; raises IntegrityError or ArrowException."""
     if column.type == kind:
         return column
-    return pa.chunked_array([_array(chunk, kind) for chunk in column.chunks], type=kind)
+    return pa.chunked_array([piece for chunk in column.chunks for piece in _pieces(chunk, kind)], type=kind)
+
+
+def _pieces(array: pa.Array, kind: pa.DataType) -> list[pa.Array]:
+    """An array in as few runs as the index types of its dictionaries allow; most often one."""
+    try:
+        return [_array(array, kind)]
+    except _TooManyValues:
+        if len(array) < 2:
+            raise
+    half = len(array) // 2
+    return _pieces(array.slice(0, half), kind) + _pieces(array.slice(half), kind)
 
 
 def _array(array: pa.Array, kind: pa.DataType) -> Any:
-    """Rebuild an array in a type that differs only in what Parquet loses; values stay as they are."""
     if array.type == kind:
         return array
+    if isinstance(array, pa.ExtensionArray):
+        named = getattr(kind, "extension_name", None)
+        if named not in {None, array.type.extension_name}:
+            raise _mismatch()
+        return _array(array.storage, kind)
     if isinstance(kind, pa.BaseExtensionType):
-        storage = array.storage if isinstance(array, pa.ExtensionArray) else array
-        return pa.ExtensionArray.from_storage(kind, _array(storage, kind.storage_type))
+        return pa.ExtensionArray.from_storage(kind, _array(array, kind.storage_type))
     if pt.is_dictionary(kind):
         return _dictionary(array, kind)
-    if pt.is_struct(kind):
-        return _struct(array, kind)
-    if pt.is_map(kind):
-        return _map(array, kind)
-    if pt.is_fixed_size_list(kind):
-        values = _array(_fixed_values(array), kind.value_type)
-        return pa.FixedSizeListArray.from_arrays(values, type=kind, mask=_mask(array))
-    if (pt.is_list(kind) and pt.is_list(array.type)) or (pt.is_large_list(kind) and pt.is_large_list(array.type)):
-        family = pa.ListArray if pt.is_list(kind) else pa.LargeListArray
-        compact = pa.concat_arrays([array]) if array.offset else array
-        return family.from_arrays(
-            compact.offsets, _array(compact.values, kind.value_type), type=kind, mask=_mask(compact)
-        )
+    if pt.is_dictionary(array.type):
+        return _array(array.dictionary, kind).take(array.indices)
+    if any(is_family(kind) for is_family in _FAMILIES):
+        return _nested(array, kind)
+    return _leaf(array, kind)
+
+
+def _leaf(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    if pt.is_timestamp(kind) and kind.unit == "s":
+        known = array.type == pa.timestamp("ms", kind.tz)
+    else:
+        known = array.type in _COMES_BACK.get(kind, ())
+    if not known:
+        raise _mismatch()
     return array.cast(kind)
 
 
-def _mask(array: pa.Array) -> pa.Array | None:
-    return array.is_null() if array.null_count else None
-
-
-def _fixed_values(array: pa.Array) -> pa.Array:
-    width = array.type.list_size
-    return array.values.slice(array.offset * width, len(array) * width)
-
-
 def _dictionary(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    encoded = array if pt.is_dictionary(array.type) else array.cast(kind.value_type).dictionary_encode()
-    return pa.DictionaryArray.from_arrays(
-        encoded.indices.cast(kind.index_type), _array(encoded.dictionary, kind.value_type), ordered=kind.ordered
-    )
+    encoded = array if pt.is_dictionary(array.type) else array.dictionary_encode()
+    index = kind.index_type
+    if len(encoded.dictionary) > 2 ** (index.bit_width - pt.is_signed_integer(index)):
+        raise _TooManyValues("a chunk has more distinct values than its manifest's dictionary type can number")
+    values = _array(encoded.dictionary, kind.value_type)
+    return pa.DictionaryArray.from_arrays(encoded.indices.cast(index), values, ordered=kind.ordered)
+
+
+def _nested(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    if not any(is_family(kind) and is_family(array.type) for is_family in _FAMILIES):
+        raise _mismatch()
+    if pt.is_struct(kind):
+        return _struct(array, kind)
+    # A slice still refers to all of its parent's values; without an offset they are its own.
+    array = pa.concat_arrays([array]) if array.offset else array
+    if pt.is_map(kind):
+        keys, items = _array(array.keys, kind.key_type), _array(array.items, kind.item_type)
+        return pa.MapArray.from_arrays(array.offsets, keys, items, type=kind, mask=_mask(array))
+    if pt.is_fixed_size_list(kind):
+        if array.type.list_size != kind.list_size:
+            raise _mismatch()
+        values = array.values.slice(array.offset * kind.list_size, len(array) * kind.list_size)
+        return pa.FixedSizeListArray.from_arrays(_array(values, kind.value_type), type=kind, mask=_mask(array))
+    values = _array(array.values, kind.value_type)
+    if pt.is_list_view(kind) or pt.is_large_list_view(kind):
+        views = pa.ListViewArray if pt.is_list_view(kind) else pa.LargeListViewArray
+        return views.from_arrays(array.offsets, array.sizes, values, type=kind, mask=_mask(array))
+    lists = pa.ListArray if pt.is_list(kind) else pa.LargeListArray
+    return lists.from_arrays(array.offsets, values, type=kind, mask=_mask(array))
 
 
 def _struct(array: pa.Array, kind: pa.DataType) -> pa.Array:
@@ -147,7 +142,5 @@ def _struct(array: pa.Array, kind: pa.DataType) -> pa.Array:
     return pa.StructArray.from_arrays(children, fields=fields, mask=_mask(array))
 
 
-def _map(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    compact = pa.concat_arrays([array]) if array.offset else array
-    keys, items = _array(compact.keys, kind.key_type), _array(compact.items, kind.item_type)
-    return pa.MapArray.from_arrays(compact.offsets, keys, items, type=kind, mask=_mask(compact))
+def _mask(array: pa.Array) -> pa.Array | None:
+    return array.is_null() if array.null_count else None

@@ -9,6 +9,8 @@ import struct
 from dataclasses import dataclass
 from typing import Any, Final
 
+import pyarrow as pa
+
 from vault.errors import IntegrityError
 from vault.model import ChunkIdentity
 
@@ -18,14 +20,23 @@ __all__ = [
     "FILE_ID",
     "LENGTH",
     "MAGIC",
+    "MAX_ORDINAL",
     "MIN_MODULE",
     "NONCE",
+    "PYARROW_FAILURES",
     "TAG",
+    "Extent",
     "Frame",
+    "extents",
     "frame",
     "misshapen",
 ]
 
+#: What pyarrow raises over a file or table that it cannot handle; IndexError and TypeError come from a footer that
+#: says what no writer says, RuntimeError hides the cause of a failed write.
+PYARROW_FAILURES: Final = (
+    pa.ArrowException, OSError, ValueError, OverflowError, LookupError, TypeError, AttributeError, RuntimeError,
+)  # fmt: skip
 MAGIC: Final = b"PARE"
 LENGTH: Final = 4
 NONCE: Final = 12
@@ -91,6 +102,13 @@ def extents(metadata: Any, frame: Frame, identity: ChunkIdentity) -> list[Extent
     Together they must fill the file from the first magic to the crypto metadata: nothing stands before, between
     or behind them.
     """
+    try:
+        return _extents(metadata, frame, identity)
+    except PYARROW_FAILURES as error:
+        raise misshapen(identity) from error
+
+
+def _extents(metadata: Any, frame: Frame, identity: ChunkIdentity) -> list[Extent]:
     if metadata.num_row_groups > MAX_ORDINAL or metadata.num_columns > MAX_ORDINAL:
         raise misshapen(identity)
     found, position = [], len(MAGIC)

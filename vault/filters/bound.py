@@ -20,7 +20,7 @@ from vault.filters.literals import comparable, normal_type, value_of
 from vault.filters.prune import possible
 from vault.filters.statistics import ColumnStats
 from vault.filters.tree import And, Compare, Filter, In, IsNull, Like, Literal, Node, Not, Or, Path
-from vault.filters.views import select_rows
+from vault.filters.views import decoded, select_rows
 
 __all__ = ["BoundFilter", "bind"]
 
@@ -104,7 +104,7 @@ class BoundFilter:
     def _compared(self, path: Path, table: pa.Table) -> Any:
         column, kind = self._column(path, table), self.places[path].kind
         if pt.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
+            column = decoded(column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column]))
         return column if column.type == kind else column.cast(kind)
 
 

@@ -14,6 +14,7 @@ import pyarrow.types as pt
 
 from vault.errors import IntegrityError
 from vault.filters.literals import comparable, normal_type
+from vault.filters.views import decoded
 
 __all__ = ["ColumnStats", "collect_stats", "stats_from_json", "stats_to_json"]
 
@@ -38,7 +39,7 @@ def collect_stats(column: pa.ChunkedArray) -> ColumnStats | None:
         return None
     nulls, rows = column.null_count, len(column)
     if pt.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+        column = decoded(column)
         nulls = column.null_count
     if nulls == rows:
         return ColumnStats(None, None, nulls, rows)

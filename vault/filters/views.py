@@ -1,12 +1,12 @@
 """Columns of view types, for which pyarrow 26 has no kernel that selects rows: cast around the selection.
 
-Both casts keep every value. Dictionaries and extension types never hold views here.
+Both casts keep every value. Extension types never hold views here.
 """
 
 import pyarrow as pa
 import pyarrow.types as pt
 
-__all__ = ["select_rows"]
+__all__ = ["decoded", "select_rows"]
 
 
 def select_rows(table: pa.Table, mask: object) -> pa.Table:
@@ -17,6 +17,13 @@ def select_rows(table: pa.Table, mask: object) -> pa.Table:
         return table.filter(mask, null_selection_behavior="drop")
     plain = pa.schema([field.with_type(kind) for field, kind in zip(schema, kinds, strict=True)])
     return table.cast(plain).filter(mask, null_selection_behavior="drop").cast(schema)
+
+
+def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A dictionary column's values; pyarrow 26 has no cast out of a dictionary of views."""
+    kind = _without_views(column.type.value_type)
+    chunks = [chunk.dictionary.cast(kind).take(chunk.indices) for chunk in column.chunks]
+    return pa.chunked_array(chunks, type=kind)
 
 
 def _without_views(kind: pa.DataType) -> pa.DataType:
