@@ -7,12 +7,15 @@ entry that says so is durable. Before each shard leaves, the vendor's head is lo
 
 import hashlib
 import hmac
+import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 import pyarrow as pa
 
 from vault.audit import Kind
+from vault.catalog import CredentialRow
 from vault.errors import (
     Conflict,
     IntegrityError,
@@ -23,7 +26,7 @@ from vault.errors import (
     Unauthenticated,
     VaultError,
 )
-from vault.filters import BoundFilter, Filter, bind
+from vault.filters import BoundFilter, Filter, bind, parse
 from vault.keyring import ScopedKeyring
 from vault.model import MANIFEST_GROUP, METADATA_GROUP, Column
 from vault.policy import Offer, Permit, Request, decide, still_allowed
@@ -41,9 +44,11 @@ __all__ = [
     "healthy",
     "offerings",
     "open_delivery",
+    "settle",
     "vendor_ids",
 ]
 
+_LOG = logging.getLogger("dsvault.access")
 _DENIED = "the credential is not valid"
 
 
@@ -54,6 +59,7 @@ class Caller:
     vendor: str
     credential: str
     address: str
+    expires: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,32 +96,33 @@ def authenticate(
         row = transaction.credential(credential_id)
     if row is None:
         raise Unauthenticated(_DENIED)
-    reason = _credential_fault(parts, row.statement, row.id, row.vendor, secret, vendors)
+    credential = _open_credential(parts, row)
+    reason = _credential_fault(parts, credential, secret, vendors)
     if reason is not None:
         parts.journal.record(Kind.REFUSED, vendor_id=row.vendor, credential=row.id, address=address, reason=reason)
         raise Unauthenticated(_DENIED)
-    return Caller(row.vendor, row.id, address)
+    return Caller(row.vendor, row.id, address, credential[1].expires)
+
+
+def _open_credential(parts: Parts, row: CredentialRow) -> tuple[Signed, Credential]:
+    signed = Signed.decode(row.statement, Label.CREDENTIAL)
+    parts.root.verify(signed, Role.AUTHORITY)
+    credential = Credential.parse(signed)
+    if (credential.vault, credential.id, credential.vendor) != (parts.vault, row.id, row.vendor):
+        raise IntegrityError("a credential in the catalog is about something else than its place says")
+    return signed, credential
 
 
 def _credential_fault(
-    parts: Parts,
-    statement: bytes,
-    credential_id: str,
-    vendor: str,
-    secret: bytes,
-    vendors: frozenset[str] | None,
+    parts: Parts, opened: tuple[Signed, Credential], secret: bytes, vendors: frozenset[str] | None
 ) -> str | None:
-    signed = Signed.decode(statement, Label.CREDENTIAL)
-    parts.root.verify(signed, Role.AUTHORITY)
-    credential = Credential.parse(signed)
-    if (credential.vault, credential.id, credential.vendor) != (parts.vault, credential_id, vendor):
-        raise IntegrityError("a credential in the catalog is about something else than its place says")
-    presented = hashlib.sha256(secret).hexdigest()
-    matches = hmac.compare_digest(presented, credential.secret_sha256)
-    listed = parts.heads.vendor(vendor).credentials.get(credential_id) == signed.digest
+    """Why a credential does not do, for the log only; None where it does."""
+    signed, credential = opened
+    matches = hmac.compare_digest(hashlib.sha256(secret).hexdigest(), credential.secret_sha256)
+    listed = parts.heads.vendor(credential.vendor).credentials.get(credential.id) == signed.digest
     if not matches:
         return "wrong secret"
-    if vendors is not None and vendor not in vendors:
+    if vendors is not None and credential.vendor not in vendors:
         return "vendor not served here"
     if not listed:
         return "credential ended"
@@ -185,7 +192,7 @@ def _offers(parts: Parts, caller: Caller, dataset_name: str | None = None) -> It
             raise IntegrityError("the catalog lacks the compartment of a live grant")
         if row.id not in versions:
             keys = ScopedKeyring(parts.keyring, row.id, (MANIFEST_GROUP,))
-            versions[row.id] = open_version(parts, keys, row.id)
+            versions[row.id] = open_version(parts, keys, row)
         version = versions[row.id]
         if version.manifest.dataset != grant.dataset:
             raise IntegrityError("a compartment holds another dataset than the catalog says")
@@ -193,13 +200,15 @@ def _offers(parts: Parts, caller: Caller, dataset_name: str | None = None) -> It
         yield Offer(grant, row.id, version.manifest.version, present), version
 
 
-def open_delivery(parts: Parts, caller: Caller, request: Request) -> Delivery:
-    """Decide on a read and, if it is allowed, begin it.
+def open_delivery(parts: Parts, caller: Caller, request: Request, where: str | None = None) -> Delivery:
+    """Decide on a read and, if it is allowed, begin it; ``where`` is the caller's own predicate as it was sent.
 
     Raises Frozen, Conflict, NotGranted or InvalidInput, each logged; AuditError when the log cannot be written:
     then nothing is served.
     """
     try:
+        if where is not None:
+            request = replace(request, where=parse(where, "where"))
         permit, version, filters, names = _permitted(parts, caller, request)
     except (Refused, Conflict, InvalidInput) as error:
         parts.journal.record(
@@ -227,6 +236,19 @@ def open_delivery(parts: Parts, caller: Caller, request: Request) -> Delivery:
     return Delivery(permit, plan.schema, _deliver(parts, caller, permit, keys, plan, read))
 
 
+def _mark(parts: Parts) -> None:
+    """Leave a checkpoint in the store now and then; a store that cannot take one does not undo what was read."""
+    try:
+        parts.journal.checkpoint_if_due()
+    except VaultError as error:
+        _LOG.warning("no checkpoint of the log could be written: %s", type(error).__name__)
+
+
+def settle(parts: Parts) -> None:
+    """Leave a last checkpoint before the broker stops."""
+    parts.journal.checkpoint()
+
+
 def _who(caller: Caller, permit: Permit) -> dict[str, object]:
     return {
         "vendor_id": caller.vendor,
@@ -248,6 +270,8 @@ def _permitted(
     found = list(_offers(parts, caller, request.dataset))
     head = parts.heads.vendor(caller.vendor)
     permit = decide(request, caller.credential, head, [offer for offer, _ in found], trusted_now(parts))
+    ends = [moment for moment in (permit.ends, caller.expires) if moment is not None]
+    permit = replace(permit, ends=min(ends))
     version = next(version for offer, version in found if offer.grant.id == permit.grant.id)
     filters: list[BoundFilter] = []
     names: frozenset[str] = frozenset()
@@ -276,7 +300,7 @@ def _deliver(
     rows, outcome = 0, "broken off"
 
     def check() -> None:
-        still_allowed(permit, parts.heads.vendor(caller.vendor), parts.clock())
+        still_allowed(permit, parts.heads.vendor(caller.vendor), trusted_now(parts))
 
     try:
         for batch in read_batches(parts, keys, plan):
@@ -290,3 +314,4 @@ def _deliver(
         raise
     finally:
         parts.journal.record(Kind.READ_ENDED, **_who(caller, permit), read=read, rows=rows, outcome=outcome)
+        _mark(parts)

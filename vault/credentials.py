@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from vault.audit import Kind
 from vault.catalog import CredentialRow
-from vault.encoding import new_id, timestamp
+from vault.encoding import LONGEST, new_id, timestamp
 from vault.errors import InvalidInput, NotFound
 from vault.trust import Credential, Label, Role, Signed, VendorHead
 from vault.workings.names import holders
@@ -47,8 +47,8 @@ class IssuedCredential:
 
 def issue_credential(parts: OwnerParts, vendor_name: str, expires: timedelta) -> IssuedCredential:
     """Make a credential; its 256-bit secret is returned once and only its SHA-256 is kept."""
-    if expires <= timedelta(0):
-        raise InvalidInput("--expires: give a time in the future")
+    if not timedelta(0) < expires <= LONGEST:
+        raise InvalidInput("--expires: give a time in the future, and not a hundred years ahead")
     vendor = vendor_named(parts, vendor_name)
     secret, now = os.urandom(32), parts.clock()
     credential = Credential(new_id(), parts.vault, vendor.id, hashlib.sha256(secret).hexdigest(), now, now + expires)

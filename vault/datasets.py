@@ -91,7 +91,7 @@ def _compartment(parts: OwnerParts, dataset: Dataset) -> CompartmentRow:
 
 def _version(parts: OwnerParts, dataset: Dataset, number: int | None) -> OpenVersion:
     try:
-        return open_version(parts, parts.keyring, _compartment(parts, dataset).id, number)
+        return open_version(parts, parts.keyring, _compartment(parts, dataset), number)
     except NotFound as error:
         raise NotFound(f"the dataset '{dataset.name}' has no version {number or ''}".rstrip()) from error
 

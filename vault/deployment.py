@@ -255,11 +255,14 @@ def open_broker(
     kms = open_kms(configuration.kms, owner=None, broker=folder / "broker", passphrase=passphrase())
     parts = Parts(**_shared(folder, configuration, kms_wrap(kms), key_age))
     checked_vault(parts)
+    parts.journal.refuse_rollback()
     return parts, configuration
 
 
 def open_owner(folder: Path, *, kms_wrap: Wrap = lambda kms: kms, key_age: float = MAX_AGE_SECONDS) -> OwnerParts:
     """The owner's parts; its signing keys are opened only when an act needs them."""
+    if (folder / "broker" / "config.toml").exists() and not (folder / "owner" / "config.toml").exists():
+        raise NotFound(f"{folder}: the owner's part of the vault is not here; only a broker can run")
     configuration = Configuration.read(folder / "owner" / "config.toml")
     if configuration.owner is None:
         raise InvalidInput(f"{folder / 'owner' / 'config.toml'}: the setting 'owner' is missing")
@@ -279,6 +282,7 @@ def open_owner(folder: Path, *, kms_wrap: Wrap = lambda kms: kms, key_age: float
     shared = _shared(folder, configuration, kms, key_age)
     parts = OwnerParts(**shared, kms=kms, owner=configuration.owner, signers=signers)
     checked_vault(parts)
+    parts.journal.refuse_rollback()
     return parts
 
 

@@ -25,6 +25,7 @@ from vault.errors import IntegrityError, InvalidInput
 
 __all__ = [
     "ID_BYTES",
+    "LONGEST",
     "canonical",
     "duration",
     "from_base64",
@@ -39,6 +40,8 @@ __all__ = [
 ]
 
 ID_BYTES = 16
+#: The longest duration that is taken: a moment that far ahead can still be written down.
+LONGEST = timedelta(days=36_525)
 _ID = re.compile(r"[0-9a-f]{32}")
 _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -135,6 +138,9 @@ def duration(text: str, option: str) -> timedelta:
     if match is None:
         raise InvalidInput(f"{option}: '{text}' is not a duration such as 90s, 15m, 12h or 30d")
     try:
-        return timedelta(**{_UNITS[match[2]]: int(match[1])})
+        found = timedelta(**{_UNITS[match[2]]: int(match[1])})
     except OverflowError as error:
         raise InvalidInput(f"{option}: '{text}' is too long") from error
+    if found > LONGEST:
+        raise InvalidInput(f"{option}: '{text}' is longer than a hundred years")
+    return found

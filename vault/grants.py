@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from vault.audit import Kind
 from vault.catalog import HeadRow, SealedValue, Transaction
-from vault.encoding import new_id, timestamp
+from vault.encoding import LONGEST, new_id, timestamp
 from vault.errors import Conflict, Frozen, InvalidInput, NotFound
 from vault.filters import bind, parse
 from vault.model import Column
@@ -109,8 +109,8 @@ def _statement(
         filter_columns = tuple(_granted(column) for column in named)
         condition_by_id = condition.rename({column.name: column.id for column in named})
     now = parts.clock()
-    if expires is not None and expires <= timedelta(0):
-        raise InvalidInput("--expires: give a time in the future")
+    if expires is not None and not timedelta(0) < expires <= LONGEST:
+        raise InvalidInput("--expires: give a time in the future, and not a hundred years ahead")
     return Grant(
         id=new_id(),
         vault=parts.vault,

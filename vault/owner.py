@@ -9,13 +9,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from vault import collect as _collect
 from vault import credentials as _credentials
 from vault import datasets as _datasets
 from vault import deployment
 from vault import grants as _grants
 from vault import publish as _publish
 from vault import rotate as _rotate
-from vault import upkeep as _upkeep
+from vault import scrub as _scrub
 from vault import vendors as _vendors
 from vault.audit import Entry
 from vault.encoding import timestamp
@@ -94,13 +95,13 @@ class Vault:
         """Every vendor and how it stands."""
         return _vendors.vendors(self.parts)
 
-    def freeze(self, vendor: str) -> None:
-        """Stop everything of a vendor; nothing is deleted."""
-        _vendors.freeze(self.parts, vendor)
+    def freeze(self, vendor: str) -> bool:
+        """Stop everything of a vendor; nothing is deleted. False where it was frozen already."""
+        return _vendors.freeze(self.parts, vendor)
 
-    def thaw(self, vendor: str) -> None:
-        """Let a frozen vendor read again."""
-        _vendors.thaw(self.parts, vendor)
+    def thaw(self, vendor: str) -> bool:
+        """Let a frozen vendor read again. False where it was not frozen."""
+        return _vendors.thaw(self.parts, vendor)
 
     # Datasets
 
@@ -203,13 +204,13 @@ class Vault:
         """Encrypt compartments anew under their next epoch."""
         return _rotate.rekey(self.parts, vendor, dataset, progress)
 
-    def check(self, progress: Callable[[int], None] = lambda _done: None) -> _upkeep.CheckReport:
+    def check(self, progress: Callable[[int], None] = lambda _done: None) -> _scrub.CheckReport:
         """Read and check everything; changes nothing."""
-        return _upkeep.check(self.parts, progress)
+        return _scrub.check(self.parts, progress)
 
-    def gc(self, grace: timedelta = _upkeep.DEFAULT_GRACE) -> _upkeep.Collected:
+    def gc(self, grace: timedelta = _collect.DEFAULT_GRACE) -> _collect.Collected:
         """Remove what nothing needs any more."""
-        return _upkeep.collect(self.parts, grace)
+        return _collect.collect(self.parts, grace)
 
     # Audit
 

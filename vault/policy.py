@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from vault.errors import Conflict, Frozen, NotGranted
+from vault.errors import Conflict, Frozen, InvalidInput, NotGranted
 from vault.filters import Filter
 from vault.model import Column
 from vault.trust import Grant, VendorHead
@@ -81,6 +81,8 @@ def decide(
     """
     if head.frozen:
         raise Frozen("access is suspended; ask the lab")
+    if request.columns is not None and len(set(request.columns)) != len(request.columns):
+        raise InvalidInput("columns: a column is named twice")
     fitting = [
         (offer, columns)
         for offer in offers
@@ -136,4 +138,4 @@ def still_allowed(permit: Permit, head: VendorHead, now: datetime) -> None:
     if head.grants.get(permit.grant.id) != permit.grant_digest or permit.credential not in head.credentials:
         raise NotGranted("the grant or credential was ended while the data was being read")
     if permit.ends is not None and now >= permit.ends:
-        raise NotGranted("the grant expired while the data was being read")
+        raise NotGranted("the grant or credential expired while the data was being read")

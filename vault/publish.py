@@ -36,7 +36,10 @@ DEFAULT_SHARD_ROWS = 131_072
 
 @dataclass(frozen=True, slots=True)
 class PublishOptions:
-    """How a version is cut. ``groups`` maps a group's name to the columns that share a key and a file."""
+    """How a version is cut. ``groups`` maps a group's name to the columns that share a key and a file.
+
+    ``key`` and ``assign_by`` stay what they were for the dataset where they are None; the empty text ends them.
+    """
 
     key: str | None = None
     assign_by: str | None = None
@@ -103,7 +106,7 @@ def _plan(parts: OwnerParts, name: str, options: PublishOptions) -> _Plan:
         found = find_dataset(transaction, sealer, name)
         row = transaction.compartment(parts.owner, found.id) if found else None
         people = {holder.id: holder for holder in holders(transaction, sealer)}
-    present = open_version(parts, parts.keyring, row.id) if row else None
+    present = open_version(parts, parts.keyring, row) if row else None
     dataset = _settings(found, options, name)
     compartment = row or CompartmentRow(new_id(), parts.owner, dataset.id)
     owner = people.pop(parts.owner)
@@ -112,7 +115,10 @@ def _plan(parts: OwnerParts, name: str, options: PublishOptions) -> _Plan:
 
 def _settings(found: Dataset | None, options: PublishOptions, name: str) -> Dataset:
     if not options.append or found is None:
-        return Dataset(found.id if found else new_id(), name, options.key, options.assign_by)
+        # A forgotten option must not give every row to every vendor: what was said once holds until it is ended.
+        key = options.key if options.key is not None else (found.key if found else None)
+        assign_by = options.assign_by if options.assign_by is not None else (found.assign_by if found else None)
+        return Dataset(found.id if found else new_id(), name, key or None, assign_by or None)
     for option, wanted, present in (
         ("--key", options.key, found.key),
         ("--assign-by", options.assign_by, found.assign_by),
@@ -135,7 +141,10 @@ def _columns(plan: _Plan, schema: pa.Schema, options: PublishOptions) -> tuple[C
         raise InvalidInput("--shard-rows: give at least 1")
     for option, name in (("--key", plan.dataset.key), ("--assign-by", plan.dataset.assign_by)):
         if name is not None and name not in schema.names:
-            raise InvalidInput(f"{option}: the source has no column {name!r}")
+            raise InvalidInput(
+                f"{option}: the source has no column {name!r}, which the dataset is published by; "
+                f"--no-{option[2:]} ends that"
+            )
     return plan_columns(schema, options.groups, plan.present.manifest if plan.present else None)
 
 
@@ -208,7 +217,7 @@ class _Publication:
         present = plan.present
         self._schema = present.manifest.schema if options.append and present else schema
         head = present.head if present else None
-        self._writer = Writer(parts, job, plan.compartment.id, plan.owner.kms_key, head)
+        self._writer = Writer(parts, job, plan.compartment, plan.owner.kms_key, head)
         self._refs: list[ChunkRef] = list(present.manifest.chunks) if options.append and present else []
         self._version = (head.newest or 0) + 1 if head else 1
         self._copies: dict[str, VendorCopy] = {}

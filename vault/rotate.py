@@ -12,6 +12,7 @@ from vault.audit import Kind
 from vault.catalog import CompartmentRow
 from vault.errors import Conflict, NotFound
 from vault.manifest import ChunkRef, Manifest
+from vault.trust import CompartmentHead
 from vault.workings.fanout import source_of
 from vault.workings.jobs import Job, begin_job
 from vault.workings.names import Holder, datasets, holders
@@ -89,14 +90,16 @@ def _rekey(parts: OwnerParts, target: _Target, progress: Callable[[int, int], No
 
 
 def _rekey_once(parts: OwnerParts, target: _Target, progress: Callable[[int, int], None]) -> Rekeyed | None:
-    versions = _versions(parts, target.row.id)
-    if not versions:
+    head, versions = _versions(parts, target.row)
+    if head is None or not head.live_groups:
         return None
     job = begin_job(parts.catalog, "rekey", parts.clock)
     try:
-        head = versions[-1].head
-        writer = Writer(parts, job, target.row.id, target.holder.kms_key, head, rotate=True)
+        writer = Writer(parts, job, target.row, target.holder.kms_key, head, rotate=True)
         copied = _copy_all(parts, job, writer, versions, progress)
+        # Also those that nothing is under at present: a later grant must not write under a key that may be known.
+        for group in head.live_groups:
+            writer.key(group)
         publisher = parts.signers.publisher()
         for version in versions:
             writer.manifest(_moved(version.manifest, copied), publisher)
@@ -123,16 +126,16 @@ def _rekey_once(parts: OwnerParts, target: _Target, progress: Callable[[int, int
     return Rekeyed(target.holder.name, target.dataset, len(copied), size)
 
 
-def _versions(parts: OwnerParts, compartment: str) -> list[OpenVersion]:
-    """Every live version of a compartment, under one head; raises Conflict when it moves meanwhile."""
+def _versions(parts: OwnerParts, compartment: CompartmentRow) -> tuple[CompartmentHead | None, list[OpenVersion]]:
+    """A compartment's head and every live version under it; raises Conflict when it moves meanwhile."""
     with parts.catalog.read() as transaction:
         head = parts.heads.compartment_in(transaction, compartment)
     if head is None:
-        return []
+        return None, []
     found = [open_version(parts, parts.keyring, compartment, number) for number in sorted(head.versions)]
     if any(version.head.digest != head.digest for version in found):
         raise Conflict("the compartment changed in the meantime")
-    return found
+    return head, found
 
 
 def _copy_all(

@@ -82,17 +82,20 @@ def vendors(parts: OwnerParts) -> list[VendorState]:
     return states
 
 
-def freeze(parts: OwnerParts, name: str) -> None:
-    """Stop everything of a vendor at once; nothing is deleted. Freezing a frozen vendor changes nothing."""
-    removal(parts, name, Kind.FROZEN, lambda head: None if head.frozen else {"frozen": True})
+def freeze(parts: OwnerParts, name: str) -> bool:
+    """Stop everything of a vendor at once; nothing is deleted. Returns False where it was frozen already."""
+    return removal(parts, name, Kind.FROZEN, lambda head: None if head.frozen else {"frozen": True})
 
 
-def thaw(parts: OwnerParts, name: str) -> None:
-    """Let a frozen vendor read again, after making up for versions published in the meantime."""
+def thaw(parts: OwnerParts, name: str) -> bool:
+    """Let a frozen vendor read again, after making up for versions published in the meantime.
+
+    Returns False where it was not frozen.
+    """
     vendor = vendor_named(parts, name)
     with parts.catalog.read() as transaction:
         if not parts.heads.vendor_in(transaction, vendor.id).frozen:
-            return
+            return False
         everything = datasets(transaction, parts.sealer())
     for dataset in everything:
         fill_compartment(parts, vendor, dataset, None)
@@ -107,3 +110,4 @@ def thaw(parts: OwnerParts, name: str) -> None:
             parts.journal.record_in(transaction, Kind.THAWED, vendor=name, vendor_id=vendor.id)
     if head is not None:
         announce(parts, head)
+    return head is not None

@@ -45,6 +45,8 @@ def publish(
         str | None,
         typer.Option("--assign-by", metavar="COLUMN", help="The column that names the vendor who gets a row."),
     ] = None,
+    no_key: Annotated[bool, typer.Option("--no-key", help="End what --key said before.")] = False,
+    no_assign_by: Annotated[bool, typer.Option("--no-assign-by", help="Give all rows to all from now on.")] = False,
     group: Annotated[
         list[str] | None, typer.Option("--group", metavar="G=a,b", help="Columns under one key; repeatable.")
     ] = None,
@@ -54,14 +56,17 @@ def publish(
     json: Json = False,
 ) -> None:
     """Publish a version of a dataset from JSONL, JSON, CSV, Parquet or Arrow files."""
+    for option, value, ended in (("key", key, no_key), ("assign-by", assign_by, no_assign_by)):
+        if value == "" or (value and ended):
+            raise InvalidInput(f"--{option}: name a column, or end it with --no-{option}, not both")
     groups = dict(_group(text) for text in group or [])
     opened = open_vault(vault)
     with progress("publishing", "bytes", json) as on_progress:
         done = opened.publish(
             dataset,
             sources,
-            key=key,
-            assign_by=assign_by,
+            key="" if no_key else key,
+            assign_by="" if no_assign_by else assign_by,
             groups=groups,
             shard_rows=shard_rows,
             append=append,

@@ -48,15 +48,17 @@ def list_(vault: VaultDir = None, json: Json = False) -> None:
 @app.command()
 def freeze(name: Name, vault: VaultDir = None, json: Json = False) -> None:
     """Stop everything of a vendor within a second; nothing is deleted."""
-    open_vault(vault).freeze(name)
-    emit({"vendor": name, "frozen": True}, json, f"froze {name}; 'dsvault vendor thaw {name}' undoes it")
+    changed = open_vault(vault).freeze(name)
+    told = f"froze {name}; 'dsvault vendor thaw {name}' undoes it" if changed else f"{name} was frozen already"
+    emit({"vendor": name, "frozen": True, "changed": changed}, json, told)
 
 
 @app.command()
 def thaw(name: Name, vault: VaultDir = None, json: Json = False) -> None:
     """Let a frozen vendor read again."""
-    open_vault(vault).thaw(name)
-    emit({"vendor": name, "frozen": False}, json, f"thawed {name}")
+    changed = open_vault(vault).thaw(name)
+    told = f"thawed {name}" if changed else f"{name} was not frozen"
+    emit({"vendor": name, "frozen": False, "changed": changed}, json, told)
 
 
 def _standing(frozen: bool) -> str:

@@ -21,7 +21,7 @@ def _versions(lab: Lab) -> dict[str, OpenVersion]:
     with parts.catalog.read() as transaction:
         names = {holder.id: holder.name for holder in holders(transaction, parts.sealer())}
         compartments = transaction.compartments()
-    return {names[row.holder]: open_version(parts, parts.keyring, row.id) for row in compartments}
+    return {names[row.holder]: open_version(parts, parts.keyring, row) for row in compartments}
 
 
 def _columns(version: OpenVersion) -> set[str]:

@@ -22,7 +22,7 @@ def _version(lab: Lab, holder: str) -> OpenVersion:
     wanted = parts.owner if holder == "owner" else next(v.id for v in lab.vault.vendors() if v.name == holder)
     with parts.catalog.read() as transaction:
         (row,) = transaction.compartments(holder=wanted)
-    return open_version(parts, parts.keyring, row.id)
+    return open_version(parts, parts.keyring, row)
 
 
 def _chunk(version: OpenVersion, column: str, shard: int = 0) -> ChunkRef:
@@ -147,7 +147,7 @@ def test_each_flipped_byte_of_a_manifest_is_refused(lab: Lab) -> None:
     parts = lab.vault.parts
     with parts.catalog.read() as transaction:
         (row,) = transaction.compartments()
-        head = parts.heads.compartment_in(transaction, row.id)
+        head = parts.heads.compartment_in(transaction, row)
         assert head is not None
         statement = manifest_statement(parts, transaction, head, 1)
         keys = live_keys(parts, transaction, head, frozenset((MANIFEST_GROUP,)))

@@ -155,7 +155,7 @@ def test_a_head_of_another_place_is_refused() -> None:
     ):
         with pytest.raises(IntegrityError):
             _sequence_of(step)
-    body = compartment_body({1: "x"}, {"g": (1, "k")})
+    body = compartment_body("h", "d", {1: "x"}, {"g": (1, "k")})
     signed = head_statement(
         _SIGNERS[Role.PUBLISHER],
         vault="v", kind="compartment", subject="c", sequence=1, body=body, frozen=False, now=_NOW,

@@ -125,14 +125,16 @@ def test_gc_leaves_what_was_superseded_a_moment_ago(granted: Lab) -> None:
     assert first.num_rows + sum(batch.num_rows for batch in rest) == 50
 
 
-def test_gc_spares_a_running_publish(lab: Lab) -> None:
-    """Objects of a job that lives are not taken; a job that was declared dead cannot commit any more."""
+def test_gc_spares_a_running_publish(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects of a job that lives are not taken, whatever the grace; one that was declared dead cannot commit."""
+    from vault import collect
+
     opened = vault.open(lab.folder)
 
     def batches() -> object:
         for number in range(4):
             if number == 2:
-                assert opened.gc().busy > 0
+                assert opened.gc(timedelta(0)).busy > 0
             yield rows(10, start=number * 10).to_batches()[0]
 
     schema = rows(1).schema
@@ -142,7 +144,10 @@ def test_gc_spares_a_running_publish(lab: Lab) -> None:
     def killed() -> object:
         for number in range(4):
             if number == 2:
-                opened.gc(timedelta(0))
+                # As if its machine were another one, and had been silent for long.
+                with monkeypatch.context() as patched:
+                    patched.setattr(collect, "is_dead", lambda *_args: True)
+                    opened.gc(timedelta(0))
             yield rows(10, start=number * 10).to_batches()[0]
 
     with pytest.raises(Conflict, match="silent for so long"):
@@ -240,10 +245,10 @@ def test_a_rekey_changes_every_key_and_no_value(granted: Lab) -> None:
 
 def test_check_finds_a_forgotten_key(granted: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """check is not blind: a chunk that opens under a retired key would be reported."""
-    from vault import upkeep
+    from vault import scrub
 
     granted.vault.rekey(vendor="acme")
-    monkeypatch.setattr(upkeep, "verify", lambda *_args: None)
+    monkeypatch.setattr(scrub, "verify", lambda *_args: None)
     report = granted.vault.check()
     assert any("retired epoch" in fault for fault in report.faults)
 

@@ -63,9 +63,9 @@ def test_json_lines_and_arrays_read_alike(tmp_path: Path, ending: str) -> None:
 
 def test_types_are_found_over_many_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A column that is null in the first blocks and a fraction in the last is typed by all of them."""
-    from vault.sources import json_rows
+    from vault.sources import json_blocks
 
-    monkeypatch.setattr(json_rows, "_BLOCK", 4096)
+    monkeypatch.setattr(json_blocks, "_BLOCK", 4096)
     some = [{"id": number, "v": None, "w": number} for number in range(3000)] + [
         {"id": 3000, "v": {"k": "x"}, "w": 0.5}
     ]
@@ -94,6 +94,14 @@ def test_csv_types_follow_all_rows(tmp_path: Path, ending: str) -> None:
         "mixed": ["1", "x", "2.5"],
         "s": ["a\nb", "", 'c, "d"'],
     }
+
+
+def test_a_csv_of_a_header_alone_is_an_empty_table(tmp_path: Path) -> None:
+    """Columns without rows are columns: text, and none of them."""
+    path = tmp_path / "rows.csv"
+    path.write_text("a,b\n")
+    assert _read(path).schema == pa.schema([("a", pa.string()), ("b", pa.string())])
+    assert _read(path).num_rows == 0
 
 
 def test_parquet_and_arrow_keep_their_types(tmp_path: Path) -> None:

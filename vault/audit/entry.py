@@ -40,6 +40,7 @@ class Kind(StrEnum):
     REFUSED = "request refused"
     OWNER_READ = "owner read"
     REKEYED = "compartment rekeyed"
+    NARROWED = "compartment narrowed"
     COLLECTED = "garbage collected"
 
 

@@ -1,7 +1,8 @@
 """The broker's routes. No key, no chunk and no SQL passes through here."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Annotated, Any
@@ -17,7 +18,6 @@ from vault import access, wire
 from vault._version import __version__
 from vault.broker.stream import ipc_stream
 from vault.errors import InvalidInput, Unauthenticated, VaultError
-from vault.filters import parse
 from vault.policy import Request as ReadRequest
 from vault.workings.parts import Parts
 
@@ -55,7 +55,13 @@ class _Broker:
 def create_app(parts: Parts, vendors: frozenset[str] | None = None) -> FastAPI:
     """The ASGI application over a vault's parts; ``vendors`` are the ids that it serves (None: all)."""
     broker = _Broker(parts, vendors)
-    app = FastAPI(title="dsvault broker", version=__version__, docs_url=None, redoc_url=None)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await run_in_threadpool(access.settle, parts)
+
+    app = FastAPI(title="dsvault broker", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.add_exception_handler(VaultError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
@@ -102,10 +108,9 @@ def _begin(parts: Parts, who: access.Caller, name: str, body: ReadBody) -> Strea
         dataset=name,
         grant=body.grant,
         columns=tuple(body.columns) if body.columns is not None else None,
-        where=parse(body.where, "where") if body.where is not None else None,
         limit=body.limit,
     )
-    delivery = access.open_delivery(parts, who, request)
+    delivery = access.open_delivery(parts, who, request, body.where)
     # The first batch is made before the answer begins, so that what fails at once fails with a status.
     first = next(delivery.batches, None)
     batches = chain([first], delivery.batches) if first is not None else delivery.batches

@@ -110,11 +110,12 @@ class CredentialRow:
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """Something that is writing objects, and when it last said that it lives."""
+    """Something that is writing objects: in which process, and when it last said that it lives."""
 
     id: str
     kind: str
     state: str
+    process: str
     started: str
     beat: str
 

@@ -136,6 +136,7 @@ jobs = Table(
     Column("id", _ID, primary_key=True),
     Column("kind", String(32), nullable=False),
     Column("state", String(16), nullable=False),
+    Column("process", String(255), nullable=False),
     Column("started", _TIME, nullable=False),
     Column("beat", _TIME, nullable=False),
 )

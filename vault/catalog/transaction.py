@@ -334,14 +334,21 @@ class Transaction:
     def add_job(self, row: JobRow) -> None:
         """Register something that will write objects."""
         self.connection.execute(
-            insert(schema.jobs).values(id=row.id, kind=row.kind, state=row.state, started=row.started, beat=row.beat)
+            insert(schema.jobs).values(
+                id=row.id,
+                kind=row.kind,
+                state=row.state,
+                process=row.process,
+                started=row.started,
+                beat=row.beat,
+            )
         )
 
     def jobs(self) -> list[JobRow]:
         """Every job, oldest first."""
         table = schema.jobs
         return [
-            JobRow(row.id, row.kind, row.state, row.started, row.beat)
+            JobRow(row.id, row.kind, row.state, row.process, row.started, row.beat)
             for row in self.connection.execute(select(table).order_by(table.c.started))
         ]
 
@@ -378,6 +385,11 @@ class Transaction:
         moved = self.connection.execute(update(schema.log_tail).values(statement=tail.statement))
         if moved.rowcount == 0:
             self.connection.execute(insert(schema.log_tail).values(id=1, statement=tail.statement))
+
+    def log_row(self, sequence: int) -> LogRow | None:
+        """One log entry by number."""
+        row = self.connection.execute(select(schema.log).where(schema.log.c.sequence == sequence)).one_or_none()
+        return LogRow(row.sequence, row.time, row.previous, row.sealed, row.hash) if row else None
 
     def log_rows(self, after: int | None = None, limit: int | None = None) -> list[LogRow]:
         """Log entries in order, from the first or from the one behind ``after``."""

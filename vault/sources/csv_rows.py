@@ -29,13 +29,10 @@ _TRUE, _FALSE = ["true", "True", "TRUE"], ["false", "False", "FALSE"]
 
 def infer_csv(file: SourceFile, on_bytes: Callable[[int], None]) -> pa.Schema:
     """The schema of a whole file; raises InvalidInput."""
-    names: list[str] = []
-    fitting: dict[str, list[pa.DataType]] = {}
+    names = _header(file)
+    fitting = {name: [kind for kind, _ in _PATTERNS] for name in names}
     filled: set[str] = set()
     for batch in _batches(file, None, on_bytes):
-        if not names:
-            names = batch.schema.names
-            fitting = {name: [kind for kind, _ in _PATTERNS] for name in names}
         for name in names:
             values = batch.column(names.index(name))
             values = values.filter(pc.greater(pc.binary_length(values), 0))

@@ -67,15 +67,25 @@ class VendorHead:
 class CompartmentHead:
     """What is live in a compartment: manifest-statement digests by version, live key by group.
 
+    ``holder`` and ``dataset`` are whose copy of what it is: a catalog that says otherwise is lying.
+
     ``epochs`` maps a column group to (epoch, key id): the key id pins the data key's commitment, so that
-    no other key can be slipped under the number.
+    no other key can be slipped under the number. An empty key id says that the group's key is retired: nothing
+    live is under it, and the next chunk of the group takes the epoch after it.
     """
 
     compartment: str
+    holder: str
+    dataset: str
     sequence: int
     digest: str
     versions: Mapping[int, str]
     epochs: Mapping[str, tuple[int, str]]
+
+    @property
+    def live_groups(self) -> frozenset[str]:
+        """The column groups that have a live key."""
+        return frozenset(group for group, (_, key_id) in self.epochs.items() if key_id)
 
     @property
     def newest(self) -> int | None:
@@ -88,10 +98,14 @@ def vendor_body(grants: Mapping[str, str], credentials: Mapping[str, str]) -> by
     return json_bytes({"grants": dict(grants), "credentials": dict(credentials)})
 
 
-def compartment_body(versions: Mapping[int, str], epochs: Mapping[str, tuple[int, str]]) -> bytes:
+def compartment_body(
+    holder: str, dataset: str, versions: Mapping[int, str], epochs: Mapping[str, tuple[int, str]]
+) -> bytes:
     """The listing that a compartment head covers."""
     return json_bytes(
         {
+            "holder": holder,
+            "dataset": dataset,
             "versions": {str(version): digest for version, digest in versions.items()},
             "epochs": {group: list(entry) for group, entry in epochs.items()},
         }
@@ -203,7 +217,8 @@ def trusted_compartment_head(
     try:
         versions = {int(version): str(digest) for version, digest in listing["versions"].items()}
         epochs = {group: (int(entry[0]), str(entry[1])) for group, entry in listing["epochs"].items()}
+        holder, dataset = str(listing["holder"]), str(listing["dataset"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise IntegrityError("a compartment head's listing lacks a field") from error
-    head = CompartmentHead(compartment, document["sequence"], signed.digest, versions, epochs)
+    head = CompartmentHead(compartment, holder, dataset, document["sequence"], signed.digest, versions, epochs)
     return head, frontier.checked(head.sequence, head.digest)

@@ -13,6 +13,7 @@ from vault.catalog import CompartmentRow, FieldSealer, HeadRow, Transaction
 from vault.encoding import new_id
 from vault.keyring import WrappedKey
 from vault.manifest import ChunkRef, Manifest
+from vault.model import MANIFEST_GROUP
 from vault.trust import Signer
 from vault.workings.jobs import Job
 from vault.workings.names import Holder
@@ -93,8 +94,16 @@ class VendorCopy:
         return self._present is not None and self._present.manifest == self.manifest(owners)
 
     def stage(self, owners: Manifest, publisher: Signer) -> None:
-        """Write the vendor's manifest."""
-        self.writer.manifest(self.manifest(owners), publisher)
+        """Write the vendor's manifest. Only the newest version is served, so the earlier ones are withdrawn: rows
+        and columns that a vendor is not to have any more do not stay under its keys.
+        """
+        manifest = self.manifest(owners)
+        self.writer.manifest(manifest, publisher)
+        for version in self._present.head.versions if self._present is not None else ():
+            if version != manifest.version:
+                self.writer.withdraw(version)
+        if self._present is not None:
+            self.writer.retire(self._present.head.live_groups - manifest.groups - {MANIFEST_GROUP})
 
     def commit(self, transaction: Transaction, publisher: Signer) -> HeadRow:
         """Make the vendor's compartment live."""
@@ -107,12 +116,12 @@ def begin_copy(parts: OwnerParts, job: Job, vendor: Holder, dataset: str, groups
     """Look at what a vendor's compartment holds and begin its next state."""
     with parts.catalog.read() as transaction:
         row = transaction.compartment(vendor.id, dataset)
-        head = parts.heads.compartment_in(transaction, row.id) if row else None
-    had = open_version(parts, parts.keyring, row.id) if row and head and head.versions else None
+        head = parts.heads.compartment_in(transaction, row) if row else None
+    had = open_version(parts, parts.keyring, row) if row and head and head.versions else None
     if had is not None:
         head = had.head
     target = row or CompartmentRow(new_id(), vendor.id, dataset)
-    return VendorCopy(vendor, target, Writer(parts, job, target.id, vendor.kms_key, head), groups, had)
+    return VendorCopy(vendor, target, Writer(parts, job, target, vendor.kms_key, head), groups, had)
 
 
 def source_of(parts: OwnerParts, ref: ChunkRef, key: WrappedKey) -> Source:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from vault.audit import Kind
-from vault.catalog import HeadRow, Transaction
+from vault.catalog import CompartmentRow, HeadRow, Transaction
 from vault.errors import Conflict, NotFound
 from vault.trust import Grant
 from vault.workings.fanout import begin_copy, fill, needed_groups
@@ -23,7 +23,7 @@ def owners_version(parts: OwnerParts, dataset: Dataset) -> OpenVersion:
         row = transaction.compartment(parts.owner, dataset.id)
     if row is None:
         raise NotFound(f"the dataset '{dataset.name}' has no version")
-    return open_version(parts, parts.keyring, row.id)
+    return open_version(parts, parts.keyring, row)
 
 
 def fill_compartment(
@@ -79,7 +79,8 @@ def _fill_once(
             copy.stage(owners.manifest, publisher)
         parts.store.settle(job.folder)
         with parts.catalog.write() as transaction:
-            head = parts.heads.compartment_in(transaction, owners.head.compartment)
+            place = CompartmentRow(owners.head.compartment, owners.head.holder, owners.head.dataset)
+            head = parts.heads.compartment_in(transaction, place)
             if head is None or head.digest != owners.head.digest or needed(transaction) != groups:
                 raise Conflict("the dataset changed in the meantime")
             job.finish(transaction)

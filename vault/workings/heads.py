@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
-from vault.catalog import Catalog, HeadRow, Transaction
+from vault.catalog import Catalog, CompartmentRow, HeadRow, Transaction
 from vault.errors import Conflict, IntegrityError, NotFound, Unavailable
 from vault.objects import ObjectStore
 from vault.trust import (
@@ -36,6 +36,10 @@ _ROLES = {
     "vendor": (Role.AUTHORITY, Role.RESPONDER),
     "compartment": (Role.PUBLISHER, Role.AUTHORITY),
 }
+
+
+def _head_name(subject: str, sequence: int) -> str:
+    return f"heads/{subject}/{sequence:020d}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +92,13 @@ class Heads:
             self._frontiers[vendor] = reached
         return head
 
-    def compartment_in(self, transaction: Transaction, compartment: str) -> CompartmentHead | None:
-        """A compartment's head as a transaction sees it, verified; None where it never had one."""
+    def compartment_in(self, transaction: Transaction, place: CompartmentRow) -> CompartmentHead | None:
+        """A compartment's head as a transaction sees it, verified; None where it never had one.
+
+        Raises IntegrityError also when the head is that of another holder's or dataset's compartment than the
+        catalog's row says: rows that were swapped would have one vendor's data written for another.
+        """
+        compartment = place.id
         row = transaction.newest_head(compartment)
         with self._lock:
             frontier = self._frontier("compartment", compartment)
@@ -100,6 +109,8 @@ class Heads:
             signed = Signed.decode(row.statement, Label.HEAD)
             head, reached = trusted_compartment_head(self._root, compartment, signed, row.body, frontier)
             self._frontiers[compartment] = reached
+        if (head.holder, head.dataset) != (place.holder, place.dataset):
+            raise IntegrityError("a compartment is another holder's or dataset's than the catalog says")
         return head
 
     def _store_is_due(self, subject: str) -> bool:
@@ -127,15 +138,20 @@ class Heads:
         except NotFound as error:
             raise Unavailable("a head in the store vanished while it was read") from error
         document = checked_payload(self._root, signed, kind, subject, *_ROLES[kind])
+        # A copy of an old head under a high number would otherwise hide every later one.
+        if max(names) != _head_name(subject, document["sequence"]):
+            raise IntegrityError("a head in the store does not carry the number that it lies under")
         return Frontier(document["sequence"], signed.digest)
 
     def announce(self, rows: list[HeadRow]) -> None:
-        """Put committed heads into the store; one that is there already is left as it is."""
+        """Put committed heads into the store; raises IntegrityError where another object stands in the way."""
         for row in rows:
+            name = _head_name(row.subject, row.sequence)
             try:
-                self._store.put(f"heads/{row.subject}/{row.sequence:020d}", row.statement)
-            except Conflict:
-                continue
+                self._store.put(name, row.statement)
+            except Conflict as error:
+                if self._store.get(name) != row.statement:
+                    raise IntegrityError("another object stands where a head belongs in the store") from error
 
     def reconcile(self) -> None:
         """Announce the newest head of every subject that the store lacks: the rest of a killed act."""
@@ -144,7 +160,7 @@ class Heads:
             rows = [
                 row
                 for subject, sequence in subjects
-                if self._store.size(f"heads/{subject}/{sequence:020d}") is None
+                if self._store.size(_head_name(subject, sequence)) is None
                 and (row := transaction.newest_head(subject)) is not None
             ]
         self.announce(rows)

@@ -1,20 +1,27 @@
 """Jobs: whoever writes objects says so first, so that gc never takes what is about to be used.
 
-Objects of a job lie below ``objects/<job id>/``. A job beats while it works; one that has not beaten for the
-grace time may be declared dead by gc, and then its commit fails instead of publishing what gc took.
+Objects of a job lie below ``objects/<job id>/``. A job says in which process it runs and beats while it works. On
+its own machine it is dead when that process is; elsewhere, when it has not beaten for long. The commit of a job that
+gc has ended fails instead of publishing what gc took.
 """
 
+import os
+import socket
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
 
 from vault.catalog import Catalog, JobRow, Transaction
-from vault.encoding import new_id, timestamp
+from vault.encoding import from_timestamp, new_id, timestamp
 from vault.errors import Conflict
 
-__all__ = ["ACTIVE", "DONE", "Job", "begin_job"]
+__all__ = ["ACTIVE", "DONE", "Job", "begin_job", "is_dead"]
 
 ACTIVE, DONE = "active", "done"
 _BEAT = timedelta(seconds=20)
+#: How long a job of another machine may be silent; one shard takes far less than this between two beats.
+_SILENCE: Final = timedelta(minutes=15)
 
 
 class Job:
@@ -60,6 +67,48 @@ def _declared_dead() -> Conflict:
 def begin_job(catalog: Catalog, kind: str, clock: Callable[[], datetime]) -> Job:
     """Register a job before its first object is written."""
     identifier, now = new_id(), timestamp(clock())
+    process = f"{_machine()} {os.getpid()} {_started(os.getpid())}"
     with catalog.write() as transaction:
-        transaction.add_job(JobRow(identifier, kind, ACTIVE, now, now))
+        transaction.add_job(JobRow(identifier, kind, ACTIVE, process, now, now))
     return Job(identifier, catalog, clock)
+
+
+def is_dead(job: JobRow, now: datetime) -> bool:
+    """Whether a job will never commit: its process on this machine is gone, or it was silent for 15 minutes."""
+    machine, _, rest = job.process.partition(" ")
+    pid, _, started = rest.partition(" ")
+    if machine == _machine() and pid.isdigit():
+        return str(_started(int(pid)) or "gone") != started
+    return now - from_timestamp(job.beat) > _SILENCE
+
+
+def _machine() -> str:
+    """This machine and boot: process ids mean nothing beyond."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        boot = ""
+    return f"{socket.gethostname().replace(' ', '-')[:100]}/{boot}"
+
+
+def _started(pid: int) -> str | None:
+    """When a process began, in the system's ticks, or None where there is none; tells reused ids apart."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except FileNotFoundError:
+        return None if Path("/proc/self/stat").exists() else _alive(pid)
+    except OSError:
+        return None
+    # The third field of the line is the state: a killed process that nobody has waited for is no more.
+    return None if fields[0] in {"Z", "X"} else fields[19]
+
+
+def _alive(pid: int) -> str | None:
+    """Where there is no /proc: "0" for a process that can be signalled."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        return "0"
+    return "0"

@@ -5,8 +5,9 @@ that neither stands without the other. A delivery records its entry in a transac
 the first byte. Whatever stops an entry from being written stops the act.
 """
 
+import hmac
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from vault.audit import ChainRow, Entry, Kind, Tail, link, open_entry, read_tail, seal_entry, verify_chain
@@ -19,6 +20,12 @@ __all__ = ["Journal"]
 
 _FOLDER = "checkpoints"
 _PAGE = 1000
+_CHECKPOINT_EVERY = timedelta(seconds=1)
+_KEPT_CHECKPOINTS = 50
+
+
+def _name(sequence: int) -> str:
+    return f"{_FOLDER}/{sequence:020d}"
 
 
 class Journal:
@@ -38,6 +45,7 @@ class Journal:
         self._signer = log_signer
         self._clock = clock
         self._auditor = root.public_key(Role.AUDITOR)
+        self._marked = datetime.min.replace(tzinfo=UTC)
 
     def record(self, kind: Kind, **fields: Any) -> int:
         """Append durably in a transaction of its own; returns the entry's number. Raises AuditError."""
@@ -69,14 +77,42 @@ class Journal:
         if stored is None:
             return
         tail = read_tail(self._root, stored.statement)
+        self._marked = self._clock()
         try:
-            self._store.put(f"{_FOLDER}/{tail.sequence:020d}", stored.statement)
+            self._store.put(_name(tail.sequence), stored.statement)
         except Conflict:
             return  # another process has signed this end already
 
+    def checkpoint_if_due(self) -> None:
+        """A checkpoint at most once a second: how much of the log's end a rolled-back catalog could lose."""
+        if self._clock() - self._marked >= _CHECKPOINT_EVERY:
+            self.checkpoint()
+
     def checkpoints(self) -> list[Tail]:
         """Every checkpoint in the store, verified; raises IntegrityError."""
-        return [read_tail(self._root, self._store.get(info.name)) for info in self._store.list(_FOLDER)]
+        return [self._checkpoint(info.name) for info in self._store.list(_FOLDER)]
+
+    def _checkpoint(self, name: str) -> Tail:
+        tail = read_tail(self._root, self._store.get(name))
+        if name != _name(tail.sequence):
+            raise IntegrityError("a checkpoint in the store does not carry the number that it lies under")
+        return tail
+
+    def refuse_rollback(self) -> None:
+        """Raise IntegrityError when the catalog's log ends before the newest checkpoint, or differs from it."""
+        newest = max((info.name for info in self._store.list(_FOLDER)), default=None)
+        if newest is None:
+            return
+        mark = self._checkpoint(newest)
+        with self._catalog.read() as transaction:
+            row = transaction.log_row(mark.sequence)
+        if row is None or not hmac.compare_digest(row.hash, mark.hash):
+            raise IntegrityError("the catalog's log is not the one that a checkpoint was signed over")
+
+    def prune_checkpoints(self) -> None:
+        """Keep the newest checkpoints: each is over all that came before it. Only after the log was verified."""
+        for info in sorted(self._store.list(_FOLDER), key=lambda info: info.name)[:-_KEPT_CHECKPOINTS]:
+            self._store.delete(info.name)
 
     def verify(self) -> int:
         """Check the whole chain, its signed end and the checkpoints; returns the number of entries.

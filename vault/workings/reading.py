@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from vault.catalog import Transaction
+from vault.catalog import CompartmentRow, Transaction
 from vault.chunks import decode
 from vault.derivation import chunk_key
 from vault.errors import IntegrityError, NotFound
@@ -82,7 +82,7 @@ def live_keys(
     rows = {(row.group, row.epoch): row for row in transaction.keys(head.compartment)}
     keys = {}
     for group in groups:
-        if group not in head.epochs:
+        if group not in head.live_groups:
             raise IntegrityError("a compartment's head names no key for one of its column groups")
         epoch, key_id = head.epochs[group]
         row = rows.get((group, epoch))
@@ -214,15 +214,15 @@ def _statistics(document: Any) -> ColumnStats:
     return stats_from_json(document)
 
 
-def open_version(parts: Parts, keys: KeySource, compartment: str, version: int | None = None) -> OpenVersion:
+def open_version(parts: Parts, keys: KeySource, place: CompartmentRow, version: int | None = None) -> OpenVersion:
     """Open a live version of a compartment, by default the newest; raises NotFound and others."""
     with parts.catalog.read() as transaction:
-        head = parts.heads.compartment_in(transaction, compartment)
+        head = parts.heads.compartment_in(transaction, place)
         wanted = version if version is not None else (head.newest if head else None)
         if head is None or wanted is None:
             raise NotFound("there is no version")
         statement = manifest_statement(parts, transaction, head, wanted)
-        wrapped = live_keys(parts, transaction, head, frozenset(head.epochs))
+        wrapped = live_keys(parts, transaction, head, head.live_groups)
     manifest = parts.manifests.get(statement.sha256)
     if manifest is None:
         manifest = open_manifest(parts, keys, wrapped[MANIFEST_GROUP], statement)

@@ -36,8 +36,11 @@ def removal(
     kind: Kind,
     change: Callable[[VendorHead], dict[str, object] | None],
     **fields: object,
-) -> None:
-    """Sign a removal with the responder's key; ``change`` gives what the next head changes, or None."""
+) -> bool:
+    """Sign a removal with the responder's key; ``change`` gives what the next head changes, or None.
+
+    Returns whether anything was changed: False where it had been done before.
+    """
     vendor = vendor_named(parts, name)
     with parts.catalog.write() as transaction:
         present = parts.heads.vendor_in(transaction, vendor.id)
@@ -56,10 +59,11 @@ def removal(
     if changes is None:
         # Done before, perhaps by a run that was killed between the catalog and the store.
         parts.heads.reconcile()
-        return
+        return False
     announce(parts, head)
     with parts.catalog.read() as transaction:
         parts.keyring.drop(row.id for row in transaction.compartments(holder=vendor.id))
+    return True
 
 
 def standing(unexpired: bool, listed: bool, settled: bool) -> str:

@@ -14,11 +14,11 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
-from vault.catalog import HeadRow, KeyRow, Transaction, VersionRow
+from vault.catalog import CompartmentRow, HeadRow, KeyRow, Transaction, VersionRow
 from vault.chunks import EncodeOptions, encode, rekey
 from vault.derivation import chunk_key
 from vault.encoding import new_id, timestamp
-from vault.errors import Conflict
+from vault.errors import Conflict, IntegrityError
 from vault.filters import collect_stats, stats_to_json
 from vault.keyring import WrappedKey
 from vault.manifest import ChunkRef, Manifest, encode_manifest
@@ -81,7 +81,7 @@ class Writer:
         self,
         parts: OwnerParts,
         job: Job,
-        compartment: str,
+        place: CompartmentRow,
         kms_key: str,
         head: CompartmentHead | None,
         *,
@@ -89,7 +89,8 @@ class Writer:
     ) -> None:
         self._parts = parts
         self._job = job
-        self._compartment = compartment
+        self._place = place
+        self._compartment = place.id
         self._kms_key = kms_key
         self._head = head
         self._rotate = rotate
@@ -98,6 +99,7 @@ class Writer:
         self._made: list[WrappedKey] = []
         self._statements: dict[int, Signed] = {}
         self._withdrawn: set[int] = set()
+        self._unused: set[str] = set()
 
     @property
     def compartment(self) -> str:
@@ -113,10 +115,12 @@ class Writer:
 
     def _find_key(self, group: str) -> tuple[WrappedKey, bytes]:
         live = self._head.epochs.get(group) if self._head else None
-        if live is not None and not self._rotate:
+        if live is not None and live[1] and not self._rotate:
             assert self._head is not None
             with self._parts.catalog.read() as transaction:
                 wrapped = live_keys(self._parts, transaction, self._head, frozenset((group,)))[group]
+            if wrapped.kms_key != self._kms_key:
+                raise IntegrityError("a data key is wrapped under another KMS key than its holder's")
             return wrapped, self._parts.keyring.open(wrapped)
         scope = KeyScope(self._parts.vault, self._compartment, group, (live[0] if live else 0) + 1)
         wrapped, plaintext = self._parts.keyring.create(scope, self._kms_key)
@@ -196,13 +200,17 @@ class Writer:
         )
         self._statements[manifest.version] = publisher.sign(Label.MANIFEST, statement.payload())
 
+    def retire(self, groups: Iterable[str]) -> None:
+        """Say that nothing live is under these groups' keys any more, so that gc may forget them."""
+        self._unused.update(groups)
+
     def withdraw(self, version: int) -> None:
         """Leave a version out of the compartment's next head."""
         self._withdrawn.add(version)
 
     def commit(self, transaction: Transaction, publisher: Signer) -> HeadRow:
         """Make what was staged live; raises Conflict when the compartment's head has moved on."""
-        present = self._parts.heads.compartment_in(transaction, self._compartment)
+        present = self._parts.heads.compartment_in(transaction, self._place)
         if (present.sequence if present else 0) != (self._head.sequence if self._head else 0):
             raise Conflict("the dataset was changed by somebody else in the meantime; try again")
         now = self._parts.clock()
@@ -224,8 +232,9 @@ class Writer:
         versions |= {version: signed.digest for version, signed in self._statements.items()}
         versions = {number: digest for number, digest in versions.items() if number not in self._withdrawn}
         epochs |= {group: (wrapped.scope.epoch, wrapped.key_id) for group, (wrapped, _) in self._keys.items()}
+        epochs |= {group: (epochs[group][0], "") for group in self._unused & epochs.keys()}
         sequence = (self._head.sequence if self._head else 0) + 1
-        body = compartment_body(versions, epochs)
+        body = compartment_body(self._place.holder, self._place.dataset, versions, epochs)
         signed = head_statement(
             publisher,
             vault=self._parts.vault,

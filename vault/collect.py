@@ -1,0 +1,176 @@
+"""Removing what nothing needs any more.
+
+First vendors' compartments are narrowed to what their live grants need; then what retired manifests and dead jobs
+left behind is deleted, objects before the rows that name them. The store is listed before the catalog is read: an
+object that is seen there was put by a job that the catalog already knew. Nothing is deleted while anything about
+what is in use is in doubt, nor before the log, which a rolled-back catalog contradicts, was verified.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from vault.audit import Kind
+from vault.catalog import CompartmentRow, HeadRow, Transaction
+from vault.encoding import from_timestamp, timestamp
+from vault.errors import IntegrityError
+from vault.model import MANIFEST_GROUP
+from vault.trust import CompartmentHead
+from vault.workings.fanout import needed_groups
+from vault.workings.jobs import ACTIVE, DONE, begin_job, is_dead
+from vault.workings.names import Holder, holders
+from vault.workings.parts import OwnerParts
+from vault.workings.reading import OpenVersion, open_version
+from vault.workings.usage import survey
+from vault.workings.writing import Writer
+
+__all__ = ["DEFAULT_GRACE", "Collected", "collect"]
+
+DEFAULT_GRACE: Final = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What gc removed, and what it left because a job that wrote it may still live."""
+
+    objects: int
+    bytes: int
+    manifests: int
+    keys: int
+    busy: int
+
+
+def collect(parts: OwnerParts, grace: timedelta = DEFAULT_GRACE) -> Collected:
+    """Remove what was retired for longer than ``grace``, and what jobs wrote that are over.
+
+    May be killed and run again at any moment. Raises IntegrityError, and removes nothing, when what is in use
+    is not certain.
+    """
+    parts.journal.verify()
+    faults = survey(parts).faults
+    if faults:
+        raise IntegrityError(f"nothing was removed, since what is in use is not certain: {faults[0]}")
+    _narrow(parts)
+    listed = list(parts.store.list("objects"))
+    _end_dead_jobs(parts)
+    manifests = _forget_manifests(parts, grace)
+    usage = survey(parts)
+    if usage.faults:
+        raise IntegrityError(f"nothing was removed, since what is in use is not certain: {usage.faults[0]}")
+    unused = [info for info in listed if info.name not in usage.objects]
+    garbage = [info for info in unused if info.name.split("/")[1] not in usage.busy]
+    keys = _drop_keys(parts)
+    size = sum(info.size for info in garbage)
+    # The entry comes first: a run that is killed among its deletions is in the log.
+    parts.journal.record(Kind.COLLECTED, objects=len(garbage), bytes=size, manifests=manifests, keys=keys)
+    for info in garbage:
+        parts.store.delete(info.name)
+    parts.journal.checkpoint()
+    parts.journal.prune_checkpoints()
+    return Collected(len(garbage), size, manifests, keys, len(unused) - len(garbage))
+
+
+def _end_dead_jobs(parts: OwnerParts) -> None:
+    """Declare jobs over whose process is gone; a job that runs is never ended, whatever the grace."""
+    now = parts.clock()
+    with parts.catalog.write() as transaction:
+        for job in transaction.jobs():
+            if job.state == ACTIVE and is_dead(job, now):
+                transaction.set_job(job.id, before=ACTIVE, state=DONE, beat=timestamp(now))
+
+
+def _forget_manifests(parts: OwnerParts, grace: timedelta) -> int:
+    """Forget manifests that were retired long enough ago."""
+    limit = parts.clock() - grace
+    forgotten = 0
+    with parts.catalog.write() as transaction:
+        for compartment in transaction.compartments():
+            for row in transaction.versions(compartment.id):
+                if row.retired is not None and from_timestamp(row.retired) <= limit:
+                    transaction.delete_version(row.compartment, row.version, row.generation)
+                    forgotten += 1
+    return forgotten
+
+
+def _drop_keys(parts: OwnerParts) -> int:
+    """Forget wrapped keys that neither a head nor a retired manifest needs."""
+    dropped = 0
+    with parts.catalog.write() as transaction:
+        for compartment in transaction.compartments():
+            head = parts.heads.compartment_in(transaction, compartment)
+            if head is None or any(row.retired for row in transaction.versions(compartment.id)):
+                continue
+            for row in transaction.keys(compartment.id):
+                if row.group in head.epochs and row.epoch <= head.epochs[row.group][0]:
+                    if row.group in head.live_groups and row.epoch == head.epochs[row.group][0]:
+                        continue
+                    transaction.delete_key(row.compartment, row.group, row.epoch)
+                    dropped += 1
+    return dropped
+
+
+def _narrow(parts: OwnerParts) -> None:
+    """Take out of vendors' compartments what no live grant needs any more."""
+    with parts.catalog.read() as transaction:
+        people = {holder.id: holder for holder in holders(transaction, parts.sealer())}
+        rows = [row for row in transaction.compartments() if row.holder != parts.owner]
+    for row in rows:
+        head = _narrow_one(parts, row, people[row.holder])
+        if head is not None:
+            parts.heads.announce([head])
+
+
+def _needed(parts: OwnerParts, transaction: Transaction, row: CompartmentRow) -> frozenset[str]:
+    needed = needed_groups(parts, transaction, parts.sealer(), row.dataset, parts.clock(), frozen_too=True)
+    return needed.get(row.holder, frozenset())
+
+
+def _narrow_one(parts: OwnerParts, row: CompartmentRow, vendor: Holder) -> HeadRow | None:
+    with parts.catalog.read() as transaction:
+        groups = _needed(parts, transaction, row)
+        head = parts.heads.compartment_in(transaction, row)
+    if head is None:
+        return None
+    versions = [open_version(parts, parts.keyring, row, number) for number in sorted(head.versions)]
+    surplus = [version for version in versions if not groups or not version.manifest.groups <= groups]
+    unused = head.live_groups - {MANIFEST_GROUP} - groups
+    if not surplus and not unused:
+        return None
+    job = begin_job(parts.catalog, "narrow", parts.clock)
+    try:
+        writer = Writer(parts, job, row, vendor.kms_key, head)
+        _stage(parts, writer, row, surplus, groups)
+        writer.retire(unused)
+        parts.store.settle(job.folder)
+        with parts.catalog.write() as transaction:
+            job.finish(transaction)
+            if _needed(parts, transaction, row) != groups:
+                return None  # a grant came in the meantime; the next gc looks again
+            return _commit(parts, transaction, writer, vendor, head)
+    except BaseException:
+        job.abandon()
+        raise
+
+
+def _stage(
+    parts: OwnerParts, writer: Writer, row: CompartmentRow, surplus: list[OpenVersion], groups: frozenset[str]
+) -> None:
+    """Narrow each version; only where no grant is left at all are the versions withdrawn, and none comes up instead."""
+    publisher = parts.signers.publisher()
+    for version in surplus:
+        manifest = version.manifest
+        if not groups:
+            writer.withdraw(manifest.version)
+            continue
+        chunks = tuple(ref for ref in manifest.chunks if ref.group in groups)
+        writer.manifest(manifest.narrowed(row.id, groups, chunks), publisher)
+
+
+def _commit(
+    parts: OwnerParts, transaction: Transaction, writer: Writer, vendor: Holder, head: CompartmentHead
+) -> HeadRow:
+    committed = writer.commit(transaction, parts.signers.publisher())
+    parts.journal.record_in(
+        transaction, Kind.NARROWED, vendor=vendor.name, vendor_id=vendor.id, versions=sorted(head.versions)
+    )
+    return committed

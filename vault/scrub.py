@@ -1,0 +1,156 @@
+"""Checking that everything is there, whole, and opens as it should. Nothing is changed.
+
+`check` verifies the log, opens every holder, head, grant and credential, and reads every object that a live manifest
+names: under its live key, and under no retired one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from vault.chunks import verify
+from vault.derivation import chunk_key
+from vault.errors import IntegrityError, NotFound, VaultError
+from vault.keyring import WrappedKey
+from vault.manifest import ChunkRef
+from vault.model import ChunkIdentity
+from vault.trust import Label, Role, Signed
+from vault.workings.names import Holder, datasets, holders, own_holder_name
+from vault.workings.parts import OwnerParts, holder_sealer, wrapped_key
+from vault.workings.permissions import live_for_vendor
+from vault.workings.reading import OpenVersion, identity_of
+from vault.workings.usage import survey
+from vault.workings.writing import checksum
+
+__all__ = ["CheckReport", "check"]
+
+
+@dataclass(slots=True)
+class CheckReport:
+    """What a check saw: counts, every fault in a sentence, and what gc may remove."""
+
+    chunks: int = 0
+    bytes: int = 0
+    retired_tries: int = 0
+    log_entries: int = 0
+    vendors: int = 0
+    faults: list[str] = field(default_factory=list)
+    garbage: list[str] = field(default_factory=list)
+    garbage_bytes: int = 0
+    busy: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong; garbage is not."""
+        return not self.faults
+
+    def noting(self, place: str, step: Callable[[], None]) -> None:
+        """Run a step; what it raises is a fault of that place."""
+        try:
+            step()
+        except VaultError as error:
+            self.faults.append(f"{place}: {error}" if place else str(error))
+
+
+def check(parts: OwnerParts, progress: Callable[[int], None] = lambda _done: None) -> CheckReport:
+    """Check everything; raises only when the catalog or the owner's keys cannot be used at all."""
+    report = CheckReport()
+    listed = list(parts.store.list("objects"))
+    report.noting("the log", lambda: _check_log(parts, report))
+    _check_people(parts, report)
+    usage = survey(parts)
+    report.faults += usage.faults
+    for ref, version in usage.live.values():
+        _check_chunk(parts, report, ref, version)
+        progress(report.bytes)
+    for info in listed:
+        if info.name in usage.objects:
+            continue
+        if info.name.split("/")[1] in usage.busy:
+            report.busy += 1
+        else:
+            report.garbage.append(info.name)
+            report.garbage_bytes += info.size
+    return report
+
+
+def _check_log(parts: OwnerParts, report: CheckReport) -> None:
+    report.log_entries = parts.journal.verify()
+
+
+def _check_people(parts: OwnerParts, report: CheckReport) -> None:
+    sealer = parts.sealer()
+
+    def names() -> None:
+        with parts.catalog.read() as transaction:
+            datasets(transaction, sealer)
+
+    report.noting("dataset names", names)
+    with parts.catalog.read() as transaction:
+        try:
+            people = holders(transaction, sealer)
+        except VaultError as error:
+            report.faults.append(f"holders: {error}")
+            return
+    for holder in people:
+        if holder.id != parts.owner:
+            report.vendors += 1
+            report.noting(f"vendor {holder.name}", lambda holder=holder: _check_vendor(parts, holder))  # type: ignore[misc]
+
+
+def _check_vendor(parts: OwnerParts, vendor: Holder) -> None:
+    """A vendor's head, its own name, both copies of every grant that is listed, and every listed credential."""
+    own = holder_sealer(parts, parts.keyring, vendor.id)
+    with parts.catalog.read() as transaction:
+        head = parts.heads.vendor_in(transaction, vendor.id)
+        row = transaction.holder(vendor.id)
+        if row is None or own_holder_name(row, own) != vendor.name:
+            raise IntegrityError("its own name in the catalog is another")
+        rows = transaction.grants(vendor=vendor.id)
+        credentials = {each.id: each for each in transaction.credentials(vendor.id)}
+    for sealer, is_own in ((parts.sealer(), False), (own, True)):
+        found = {grant.id for grant in live_for_vendor(parts.root, rows, head, sealer, own=is_own)}
+        if found != head.grants.keys():
+            raise IntegrityError("the catalog lacks a grant that its head lists")
+    for credential, digest in head.credentials.items():
+        stored = credentials.get(credential)
+        if stored is None:
+            raise IntegrityError("the catalog lacks a credential that its head lists")
+        signed = Signed.decode(stored.statement, Label.CREDENTIAL)
+        parts.root.verify(signed, Role.AUTHORITY)
+        if signed.digest != digest:
+            raise IntegrityError("a credential in the catalog is not the one that its head lists")
+
+
+def _check_chunk(parts: OwnerParts, report: CheckReport, ref: ChunkRef, version: OpenVersion) -> None:
+    place = f"chunk {ref.chunk} (shard {ref.shard} of version {version.manifest.version})"
+    report.noting(place, lambda: _try_keys(parts, report, ref, version))
+    report.chunks += 1
+    report.bytes += ref.size
+
+
+def _try_keys(parts: OwnerParts, report: CheckReport, ref: ChunkRef, version: OpenVersion) -> None:
+    try:
+        data = parts.store.get(ref.object)
+    except NotFound as error:
+        raise IntegrityError("its object is missing from the store") from error
+    if len(data) != ref.size or checksum(data) != ref.checksum:
+        raise IntegrityError("its object is not the one that was written")
+    key = version.keys[ref.group]
+    identity = identity_of(key, ref)
+    verify(data, chunk_key(parts.keyring.open(key), identity), identity)
+    for old in _retired_keys(parts, key):
+        identity = ChunkIdentity(old.scope, ref.chunk)
+        report.retired_tries += 1
+        try:
+            verify(data, chunk_key(parts.keyring.open(old), identity), identity)
+        except IntegrityError:
+            continue
+        raise IntegrityError(f"it opens under the retired epoch {old.scope.epoch}")
+
+
+def _retired_keys(parts: OwnerParts, live: WrappedKey) -> list[WrappedKey]:
+    with parts.catalog.read() as transaction:
+        rows = transaction.keys(live.scope.compartment)
+    return [
+        wrapped_key(parts.vault, row) for row in rows if row.group == live.scope.group and row.epoch != live.scope.epoch
+    ]

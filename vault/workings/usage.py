@@ -1,0 +1,100 @@
+"""What is in use: every object that a live or lately retired manifest names, and everything that makes that doubtful.
+
+Nothing in the catalog is believed for being absent. The store's heads say which compartments and vendors there are;
+one that the catalog lacks is a fault, and so is whatever cannot be opened.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from vault.catalog import CompartmentRow, Transaction
+from vault.errors import NotFound, VaultError
+from vault.manifest import ChunkRef
+from vault.model import MANIFEST_GROUP
+from vault.trust import CompartmentHead, Label, ManifestStatement, Role, Signed
+from vault.workings.jobs import ACTIVE
+from vault.workings.parts import OwnerParts, wrapped_key
+from vault.workings.reading import OpenVersion, open_manifest, open_version
+
+__all__ = ["Usage", "survey"]
+
+
+@dataclass(slots=True)
+class Usage:
+    """Live chunks by object, all objects in use, jobs that have not ended, and faults in sentences."""
+
+    live: dict[str, tuple[ChunkRef, OpenVersion]] = field(default_factory=dict)
+    objects: set[str] = field(default_factory=set)
+    busy: set[str] = field(default_factory=set)
+    faults: list[str] = field(default_factory=list)
+
+
+def survey(parts: OwnerParts) -> Usage:
+    """Look at every compartment; whatever is wrong is a fault and never an absence."""
+    usage = Usage()
+    subjects = {info.name.split("/")[1] for info in parts.store.list("heads")}
+    with parts.catalog.read() as transaction:
+        rows = transaction.compartments()
+        usage.busy = {job.id for job in transaction.jobs() if job.state == ACTIVE}
+        subjects |= {subject for subject, _ in transaction.head_subjects()}
+        known = {row.id for row in rows} | {holder.id for holder in transaction.holders()}
+        heads = _heads(parts, transaction, rows, usage)
+        retired = [(row, each) for row in rows for each in _statements(parts, transaction, row, usage)]
+    usage.faults += [f"the catalog lacks the holder or compartment {subject}" for subject in sorted(subjects - known)]
+    for row, head in heads:
+        for number in head.versions:
+            try:
+                version = open_version(parts, parts.keyring, row, number)
+            except VaultError as error:
+                usage.faults.append(f"version {number} of compartment {row.id}: {error}")
+                continue
+            usage.live |= {ref.object: (ref, version) for ref in version.manifest.chunks}
+    usage.objects |= usage.live.keys()
+    for row, (statement, is_retired) in retired:
+        usage.objects.add(statement.object)
+        if is_retired:
+            usage.objects |= _chunks_of(parts, row, statement)
+    return usage
+
+
+def _heads(
+    parts: OwnerParts, transaction: Transaction, rows: list[CompartmentRow], usage: Usage
+) -> list[tuple[CompartmentRow, CompartmentHead]]:
+    found = []
+    for row in rows:
+        try:
+            head = parts.heads.compartment_in(transaction, row)
+        except VaultError as error:
+            usage.faults.append(f"compartment {row.id}: {error}")
+            continue
+        if head is None:
+            usage.faults.append(f"compartment {row.id}: it has no head")
+        else:
+            found.append((row, head))
+    return found
+
+
+def _statements(
+    parts: OwnerParts, transaction: Transaction, place: CompartmentRow, usage: Usage
+) -> Iterable[tuple[ManifestStatement, bool]]:
+    """Every manifest statement of a compartment, and whether it is retired."""
+    for row in transaction.versions(place.id):
+        try:
+            signed = Signed.decode(row.statement, Label.MANIFEST)
+            parts.root.verify(signed, Role.PUBLISHER)
+            yield ManifestStatement.parse(signed), row.retired is not None
+        except VaultError as error:
+            usage.faults.append(f"version {row.version} of compartment {place.id}: {error}")
+
+
+def _chunks_of(parts: OwnerParts, place: CompartmentRow, statement: ManifestStatement) -> set[str]:
+    """The chunks of a retired manifest; none where it, or its key, is gone already."""
+    with parts.catalog.read() as transaction:
+        row = transaction.key(place.id, MANIFEST_GROUP, statement.epoch)
+    if row is None:
+        return set()
+    try:
+        manifest = open_manifest(parts, parts.keyring, wrapped_key(parts.vault, row), statement)
+    except NotFound:
+        return set()
+    return {ref.object for ref in manifest.chunks}
