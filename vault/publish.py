@@ -251,11 +251,11 @@ class _Publication:
             self._copy(vendor, needed[vendor])
 
     def _copy(self, vendor: str, groups: frozenset[str]) -> None:
+        """Begin a vendor's next state from what its compartment holds now, and fill it with what is written so far."""
         copy = begin_copy(self._parts, self._job, self._plan.vendors[vendor], self._plan.dataset.id, groups)
+        keys = {group: self._writer.key(group)[0] for group in self._by_group} if self._refs else {}
+        fill(self._parts, self._job, copy, list(self._refs), keys)
         self._copies[vendor] = copy
-        present = self._plan.present
-        if present is not None:
-            fill(self._parts, self._job, copy, list(self._refs), present.keys)
 
     def _needed(self, transaction: Transaction) -> dict[str, frozenset[str]]:
         now = self._parts.clock()
@@ -334,17 +334,10 @@ class _Publication:
         return vendors
 
     def _follow(self, needed: dict[str, frozenset[str]]) -> None:
-        """Grants changed while the rows were written: bring the copies in line with them."""
-        for vendor in [vendor for vendor in self._copies if vendor not in needed]:
-            del self._copies[vendor]
-        keys = {group: self._writer.key(group)[0] for group in self._by_group}
-        for vendor, groups in needed.items():
-            copy = self._copies.get(vendor)
-            if copy is None:
-                copy = begin_copy(self._parts, self._job, self._plan.vendors[vendor], self._plan.dataset.id, groups)
-                self._copies[vendor] = copy
-            copy.groups = groups
-            fill(self._parts, self._job, copy, list(self._refs), keys)
+        """Grants changed while the rows were written: begin the copies anew that are not what is needed."""
+        self._copies = {vendor: copy for vendor, copy in self._copies.items() if copy.groups == needed.get(vendor)}
+        for vendor in needed.keys() - self._copies.keys():
+            self._copy(vendor, needed[vendor])
 
     def _commit_in(self, transaction: Transaction, publisher: Signer, manifest: Manifest) -> list[HeadRow]:
         plan, parts = self._plan, self._parts

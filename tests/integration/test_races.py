@@ -1,0 +1,63 @@
+"""Grants that change while a publish writes: the version that commits is what the grants need by then."""
+
+from collections.abc import Callable, Iterator
+
+import pyarrow as pa
+import pytest
+
+from tests.conftest import Lab
+from tests.support.reading import read
+from tests.support.tables import rows
+
+
+def _publish_and(lab: Lab, act: Callable[[], object]) -> None:
+    """Publish two batches in two shards, and act between them."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield from rows(10).to_batches()
+        act()
+        yield from rows(10, start=10).to_batches()
+
+    lab.vault.publish("evals", pa.RecordBatchReader.from_batches(rows(1).schema, batches()), shard_rows=10)
+
+
+def _columns(lab: Lab, **request: object) -> list[str]:
+    parts = lab.broker_parts()
+    found = read(parts, lab.caller(parts, "acme"), **request)  # type: ignore[arg-type]
+    assert found.num_rows == 20
+    return list(found.column_names)
+
+
+@pytest.mark.parametrize("had_it_before", [False, True])
+def test_a_grant_in_the_midst_of_a_publish_is_followed(published: Lab, had_it_before: bool) -> None:
+    """A column that is granted while rows are written, new or not yet collected, is in the version that commits."""
+    published.vault.grant("acme", "evals", ["id"])
+    if had_it_before:
+        earlier = published.vault.grant("acme", "evals", ["prompt"])
+        published.vault.revoke(earlier.id)
+    _publish_and(published, lambda: published.vault.grant("acme", "evals", ["prompt"]))
+    assert _columns(published, columns=("prompt",)) == ["prompt"]
+    assert _columns(published, columns=("id",)) == ["id"]
+    assert published.vault.check().faults == []
+
+
+def test_a_revocation_in_the_midst_of_a_publish_is_followed(published: Lab) -> None:
+    """A column whose grant ends while rows are written is not in the version that commits."""
+    published.vault.grant("acme", "evals", ["id"])
+    ended = published.vault.grant("acme", "evals", ["prompt"])
+    _publish_and(published, lambda: published.vault.revoke(ended.id))
+    assert _columns(published) == ["id"]
+    parts = published.vault.parts
+    with parts.catalog.read() as transaction:
+        acme = next(row for row in transaction.compartments() if row.holder != parts.owner)
+    from vault.workings.reading import open_version
+
+    version = open_version(parts, parts.keyring, acme)
+    assert [column.name for column in version.manifest.columns] == ["id"]
+    assert published.vault.check().faults == []
+
+
+def test_a_first_grant_in_the_midst_of_a_publish_is_followed(published: Lab) -> None:
+    """A vendor that had nothing when a publish began reads the version that it ends in."""
+    _publish_and(published, lambda: published.vault.grant("acme", "evals", ["id", "prompt"]))
+    assert _columns(published) == ["id", "prompt"]
