@@ -29,7 +29,7 @@ from vault.errors import (
 from vault.filters import BoundFilter, Filter, bind, parse
 from vault.keyring import ScopedKeyring
 from vault.model import MANIFEST_GROUP, METADATA_GROUP, Column
-from vault.policy import Offer, Permit, Request, decide, still_allowed
+from vault.policy import Offer, Permit, Request, decide, refuse_frozen, still_allowed
 from vault.trust import Credential, Grant, Label, Role, Signed
 from vault.workings.names import own_holder_name
 from vault.workings.parts import Parts, holder_sealer, trusted_now
@@ -157,18 +157,13 @@ def vendor_ids(parts: Parts, names: frozenset[str]) -> frozenset[str]:
 
 def offerings(parts: Parts, caller: Caller) -> list[Offering]:
     """What the caller's live grants offer at present; raises Frozen."""
-    _refuse_frozen(parts, caller)
+    refuse_frozen(parts.heads.vendor(caller.vendor))
     now = trusted_now(parts)
     found = []
     for offer, version in _offers(parts, caller):
         if offer.grant.live_at(now) and offer.whole and offer.columns:
             found.append(Offering(offer.grant, offer.version, _schema(version, offer.columns)))
     return found
-
-
-def _refuse_frozen(parts: Parts, caller: Caller) -> None:
-    if parts.heads.vendor(caller.vendor).frozen:
-        decide(Request(""), caller.credential, parts.heads.vendor(caller.vendor), (), parts.clock())
 
 
 def _schema(version: OpenVersion, columns: tuple[Column, ...]) -> pa.Schema:
@@ -209,7 +204,7 @@ def open_delivery(parts: Parts, caller: Caller, request: Request, where: str | N
     try:
         if where is not None:
             request = replace(request, where=parse(where, "where"))
-        permit, version, filters, names = _permitted(parts, caller, request)
+        permit, version, filters = _permitted(parts, caller, request)
     except (Refused, Conflict, InvalidInput) as error:
         parts.journal.record(
             Kind.REFUSED,
@@ -221,7 +216,7 @@ def open_delivery(parts: Parts, caller: Caller, request: Request, where: str | N
             reason=type(error).__name__,
         )
         raise
-    plan = ReadPlan(version, permit.columns, filters, names, permit.limit)
+    plan = ReadPlan(version, permit.columns, filters, permit.limit)
     read = parts.journal.record(
         Kind.READ_BEGUN,
         **_who(caller, permit),
@@ -263,24 +258,16 @@ def _who(caller: Caller, permit: Permit) -> dict[str, object]:
     }
 
 
-def _permitted(
-    parts: Parts, caller: Caller, request: Request
-) -> tuple[Permit, OpenVersion, tuple[BoundFilter, ...], frozenset[str]]:
-    _refuse_frozen(parts, caller)
+def _permitted(parts: Parts, caller: Caller, request: Request) -> tuple[Permit, OpenVersion, tuple[BoundFilter, ...]]:
+    refuse_frozen(parts.heads.vendor(caller.vendor))
     found = list(_offers(parts, caller, request.dataset))
     head = parts.heads.vendor(caller.vendor)
     permit = decide(request, caller.credential, head, [offer for offer, _ in found], trusted_now(parts))
-    ends = [moment for moment in (permit.ends, caller.expires) if moment is not None]
-    permit = replace(permit, ends=min(ends))
+    permit = replace(permit, ends=min(permit.ends or caller.expires, caller.expires))
     version = next(version for offer, version in found if offer.grant.id == permit.grant.id)
-    filters: list[BoundFilter] = []
-    names: frozenset[str] = frozenset()
-    condition = _grants_filter(permit.grant, version)
-    for each in (condition, permit.where):
-        if each is not None:
-            filters.append(bind(each, version.manifest.schema, "where"))
-            names |= each.columns()
-    return permit, version, tuple(filters), names
+    conditions = (_grants_filter(permit.grant, version), permit.where)
+    filters = tuple(bind(each, version.manifest.schema, "where") for each in conditions if each is not None)
+    return permit, version, filters
 
 
 def _grants_filter(grant: Grant, version: OpenVersion) -> Filter | None:

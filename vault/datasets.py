@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from vault.audit import Kind
-from vault.catalog import CompartmentRow
-from vault.errors import InvalidInput, NotFound
-from vault.filters import BoundFilter, bind, parse
+from vault.errors import InvalidInput
+from vault.filters import bind, parse
 from vault.grants import GrantState, grants
 from vault.manifest import Manifest
+from vault.workings.filling import owners_version
 from vault.workings.names import Dataset, dataset_named
 from vault.workings.names import datasets as _all
 from vault.workings.parts import OwnerParts
-from vault.workings.reading import OpenVersion, ReadPlan, open_version, read_batches
+from vault.workings.reading import ReadPlan, read_batches
 
 __all__ = ["DatasetDetail", "DatasetState", "VersionState", "datasets", "scan", "show"]
 
@@ -64,7 +64,7 @@ def datasets(parts: OwnerParts) -> list[DatasetState]:
         found = _all(transaction, parts.sealer())
     states = []
     for dataset in found:
-        manifest = _version(parts, dataset, None).manifest
+        manifest = owners_version(parts, dataset, None).manifest
         states.append(
             DatasetState(dataset.name, manifest.version, manifest.rows, len(manifest.columns), _bytes(manifest))
         )
@@ -81,28 +81,13 @@ def _named(parts: OwnerParts, name: str) -> Dataset:
         return dataset_named(transaction, sealer, name)
 
 
-def _compartment(parts: OwnerParts, dataset: Dataset) -> CompartmentRow:
-    with parts.catalog.read() as transaction:
-        row = transaction.compartment(parts.owner, dataset.id)
-    if row is None:
-        raise NotFound(f"the dataset '{dataset.name}' has no version")
-    return row
-
-
-def _version(parts: OwnerParts, dataset: Dataset, number: int | None) -> OpenVersion:
-    try:
-        return open_version(parts, parts.keyring, _compartment(parts, dataset), number)
-    except NotFound as error:
-        raise NotFound(f"the dataset '{dataset.name}' has no version {number or ''}".rstrip()) from error
-
-
 def show(parts: OwnerParts, name: str) -> DatasetDetail:
     """One dataset in full; raises NotFound."""
     dataset = _named(parts, name)
-    newest = _version(parts, dataset, None)
+    newest = owners_version(parts, dataset, None)
     states = []
     for number in sorted(newest.head.versions):
-        manifest = _version(parts, dataset, number).manifest
+        manifest = owners_version(parts, dataset, number).manifest
         shards = len({ref.shard for ref in manifest.chunks})
         created = manifest.created.isoformat(timespec="seconds")
         states.append(VersionState(number, created, manifest.rows, shards, _bytes(manifest)))
@@ -128,7 +113,7 @@ def scan(
     version: int | None = None,
 ) -> pa.RecordBatchReader:
     """Read a version as its owner; raises NotFound, InvalidInput and what reading raises."""
-    opened = _version(parts, _named(parts, name), version)
+    opened = owners_version(parts, _named(parts, name), version)
     wanted = columns if columns is not None else [column.name for column in opened.manifest.columns]
     chosen = []
     for each in wanted:
@@ -138,12 +123,8 @@ def scan(
         chosen.append(column)
     if not chosen or len(set(wanted)) != len(wanted):
         raise InvalidInput("--columns: name at least one column, and none twice")
-    filters: tuple[BoundFilter, ...] = ()
-    names: frozenset[str] = frozenset()
-    if where is not None:
-        condition = parse(where)
-        filters, names = (bind(condition, opened.manifest.schema),), condition.columns()
-    plan = ReadPlan(opened, tuple(chosen), filters, names, limit)
+    filters = (bind(parse(where), opened.manifest.schema),) if where is not None else ()
+    plan = ReadPlan(opened, tuple(chosen), filters, limit)
     parts.journal.record(
         Kind.OWNER_READ,
         dataset=name,

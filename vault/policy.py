@@ -14,7 +14,7 @@ from vault.filters import Filter
 from vault.model import Column
 from vault.trust import Grant, VendorHead
 
-__all__ = ["Offer", "Permit", "Request", "decide", "still_allowed"]
+__all__ = ["Offer", "Permit", "Request", "decide", "refuse_frozen", "still_allowed"]
 
 _REFUSAL = "no dataset or column of that name is granted to you"
 
@@ -79,8 +79,7 @@ def decide(
     ``offers`` may hold anything; only grants that the head lists, that have not expired and that are about
     the dataset asked for count.
     """
-    if head.frozen:
-        raise Frozen("access is suspended; ask the lab")
+    refuse_frozen(head)
     if request.columns is not None and len(set(request.columns)) != len(request.columns):
         raise InvalidInput("columns: a column is named twice")
     fitting = [
@@ -106,6 +105,12 @@ def decide(
         limit=request.limit,
         ends=offer.grant.expires,
     )
+
+
+def refuse_frozen(head: VendorHead) -> None:
+    """Raise Frozen for a vendor that is."""
+    if head.frozen:
+        raise Frozen("access is suspended; ask the lab")
 
 
 def _about(request: Request, head: VendorHead, offer: Offer, now: datetime) -> bool:

@@ -22,7 +22,7 @@ from vault.sources import open_source
 from vault.trust import Signer
 from vault.workings.fanout import VendorCopy, begin_copy, fill, needed_groups
 from vault.workings.jobs import Job, begin_job
-from vault.workings.names import Dataset, Holder, find_dataset, holders, insert_dataset, update_dataset
+from vault.workings.names import Dataset, Holder, find_dataset, holder_by_id, holders, insert_dataset, update_dataset
 from vault.workings.parts import OwnerParts
 from vault.workings.reading import OpenVersion, open_version, read_column
 from vault.workings.rows import RowKeys, ShardRows, cut_shards
@@ -252,7 +252,9 @@ class _Publication:
 
     def _copy(self, vendor: str, groups: frozenset[str]) -> None:
         """Begin a vendor's next state from what its compartment holds now, and fill it with what is written so far."""
-        copy = begin_copy(self._parts, self._job, self._plan.vendors[vendor], self._plan.dataset.id, groups)
+        with self._parts.catalog.read() as transaction:
+            holder = holder_by_id(transaction, self._sealer, vendor)
+        copy = begin_copy(self._parts, self._job, holder, self._plan.dataset.id, groups)
         keys = {group: self._writer.key(group)[0] for group in self._by_group} if self._refs else {}
         fill(self._parts, self._job, copy, list(self._refs), keys)
         self._copies[vendor] = copy
@@ -295,10 +297,10 @@ class _Publication:
 
     def _write_shard(self, shard: int, piece: ShardRows) -> None:
         def task(columns: list[Column]) -> ChunkRef:
-            encoded = self._writer.chunk(piece.table, columns, shard, piece.assigned)
+            source = self._writer.chunk(piece.table, columns, shard, piece.assigned)
             for copy in self._copies.values():
-                copy.take(encoded.ref, lambda: encoded.source)
-            return encoded.ref
+                copy.take(source.ref, lambda: source)
+            return source.ref
 
         groups = self._by_group.values()
         self._refs.extend(self._parts.engine.map(task, groups, ahead=len(self._by_group)))

@@ -58,6 +58,14 @@ def test_a_revocation_in_the_midst_of_a_publish_is_followed(published: Lab) -> N
 
 
 def test_a_first_grant_in_the_midst_of_a_publish_is_followed(published: Lab) -> None:
-    """A vendor that had nothing when a publish began reads the version that it ends in."""
-    _publish_and(published, lambda: published.vault.grant("acme", "evals", ["id", "prompt"]))
+    """A vendor that had nothing, or was not there, when a publish began reads the version that it ends in."""
+
+    def act() -> None:
+        published.vault.grant("acme", "evals", ["id", "prompt"])
+        published.vault.add_vendor("latecomer")
+        published.vault.grant("latecomer", "evals", ["answer"])
+
+    _publish_and(published, act)
     assert _columns(published) == ["id", "prompt"]
+    parts = published.broker_parts()
+    assert read(parts, published.caller(parts, "latecomer")).equals(rows(20).select(["answer"]))

@@ -360,10 +360,6 @@ class Transaction:
         )
         return changed.rowcount == 1
 
-    def delete_job(self, job: str) -> None:
-        """Forget a job that is over."""
-        self.connection.execute(delete(schema.jobs).where(schema.jobs.c.id == job))
-
     # Log
 
     def log_tail(self) -> LogTailRow | None:

@@ -17,13 +17,20 @@ __all__ = ["fill_compartment", "owners_version"]
 _TRIES = 5
 
 
-def owners_version(parts: OwnerParts, dataset: Dataset) -> OpenVersion:
-    """The newest version in the owner's compartment; raises NotFound."""
+def owners_version(parts: OwnerParts, dataset: Dataset, number: int | None = None) -> OpenVersion:
+    """A version in the owner's compartment, by default the newest; raises NotFound."""
     with parts.catalog.read() as transaction:
         row = transaction.compartment(parts.owner, dataset.id)
-    if row is None:
-        raise NotFound(f"the dataset '{dataset.name}' has no version")
-    return open_version(parts, parts.keyring, row)
+    try:
+        if row is not None:
+            return open_version(parts, parts.keyring, row, number)
+    except NotFound as error:
+        raise _no_version(dataset, number) from error
+    raise _no_version(dataset, number)
+
+
+def _no_version(dataset: Dataset, number: int | None) -> NotFound:
+    return NotFound(f"the dataset '{dataset.name}' has no version {number or ''}".rstrip())
 
 
 def fill_compartment(

@@ -17,6 +17,7 @@ __all__ = [
     "datasets",
     "find_dataset",
     "find_holder",
+    "holder_by_id",
     "holder_named",
     "holders",
     "insert_dataset",
@@ -76,6 +77,14 @@ def own_holder_name(row: HolderRow, own_sealer: FieldSealer) -> str:
 def holders(transaction: Transaction, sealer: FieldSealer) -> list[Holder]:
     """Every holder, oldest first."""
     return [_open_holder(row, sealer) for row in transaction.holders()]
+
+
+def holder_by_id(transaction: Transaction, sealer: FieldSealer, holder: str) -> Holder:
+    """A holder by id; raises IntegrityError where the catalog lacks one that something else in it names."""
+    row = transaction.holder(holder)
+    if row is None:
+        raise IntegrityError("the catalog lacks a holder that it refers to")
+    return _open_holder(row, sealer)
 
 
 def find_holder(transaction: Transaction, sealer: FieldSealer, name: str) -> Holder | None:

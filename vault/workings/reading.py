@@ -56,8 +56,12 @@ class ReadPlan:
     version: OpenVersion
     columns: tuple[Column, ...]
     filters: tuple[BoundFilter, ...]
-    filter_columns: frozenset[str]
     limit: int | None
+
+    @property
+    def filter_columns(self) -> frozenset[str]:
+        """The names of the columns that the filters read."""
+        return frozenset(name for condition in self.filters for name in condition.filter.columns())
 
     @property
     def groups(self) -> frozenset[str]:

@@ -7,7 +7,7 @@ began from. Until then a crash leaves garbage and nothing else.
 
 import hashlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ from vault.workings.jobs import Job
 from vault.workings.parts import OwnerParts
 from vault.workings.reading import identity_of, live_keys
 
-__all__ = ["Encoded", "Source", "Writer", "checksum", "key_row"]
+__all__ = ["Source", "Writer", "checksum", "key_row"]
 
 
 def checksum(data: Any) -> str:
@@ -64,11 +64,14 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """What one encode yields: its reference, and itself as a source for fan-out."""
+class _Plain:
+    """What of a chunk's reference stays with the plaintext, whatever key it is under."""
 
-    ref: ChunkRef
-    source: Source
+    shard: int
+    content: str
+    rows: int
+    assigned: str | None
+    statistics: Mapping[str, Any]
 
 
 class Writer:
@@ -101,11 +104,6 @@ class Writer:
         self._withdrawn: set[int] = set()
         self._unused: set[str] = set()
 
-    @property
-    def compartment(self) -> str:
-        """The id of the compartment that is written."""
-        return self._compartment
-
     def key(self, group: str) -> tuple[WrappedKey, bytes]:
         """The data key that this writer encrypts a group under; made where there is none."""
         with self._lock:
@@ -127,11 +125,10 @@ class Writer:
         self._made.append(wrapped)
         return wrapped, plaintext
 
-    def chunk(self, table: pa.Table, columns: Iterable[Column], shard: int, assigned: str | None) -> Encoded:
-        """Encode and put the columns of one group of one shard."""
+    def chunk(self, table: pa.Table, columns: Iterable[Column], shard: int, assigned: str | None) -> Source:
+        """Encode and put the columns of one group of one shard; the result is a source for fan-out."""
         members = tuple(columns)
-        group = members[0].group
-        wrapped, data_key = self.key(group)
+        wrapped, data_key = self.key(members[0].group)
         identity = ChunkIdentity(wrapped.scope, new_id())
         piece = table.select([column.name for column in members])
         data = encode(piece, chunk_key(data_key, identity), identity, EncodeOptions())
@@ -140,39 +137,30 @@ class Writer:
             for column in members
             if (found := collect_stats(piece.column(column.name))) is not None
         }
-        ref = ChunkRef(
-            shard=shard,
-            group=group,
-            epoch=wrapped.scope.epoch,
-            chunk=identity.chunk,
-            content=new_id(),
-            object=f"{self._job.folder}/{identity.chunk}",
-            rows=piece.num_rows,
-            size=len(memoryview(data)),
-            checksum=checksum(data),
-            assigned=assigned,
-            statistics=statistics,
-        )
-        self._parts.store.put(ref.object, data)
-        return Encoded(ref, Source(ref, data, wrapped, data_key))
+        plain = _Plain(shard, new_id(), piece.num_rows, assigned, statistics)
+        return Source(self._put(plain, identity, data), data, wrapped, data_key)
 
     def copy(self, source: Source) -> ChunkRef:
         """Encrypt a chunk anew, page by page, under this compartment's key, and put it."""
         wrapped, data_key = self.key(source.ref.group)
         old, new = identity_of(source.key, source.ref), ChunkIdentity(wrapped.scope, new_id())
         data = rekey(source.data, chunk_key(source.data_key, old), old, chunk_key(data_key, new), new)
+        ref = source.ref
+        return self._put(_Plain(ref.shard, ref.content, ref.rows, ref.assigned, ref.statistics), new, data)
+
+    def _put(self, plain: _Plain, identity: ChunkIdentity, data: Any) -> ChunkRef:
         ref = ChunkRef(
-            shard=source.ref.shard,
-            group=source.ref.group,
-            epoch=wrapped.scope.epoch,
-            chunk=new.chunk,
-            content=source.ref.content,
-            object=f"{self._job.folder}/{new.chunk}",
-            rows=source.ref.rows,
+            shard=plain.shard,
+            group=identity.scope.group,
+            epoch=identity.scope.epoch,
+            chunk=identity.chunk,
+            content=plain.content,
+            object=f"{self._job.folder}/{identity.chunk}",
+            rows=plain.rows,
             size=len(memoryview(data)),
             checksum=checksum(data),
-            assigned=source.ref.assigned,
-            statistics=source.ref.statistics,
+            assigned=plain.assigned,
+            statistics=plain.statistics,
         )
         self._parts.store.put(ref.object, data)
         return ref
@@ -218,9 +206,8 @@ class Writer:
         superseded = self._statements.keys() | self._withdrawn
         transaction.retire_versions(self._compartment, superseded, timestamp(now))
         for version, signed in self._statements.items():
-            generation = len(transaction.versions(self._compartment, version)) and (
-                max(row.generation for row in transaction.versions(self._compartment, version)) + 1
-            )
+            earlier = transaction.versions(self._compartment, version)
+            generation = max((row.generation for row in earlier), default=-1) + 1
             transaction.add_version(VersionRow(self._compartment, version, generation, signed.encode(), None))
         row = self._next_head(publisher)
         transaction.add_head(row)
