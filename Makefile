@@ -43,7 +43,7 @@ bench-quick: setup ## The same on small data.
 	$(BIN)/python bench/run.py --quick
 
 lock: setup ## Resolve the dependencies anew, with hashes and no index address.
-	$(BIN)/uv pip compile pyproject.toml --extra demo --extra pandas --extra polars --group dev --universal \
+	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --quiet -o requirements/dev.txt
 
 format: setup ## Format the code.

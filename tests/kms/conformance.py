@@ -261,6 +261,30 @@ class KmsConformance:
         label = new_id()
         assert kms.create_key(label) != kms.create_key(label)
 
+    @pytest.mark.parametrize("end", ["disable", "destroy"])
+    def test_next_key(self, kms: Kms, key: str, connect: Connect, end: str) -> None:
+        """A key's successor is another key: what moved to it stays readable when the old one ends."""
+        old = kms.wrap(key, SECRET, context())
+        successor = kms.rotate_key(key, new_id())
+        assert successor != key
+        assert kms.unwrap(key, old, context()) == SECRET
+        assert kms.wrap(key, SECRET, context())
+        moved = kms.rewrap(key, old, context(), successor)
+        with pytest.raises(KmsError):
+            kms.unwrap(successor, old, context())
+        (kms.disable_key if end == "disable" else kms.destroy_key)(key)
+        for client in (kms, connect()):
+            assert client.unwrap(successor, moved, context()) == SECRET
+            assert client.unwrap(successor, client.wrap(successor, SECRET, context()), context()) == SECRET
+            assert client.state(successor) is KeyState.ENABLED
+            with pytest.raises(KeyUnavailable):
+                client.unwrap(key, old, context())
+        if end == "disable":
+            kms.enable_key(key)
+            assert kms.unwrap(key, old, context()) == SECRET
+        third = kms.rotate_key(successor, new_id())
+        assert third not in {key, successor}
+
     def test_owner_key(self, kms: Kms) -> None:
         """The owner's key works as a vendor's does."""
         key = kms.create_key(new_id(), owner=True)

@@ -75,6 +75,11 @@ class LocalKms:
         keyfile.write_new(path, _KIND, identifier, os.urandom(_KEY_BYTES), self._passphrases[0], n=self._n)
         return _PREFIX + identifier
 
+    def rotate_key(self, key: str, label: str) -> str:
+        """Make another key file beside the key's own."""
+        owner = self._owner is not None and self._path(key).parent == self._owner
+        return self.create_key(label, owner=owner)
+
     def generate_data_key(self, key: str, context: Mapping[str, str]) -> DataKey:
         """A fresh data key from the system's generator."""
         plaintext = os.urandom(_KEY_BYTES)

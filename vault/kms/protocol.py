@@ -40,8 +40,8 @@ class Kms(Protocol):
       within the delay that the backend documents. `destroy_key` may be repeated, works in any state, and is
       permanent: nothing that the backend still holds brings the key back.
     * `wrap`, `unwrap`, `rewrap` and `state` change nothing, so they may be called again when their answer was
-      lost. Every `create_key` and `generate_data_key` makes a new key; one whose answer was lost serves nobody
-      and harms nobody.
+      lost. Every `create_key`, `rotate_key` and `generate_data_key` makes a new key; one whose answer was lost
+      serves nobody and harms nobody.
     * No key and no plaintext is in an error, a log or a repr.
     * Every method may be called from several threads at once.
     """
@@ -51,6 +51,14 @@ class Kms(Protocol):
 
         ``label`` is the holder's opaque id, for the service's own list of keys; ``owner`` says that the key is
         the lab's own, which a broker must not be able to use.
+        """
+        ...
+
+    def rotate_key(self, key: str, label: str) -> str:
+        """Make the key that is to follow ``key`` for the same holder, and return its reference.
+
+        It is a key of its own or, where the service has them, the next version of the same one. ``key`` goes on
+        as it was until it is disabled or destroyed by its own reference; the new one is not touched by that.
         """
         ...
 
