@@ -1,0 +1,91 @@
+"""What AWS answers and moto never does: each refusal becomes the right error, with botocore's own stubs."""
+
+from typing import Any
+
+import pytest
+from botocore.stub import Stubber
+
+from vault.errors import InvalidInput, KeyUnavailable, KmsError
+from vault.kms import open_kms
+from vault.kms.aws import AwsKms
+
+ARN = "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555"
+OTHER = ARN.replace("1111", "6666", 1)
+
+
+@pytest.fixture
+def kms(monkeypatch: pytest.MonkeyPatch) -> AwsKms:
+    """A client whose requests go nowhere."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    return AwsKms("eu-central-1", endpoint="http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    ("code", "family", "said"),
+    [
+        ("AccessDeniedException", KeyUnavailable, "access denied"),
+        ("DisabledException", KeyUnavailable, "disabled"),
+        ("KMSInvalidStateException", KeyUnavailable, "pending deletion"),
+        ("NotFoundException", KeyUnavailable, "not there"),
+        ("KeyUnavailableException", KeyUnavailable, "not available"),
+        ("InvalidCiphertextException", KmsError, "does not open"),
+        ("IncorrectKeyException", KmsError, "does not open"),
+        ("KMSInternalException", KmsError, "KMSInternalException"),
+        ("LimitExceededException", KmsError, "LimitExceededException"),
+    ],
+)
+def test_every_refusal_is_a_sentence(kms: AwsKms, code: str, family: type[KmsError], said: str) -> None:
+    """An answer of AWS becomes KeyUnavailable or KmsError with a sentence, and nothing of what was sent is in it."""
+    with Stubber(kms._client) as stub:
+        stub.add_client_error("decrypt", code, "the service's own text with SECRET in it", http_status_code=400)
+        with pytest.raises(family, match=said) as caught:
+            kms.unwrap(f"awskms:{ARN}", b"blob", {"k": "v"})
+    assert isinstance(caught.value, KeyUnavailable) == (family is KeyUnavailable)
+    assert "SECRET" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_the_source_key_is_sent(kms: AwsKms) -> None:
+    """ReEncrypt names the source key, so that AWS refuses a blob of another one."""
+    with Stubber(kms._client) as stub:
+        expected: dict[str, Any] = {
+            "SourceKeyId": ARN,
+            "CiphertextBlob": b"blob",
+            "SourceEncryptionContext": {"k": "v"},
+            "DestinationKeyId": OTHER,
+            "DestinationEncryptionContext": {"k": "v"},
+        }
+        stub.add_response("re_encrypt", {"CiphertextBlob": b"moved"}, expected)
+        assert kms.rewrap(f"awskms:{ARN}", b"blob", {"k": "v"}, f"awskms:{OTHER}") == b"moved"
+        stub.add_client_error("re_encrypt", "IncorrectKeyException")
+        with pytest.raises(KmsError):
+            kms.rewrap(f"awskms:{ARN}", b"blob", {"k": "v"}, f"awskms:{OTHER}")
+
+
+def test_destroying_waits_the_least_that_aws_allows(kms: AwsKms) -> None:
+    """Destroying schedules the deletion in 7 days, once."""
+    identifier = ARN.rpartition("/")[2]
+    with Stubber(kms._client) as stub:
+        stub.add_response("describe_key", {"KeyMetadata": {"KeyId": identifier, "KeyState": "Enabled"}})
+        stub.add_response("schedule_key_deletion", {}, {"KeyId": identifier, "PendingWindowInDays": 7})
+        kms.destroy_key(f"awskms:{ARN}")
+        stub.add_response("describe_key", {"KeyMetadata": {"KeyId": identifier, "KeyState": "PendingDeletion"}})
+        kms.destroy_key(f"awskms:{ARN}")
+        stub.assert_no_pending_responses()
+
+
+def test_an_unreachable_service_is_a_sentence(kms: AwsKms) -> None:
+    """A service that cannot be reached is a KmsError after the retries, without a traceback of botocore's."""
+    with pytest.raises(KmsError, match="could not be reached") as caught:
+        kms.unwrap(f"awskms:{ARN}", b"blob", {})
+    assert caught.value.__cause__ is None
+
+
+def test_a_region_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a Region anywhere the sentence says what to add."""
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    with pytest.raises(InvalidInput, match="region"):
+        open_kms("awskms://", owner=None, broker=None, passphrase=None)
