@@ -10,6 +10,7 @@ import pytest
 import vault
 from tests.support.tables import rows
 from vault import access, deployment
+from vault.keyring import CacheLimits
 from vault.kms import Kms
 from vault.owner import Vault
 from vault.workings.parts import Parts
@@ -24,7 +25,7 @@ class Lab:
 
     def broker_parts(self, kms_wrap: Callable[[Kms], Kms] = lambda kms: kms, key_age: float = 60) -> Parts:
         """A fresh broker's parts, as a newly started process would have them."""
-        return deployment.open_broker(self.folder, kms_wrap=kms_wrap, key_age=key_age)[0]
+        return deployment.open_broker(self.folder, kms_wrap=kms_wrap, limits=CacheLimits(age=key_age))[0]
 
     def caller(self, parts: Parts, vendor: str) -> access.Caller:
         """The vendor, authenticated with a new credential."""

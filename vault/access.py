@@ -15,7 +15,7 @@ from datetime import datetime
 import pyarrow as pa
 
 from vault.audit import Kind
-from vault.catalog import CredentialRow
+from vault.catalog import CompartmentRow, CredentialRow, FieldSealer
 from vault.errors import (
     Conflict,
     IntegrityError,
@@ -28,13 +28,14 @@ from vault.errors import (
 )
 from vault.filters import BoundFilter, Filter, bind, parse
 from vault.keyring import ScopedKeyring
-from vault.model import MANIFEST_GROUP, METADATA_GROUP, Column
+from vault.model import MANIFEST_GROUP, Column, KeyScope
 from vault.policy import Offer, Permit, Request, decide, refuse_frozen, still_allowed
 from vault.trust import Credential, Grant, Label, Role, Signed
 from vault.workings.names import own_holder_name
-from vault.workings.parts import Parts, holder_sealer, trusted_now
+from vault.workings.parts import Parts, holder_sealer, metadata_key, trusted_now, wrapped_key
 from vault.workings.permissions import live_for_vendor
 from vault.workings.reading import OpenVersion, ReadPlan, open_version, read_batches
+from vault.workings.watch import Watch
 
 __all__ = [
     "Caller",
@@ -46,6 +47,7 @@ __all__ = [
     "open_delivery",
     "settle",
     "vendor_ids",
+    "watch",
 ]
 
 _LOG = logging.getLogger("dsvault.access")
@@ -173,8 +175,7 @@ def _schema(version: OpenVersion, columns: tuple[Column, ...]) -> pa.Schema:
 def _offers(parts: Parts, caller: Caller, dataset_name: str | None = None) -> Iterator[tuple[Offer, OpenVersion]]:
     """The vendor's live grants with the newest version of what they are about."""
     head = parts.heads.vendor(caller.vendor)
-    metadata = ScopedKeyring(parts.keyring, caller.vendor, (METADATA_GROUP,))
-    sealer = holder_sealer(parts, metadata, caller.vendor)
+    sealer = _own_sealer(parts, caller.vendor)
     with parts.catalog.read() as transaction:
         grants = live_for_vendor(parts.root, transaction.grants(vendor=caller.vendor), head, sealer, own=True)
         rows = {row.dataset: row for row in transaction.compartments(holder=caller.vendor)}
@@ -186,13 +187,29 @@ def _offers(parts: Parts, caller: Caller, dataset_name: str | None = None) -> It
         if row is None:
             raise IntegrityError("the catalog lacks the compartment of a live grant")
         if row.id not in versions:
-            keys = ScopedKeyring(parts.keyring, row.id, (MANIFEST_GROUP,))
-            versions[row.id] = open_version(parts, keys, row)
+            versions[row.id] = _newest(parts, row)
         version = versions[row.id]
         if version.manifest.dataset != grant.dataset:
             raise IntegrityError("a compartment holds another dataset than the catalog says")
         present = {column.id: column for column in version.manifest.columns}
         yield Offer(grant, row.id, version.manifest.version, present), version
+
+
+def _own_sealer(parts: Parts, vendor: str) -> FieldSealer:
+    """The sealer of the vendor's own catalog fields, under its metadata key and no other."""
+    with parts.catalog.read() as transaction:
+        scope = wrapped_key(parts.vault, metadata_key(transaction, vendor)).scope
+    return holder_sealer(parts, ScopedKeyring(parts.keyring, (scope,)), vendor)
+
+
+def _newest(parts: Parts, row: CompartmentRow) -> OpenVersion:
+    """The newest version of a compartment, opened under the manifest key that its head names."""
+    with parts.catalog.read() as transaction:
+        head = parts.heads.compartment_in(transaction, row)
+    if head is None or MANIFEST_GROUP not in head.live_groups:
+        raise NotFound("there is no version")
+    scope = KeyScope(parts.vault, row.id, MANIFEST_GROUP, head.epochs[MANIFEST_GROUP][0])
+    return open_version(parts, ScopedKeyring(parts.keyring, (scope,)), row)
 
 
 def open_delivery(parts: Parts, caller: Caller, request: Request, where: str | None = None) -> Delivery:
@@ -227,7 +244,7 @@ def open_delivery(parts: Parts, caller: Caller, request: Request, where: str | N
         where=permit.where.text() if permit.where else None,
         limit=permit.limit,
     )
-    keys = ScopedKeyring(parts.keyring, permit.compartment, plan.groups)
+    keys = ScopedKeyring(parts.keyring, (version.keys[group].scope for group in plan.groups))
     return Delivery(permit, plan.schema, _deliver(parts, caller, permit, keys, plan, read))
 
 
@@ -237,6 +254,11 @@ def _mark(parts: Parts) -> None:
         parts.journal.checkpoint_if_due()
     except VaultError as error:
         _LOG.warning("no checkpoint of the log could be written: %s", type(error).__name__)
+
+
+def watch(parts: Parts) -> Watch:
+    """What drops a vendor's keys from this process within a second of a freeze, revocation, rekey or rewrap."""
+    return Watch(parts)
 
 
 def settle(parts: Parts) -> None:

@@ -13,7 +13,7 @@ from vault.trust import Credential, Label, Role, Signed, VendorHead
 from vault.workings.names import holders
 from vault.workings.parts import OwnerParts
 from vault.workings.permissions import next_vendor_head
-from vault.workings.steps import announce, removal, standing, vendor_named
+from vault.workings.steps import announce, present_vendor, removal, standing
 
 __all__ = [
     "CredentialState",
@@ -49,7 +49,7 @@ def issue_credential(parts: OwnerParts, vendor_name: str, expires: timedelta) ->
     """Make a credential; its 256-bit secret is returned once and only its SHA-256 is kept."""
     if not timedelta(0) < expires <= LONGEST:
         raise InvalidInput("--expires: give a time in the future, and not a hundred years ahead")
-    vendor = vendor_named(parts, vendor_name)
+    vendor = present_vendor(parts, vendor_name)
     secret, now = os.urandom(32), parts.clock()
     credential = Credential(new_id(), parts.vault, vendor.id, hashlib.sha256(secret).hexdigest(), now, now + expires)
     authority = parts.signers.authority()

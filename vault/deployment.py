@@ -8,7 +8,8 @@ other owner keys, the owner's KMS key when local) and ``broker/`` (what a broker
 import os
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from vault.catalog import Catalog, open_catalog
 from vault.encoding import new_id, timestamp, utcnow
 from vault.engines import LocalEngine
 from vault.errors import InvalidInput, NotFound
-from vault.keyring import MAX_AGE_SECONDS, Keyring
+from vault.keyring import CacheLimits, Keyring
 from vault.kms import Kms, open_kms
 from vault.model import FORMAT, OWNER
 from vault.objects import ObjectStore, open_store
@@ -54,6 +55,7 @@ class Configuration:
     endpoint: str
     root_fingerprint: str
     owner: str | None
+    data_keys: CacheLimits = field(default_factory=CacheLimits)
 
     def text(self) -> str:
         """The file's TOML."""
@@ -82,12 +84,26 @@ class Configuration:
         try:
             if str(document["format"]).split(".")[0] != str(FORMAT[0]):
                 raise InvalidInput(f"{path}: the vault has a format that this release does not know")
-            fields = ("vault", "store", "catalog", "kms", "endpoint", "root_fingerprint")
-            values = [str(document[field]) for field in fields]
+            names = ("vault", "store", "catalog", "kms", "endpoint", "root_fingerprint")
+            values = [str(document[name]) for name in names]
             vault, store, catalog, kms, endpoint, fingerprint = values
-            return cls(vault, store, catalog, kms, endpoint, fingerprint, document.get("owner"))
+            limits = _limits(path, document.get("data_keys", {}))
+            return cls(vault, store, catalog, kms, endpoint, fingerprint, document.get("owner"), limits)
         except KeyError as error:
             raise InvalidInput(f"{path}: the setting {error.args[0]!r} is missing") from error
+
+
+def _limits(path: Path, document: Any) -> CacheLimits:
+    """The table ``[data_keys]``: how long (``age``, in seconds), how many (``keys``) and for how many ``uses``."""
+    names = {each.name for each in fields(CacheLimits)}
+    if not isinstance(document, dict) or not document.keys() <= names:
+        raise InvalidInput(f"{path}: [data_keys] takes {', '.join(sorted(names))}")
+    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in document.values()):
+        raise InvalidInput(f"{path}: [data_keys] takes numbers")
+    try:
+        return CacheLimits(**document)
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: [data_keys]: {error}") from error
 
 
 def _toml(text: str) -> str:
@@ -227,7 +243,7 @@ def _root(folder: Path, configuration: Configuration) -> Root:
     return open_root(data, configuration.root_fingerprint)
 
 
-def _shared(folder: Path, configuration: Configuration, kms: Kms, key_age: float) -> dict[str, Any]:
+def _shared(folder: Path, configuration: Configuration, kms: Kms, limits: CacheLimits | None) -> dict[str, Any]:
     root = _root(folder, configuration)
     catalog: Catalog = open_catalog(_catalog_url(folder, configuration.catalog))
     store = _open_store(folder, configuration.store)
@@ -238,7 +254,7 @@ def _shared(folder: Path, configuration: Configuration, kms: Kms, key_age: float
         "root": root,
         "catalog": catalog,
         "store": store,
-        "keyring": Keyring(kms, max_age=key_age),
+        "keyring": Keyring(kms, limits=limits or configuration.data_keys),
         "journal": Journal(root, catalog, store, signer, utcnow),
         "heads": Heads(root, catalog, store),
         "manifests": Manifests(),
@@ -248,18 +264,27 @@ def _shared(folder: Path, configuration: Configuration, kms: Kms, key_age: float
 
 
 def open_broker(
-    folder: Path, *, kms_wrap: Wrap = lambda kms: kms, key_age: float = MAX_AGE_SECONDS
+    folder: Path,
+    *,
+    kms_wrap: Wrap = lambda kms: kms,
+    limits: CacheLimits | None = None,
+    key_age: timedelta | None = None,
 ) -> tuple[Parts, Configuration]:
-    """The parts of a broker, from ``broker/`` alone. ``kms_wrap`` may put something around the KMS."""
+    """The parts of a broker, from ``broker/`` alone.
+
+    ``kms_wrap`` may put something around the KMS; ``limits``, or ``key_age`` alone, stand in for the configured ones.
+    """
     configuration = Configuration.read(folder / "broker" / "config.toml")
+    if key_age is not None:
+        limits = replace(limits or configuration.data_keys, age=key_age.total_seconds())
     kms = open_kms(configuration.kms, owner=None, broker=folder / "broker", passphrase=passphrase())
-    parts = Parts(**_shared(folder, configuration, kms_wrap(kms), key_age))
+    parts = Parts(**_shared(folder, configuration, kms_wrap(kms), limits))
     checked_vault(parts)
     parts.journal.refuse_rollback()
     return parts, configuration
 
 
-def open_owner(folder: Path, *, kms_wrap: Wrap = lambda kms: kms, key_age: float = MAX_AGE_SECONDS) -> OwnerParts:
+def open_owner(folder: Path, *, kms_wrap: Wrap = lambda kms: kms, limits: CacheLimits | None = None) -> OwnerParts:
     """The owner's parts; its signing keys are opened only when an act needs them."""
     if (folder / "broker" / "config.toml").exists() and not (folder / "owner" / "config.toml").exists():
         raise NotFound(f"{folder}: the owner's part of the vault is not here; only a broker can run")
@@ -279,7 +304,7 @@ def open_owner(folder: Path, *, kms_wrap: Wrap = lambda kms: kms, key_age: float
         publisher=lambda: Signer(secret(Role.PUBLISHER)),
         auditor_secret=lambda: secret(Role.AUDITOR),
     )
-    shared = _shared(folder, configuration, kms, key_age)
+    shared = _shared(folder, configuration, kms, limits)
     parts = OwnerParts(**shared, kms=kms, owner=configuration.owner, signers=signers)
     checked_vault(parts)
     parts.journal.refuse_rollback()

@@ -16,7 +16,7 @@ from vault.workings.names import Dataset, Holder, dataset_named, holder_named
 from vault.workings.parts import OwnerParts, holder_sealer
 from vault.workings.permissions import next_vendor_head, open_grant
 from vault.workings.reading import OpenVersion
-from vault.workings.steps import removal, standing, vendor_named
+from vault.workings.steps import present_vendor, removal, standing, vendor_named
 
 __all__ = ["GrantState", "grant", "grants", "resume_grant", "revoke"]
 
@@ -44,7 +44,7 @@ def grant(
     The grant is pending while the vendor's compartment is filled, and live once the vendor's head lists it.
     Raises InvalidInput, NotFound, Frozen, Conflict and what reading and writing raise.
     """
-    vendor = vendor_named(parts, vendor_name)
+    vendor = present_vendor(parts, vendor_name)
     sealer = parts.sealer()
     with parts.catalog.read() as transaction:
         dataset = dataset_named(transaction, sealer, dataset_name)
@@ -82,6 +82,8 @@ def resume_grant(parts: OwnerParts, grant_id: str) -> Grant:
         if rows[0].settled is not None:
             raise Conflict("the grant was revoked; make a new one")
         vendor = holder_named(transaction, sealer, statement.vendor_name)
+        if vendor.ended:
+            raise Conflict(f"the vendor '{vendor.name}' was offboarded; its keys are gone for good")
         dataset = dataset_named(transaction, sealer, statement.dataset_name)
         signed = Signed.decode(rows[0].statement.open(sealer, grant_id), Label.GRANT)
     if signed.digest != digest or head.frozen:

@@ -11,10 +11,13 @@ import pyarrow as pa
 
 from vault import collect as _collect
 from vault import credentials as _credentials
+from vault import custody as _custody
 from vault import datasets as _datasets
 from vault import deployment
 from vault import grants as _grants
+from vault import offboard as _offboard
 from vault import publish as _publish
+from vault import rewrap as _rewrap
 from vault import rotate as _rotate
 from vault import scrub as _scrub
 from vault import vendors as _vendors
@@ -102,6 +105,10 @@ class Vault:
     def thaw(self, vendor: str) -> bool:
         """Let a frozen vendor read again. False where it was not frozen."""
         return _vendors.thaw(self.parts, vendor)
+
+    def offboard(self, vendor: str) -> _offboard.Offboarded:
+        """End a vendor for good: its access, its KMS key and its wrapped keys. gc then takes its objects."""
+        return _offboard.offboard(self.parts, vendor)
 
     # Datasets
 
@@ -203,6 +210,35 @@ class Vault:
     ) -> list[_rotate.Rekeyed]:
         """Encrypt compartments anew under their next epoch."""
         return _rotate.rekey(self.parts, vendor, dataset, progress)
+
+    def rewrap(
+        self,
+        vendor: str | None = None,
+        *,
+        prepare: bool = False,
+        disable_old: bool = False,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> list[_rewrap.Rewrapped]:
+        """Wrap data keys anew under the next KMS key of a vendor, or of everyone; no object is read."""
+        return _rewrap.rewrap(self.parts, vendor, prepare=prepare, disable_old=disable_old, progress=progress)
+
+    # KMS keys
+
+    def kms_keys(self) -> list[_custody.Custody]:
+        """Every holder's KMS key and how the KMS says that it stands."""
+        return _custody.custody(self.parts)
+
+    def disable_kms_key(self, vendor: str, key: str | None = None) -> str:
+        """Disable a vendor's KMS key, or an earlier one of its; returns its reference."""
+        return _custody.disable(self.parts, vendor, key)
+
+    def enable_kms_key(self, vendor: str, key: str | None = None) -> str:
+        """Undo `disable_kms_key`."""
+        return _custody.enable(self.parts, vendor, key)
+
+    def privileges(self, vendor: str) -> _custody.Privileges:
+        """The KMS keys and contexts that a broker needs for a vendor's live grants, and no more."""
+        return _custody.privileges(self.parts, vendor)
 
     def check(self, progress: Callable[[int], None] = lambda _done: None) -> _scrub.CheckReport:
         """Read and check everything; changes nothing."""

@@ -95,10 +95,32 @@ def _check_people(parts: OwnerParts, report: CheckReport) -> None:
         if holder.id != parts.owner:
             report.vendors += 1
             report.noting(f"vendor {holder.name}", lambda holder=holder: _check_vendor(parts, holder))  # type: ignore[misc]
+        report.noting(f"keys of {holder.name}", lambda holder=holder: _check_keys(parts, holder))  # type: ignore[misc]
+
+
+def _check_keys(parts: OwnerParts, holder: Holder) -> None:
+    """Every wrapped data key is under its holder's KMS key, or the one that it is being rewrapped under."""
+    with parts.catalog.read() as transaction:
+        rows = transaction.keys_of_holder(holder.id)
+    if holder.ended and rows:
+        raise IntegrityError("wrapped keys of a vendor that was offboarded are in the catalog")
+    if any(row.kms_key not in holder.kms_keys for row in rows):
+        raise IntegrityError("a data key is under another KMS key than its holder's")
+
+
+def _check_ended(parts: OwnerParts, vendor: Holder) -> None:
+    """Nothing is live of a vendor that was offboarded."""
+    with parts.catalog.read() as transaction:
+        head = parts.heads.vendor_in(transaction, vendor.id)
+    if not head.frozen or head.grants or head.credentials:
+        raise IntegrityError("a vendor that was offboarded has a live head")
 
 
 def _check_vendor(parts: OwnerParts, vendor: Holder) -> None:
     """A vendor's head, its own name, both copies of every grant that is listed, and every listed credential."""
+    if vendor.ended:
+        _check_ended(parts, vendor)
+        return
     own = holder_sealer(parts, parts.keyring, vendor.id)
     with parts.catalog.read() as transaction:
         head = parts.heads.vendor_in(transaction, vendor.id)

@@ -15,7 +15,7 @@ from vault.workings.filling import fill_compartment
 from vault.workings.names import Holder, datasets, find_holder, holders, insert_holder
 from vault.workings.parts import OwnerParts
 from vault.workings.permissions import next_vendor_head
-from vault.workings.steps import announce, removal, vendor_named
+from vault.workings.steps import announce, present_vendor, removal
 from vault.workings.writing import key_row
 
 __all__ = ["VendorState", "add_holder", "add_vendor", "freeze", "thaw", "vendors"]
@@ -23,11 +23,12 @@ __all__ = ["VendorState", "add_holder", "add_vendor", "freeze", "thaw", "vendors
 
 @dataclass(frozen=True, slots=True)
 class VendorState:
-    """A vendor as its newest head has it."""
+    """A vendor as its newest head has it; ``ended`` says that it was offboarded."""
 
     id: str
     name: str
     frozen: bool
+    ended: bool
     grants: int
     credentials: int
     created: str
@@ -38,8 +39,10 @@ def add_vendor(parts: OwnerParts, name: str) -> Holder:
     check_name(name, "vendor")
     sealer = parts.sealer()
     with parts.catalog.read() as transaction:
-        if find_holder(transaction, sealer, name) is not None:
-            raise Conflict(f"there is a vendor named '{name}' already")
+        taken = find_holder(transaction, sealer, name)
+    if taken is not None:
+        how = "there was a vendor of that name, and it was offboarded" if taken.ended else "there is one already"
+        raise Conflict(f"the vendor '{name}' cannot be added: {how}")
     vendor = new_id()
     holder = Holder(vendor, name, parts.kms.create_key(vendor), timestamp(parts.clock()))
     head = next_vendor_head(parts, parts.signers.authority(), None, vendor, by_authority=True)
@@ -74,6 +77,7 @@ def vendors(parts: OwnerParts) -> list[VendorState]:
                     holder.id,
                     holder.name,
                     head.frozen,
+                    holder.ended,
                     len(head.grants),
                     len(head.credentials),
                     holder.created,
@@ -92,7 +96,7 @@ def thaw(parts: OwnerParts, name: str) -> bool:
 
     Returns False where it was not frozen.
     """
-    vendor = vendor_named(parts, name)
+    vendor = present_vendor(parts, name)
     with parts.catalog.read() as transaction:
         if not parts.heads.vendor_in(transaction, vendor.id).frozen:
             return False

@@ -1,6 +1,7 @@
 """What the KMS is asked for, counted at the KMS."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -85,20 +86,22 @@ def test_a_refused_request_unwraps_no_column(published: Lab) -> None:
 
 
 def test_a_permits_keyring_refuses_other_keys_before_the_kms(published: Lab) -> None:
-    """The keyring of a permit raises for any other compartment or group without a KMS call."""
+    """The keyring of a permit raises for any other compartment, group or epoch without a KMS call."""
     from tests.attacks.test_swaps import _version
 
     published.vault.grant("acme", "evals", ["id", "prompt"])
     parts, kms = _counting(published)
     version = _version(published, "acme")
     group = next(column.group for column in version.manifest.columns if column.name == "id")
-    scoped = ScopedKeyring(parts.keyring, version.manifest.compartment, (group,))
+    scope = version.keys[group].scope
+    scoped = ScopedKeyring(parts.keyring, (scope,))
     for other, key in version.keys.items():
         if other != group:
             with pytest.raises(NotGranted):
                 scoped.open(key)
-    with pytest.raises(NotGranted):
-        ScopedKeyring(parts.keyring, "0" * 32, (group,)).open(version.keys[group])
+    for other in (replace(scope, compartment="0" * 32), replace(scope, epoch=2), replace(scope, vault="0" * 32)):
+        with pytest.raises(NotGranted):
+            ScopedKeyring(parts.keyring, (other,)).open(version.keys[group])
     assert kms.unwrapped == []
     assert len(scoped.open(version.keys[group])) == 32
 

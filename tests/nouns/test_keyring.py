@@ -1,6 +1,7 @@
 """Data keys: committed to, held for a short while, unwrapped once."""
 
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from vault.encoding import new_id
-from vault.errors import IntegrityError, KmsError
-from vault.keyring import Keyring, WrappedKey
+from vault.errors import IntegrityError, InvalidInput, KmsError
+from vault.keyring import CacheLimits, Keyring, WrappedKey
 from vault.kms import DataKey, LocalKms
 from vault.model import KeyScope
 
@@ -67,7 +68,7 @@ def test_a_key_is_held_for_a_minute_at_most(made: tuple[Slow, WrappedKey, bytes]
     """Within its age a key is not asked for again; past it, at zero, or dropped, it is."""
     kms, wrapped, _ = made
     now = [0.0]
-    keyring = Keyring(kms, max_age=999, clock=lambda: now[0])  # type: ignore[arg-type]
+    keyring = Keyring(kms, clock=lambda: now[0])  # type: ignore[arg-type]
     for moment, calls in ((0.0, 1), (59.9, 1), (60.0, 2), (60.1, 2)):
         now[0] = moment
         keyring.open(wrapped)
@@ -78,7 +79,7 @@ def test_a_key_is_held_for_a_minute_at_most(made: tuple[Slow, WrappedKey, bytes]
     keyring.drop([wrapped.scope.compartment])
     keyring.open(wrapped)
     assert kms.calls == 3
-    never = Keyring(kms, max_age=0)  # type: ignore[arg-type]
+    never = Keyring(kms, limits=CacheLimits(age=0))  # type: ignore[arg-type]
     never.open(wrapped)
     never.open(wrapped)
     assert kms.calls == 5
@@ -99,3 +100,96 @@ def test_many_threads_make_one_call(made: tuple[Slow, WrappedKey, bytes]) -> Non
     assert found == [plaintext] * 16
     assert kms.calls == 1
     assert plaintext.hex() not in repr(keyring) + repr(wrapped)
+
+
+def test_threads_share_a_failure_too(made: tuple[Slow, WrappedKey, bytes]) -> None:
+    """A KMS that fails is asked once by the threads that wait for one key, and again by whoever comes later."""
+    kms, wrapped, _ = made
+    keyring = Keyring(kms)  # type: ignore[arg-type]
+    kms.gate.clear()
+    kms.lie = b"\x01" * 32
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            keyring.open(wrapped)
+        except IntegrityError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.1)
+    kms.gate.set()
+    for thread in threads:
+        thread.join()
+    assert len(failed) == 8
+    assert kms.calls == 1
+    kms.lie = None
+    keyring.open(wrapped)
+    assert kms.calls == 2
+
+
+def test_what_is_dropped_while_it_is_unwrapped_is_not_held(made: tuple[Slow, WrappedKey, bytes]) -> None:
+    """A drop that comes while the KMS is being asked counts: nobody who asks later gets that answer."""
+    kms, wrapped, plaintext = made
+    keyring = Keyring(kms)  # type: ignore[arg-type]
+    kms.gate.clear()
+    thread = threading.Thread(target=lambda: keyring.open(wrapped))
+    thread.start()
+    while kms.calls == 0:
+        time.sleep(0.01)
+    assert keyring.compartments == {wrapped.scope.compartment}
+    keyring.drop([wrapped.scope.compartment])
+    assert keyring.compartments == frozenset()
+    kms.gate.set()
+    thread.join()
+    assert keyring.compartments == frozenset()
+    assert keyring.open(wrapped) == plaintext
+    assert kms.calls == 2
+
+
+def test_keys_are_bounded_in_number_and_uses(made: tuple[Slow, WrappedKey, bytes]) -> None:
+    """The oldest key gives way, and a key that was used as often as is allowed is asked for again."""
+    kms, first, _ = made
+    key = first.kms_key
+    keyring = Keyring(kms, limits=CacheLimits(keys=2, uses=3))  # type: ignore[arg-type]
+    others = [keyring.create(replace(first.scope, epoch=epoch), key)[0] for epoch in (2, 3)]
+    for wrapped in (first, *others):
+        keyring.open(wrapped)
+    assert kms.calls == 3
+    keyring.open(first)
+    assert kms.calls == 4
+    for _ in range(2):
+        keyring.open(first)
+    assert kms.calls == 4
+    keyring.open(first)
+    assert kms.calls == 5
+    for limits in (CacheLimits(keys=0), CacheLimits(uses=0), CacheLimits(age=0)):
+        never = Keyring(kms, limits=limits)  # type: ignore[arg-type]
+        before = kms.calls
+        never.open(first)
+        never.open(first)
+        assert kms.calls == before + 2
+        assert never.compartments == frozenset()
+
+
+def test_an_idle_process_holds_no_key_beyond_its_age(made: tuple[Slow, WrappedKey, bytes]) -> None:
+    """Sweeping forgets what nobody asked for again."""
+    kms, wrapped, _ = made
+    now = [0.0]
+    keyring = Keyring(kms, limits=CacheLimits(age=10), clock=lambda: now[0])  # type: ignore[arg-type]
+    keyring.open(wrapped)
+    now[0] = 9.9
+    keyring.sweep()
+    assert keyring.compartments
+    now[0] = 10
+    keyring.sweep()
+    assert not keyring.compartments
+
+
+@pytest.mark.parametrize("wrong", [{"age": 61}, {"age": -1}, {"keys": -1}, {"uses": -1}])
+def test_no_limit_is_wider_than_a_minute(wrong: dict[str, int]) -> None:
+    """A minute is the most that can be configured, and below 0 there is nothing."""
+    with pytest.raises(InvalidInput):
+        CacheLimits(**wrong)

@@ -42,6 +42,12 @@ class Kind(StrEnum):
     REKEYED = "compartment rekeyed"
     NARROWED = "compartment narrowed"
     COLLECTED = "garbage collected"
+    KMS_KEY_MADE = "KMS key made"
+    KMS_KEY_DISABLED = "KMS key disabled"
+    KMS_KEY_ENABLED = "KMS key enabled"
+    REWRAPPED = "data keys rewrapped"
+    OFFBOARDING = "vendor offboarding begun"
+    OFFBOARDED = "vendor offboarded"
 
 
 @dataclass(frozen=True, slots=True)

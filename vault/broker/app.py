@@ -58,7 +58,8 @@ def create_app(parts: Parts, vendors: frozenset[str] | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        yield
+        with access.watch(parts):
+            yield
         await run_in_threadpool(access.settle, parts)
 
     app = FastAPI(title="dsvault broker", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)

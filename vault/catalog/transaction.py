@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
 
 from vault.catalog import schema
 from vault.catalog.records import (
@@ -54,6 +54,13 @@ class Transaction:
             insert(schema.holders).values(
                 id=row, kms_key=kms_key, name=name, name_index=index, own_name=own_name, created=created
             )
+        )
+
+    def set_holder(self, row: str, kms_key: str, name: SealedValue, own_name: SealedValue | None) -> None:
+        """Replace a holder's KMS key and sealed fields."""
+        table = schema.holders
+        self.connection.execute(
+            update(table).where(table.c.id == row).values(kms_key=kms_key, name=name, own_name=own_name)
         )
 
     def holders(self) -> list[HolderRow]:
@@ -154,6 +161,38 @@ class Transaction:
         query = select(table).where(table.c.compartment == compartment).order_by(table.c.column_group, table.c.epoch)
         return [_key(row) for row in self.connection.execute(query)]
 
+    def keys_of_holder(self, holder: str) -> list[KeyRow]:
+        """Every wrapped data key of a holder: its metadata keys, and those of all its compartments."""
+        table, places = schema.keys, schema.compartments
+        own = select(places.c.id).where(places.c.holder == holder)
+        query = select(table).where(or_(table.c.compartment == holder, table.c.compartment.in_(own)))
+        query = query.order_by(table.c.compartment, table.c.column_group, table.c.epoch)
+        return [_key(row) for row in self.connection.execute(query)]
+
+    def move_keys(self, moves: Iterable[tuple[KeyRow, str, bytes]]) -> int:
+        """Put (row, KMS key, wrapped) in the place of rows that are still as they were; returns how many."""
+        table = schema.keys
+        moved = 0
+        for row, kms_key, wrapped in moves:
+            place = and_(
+                table.c.compartment == row.compartment,
+                table.c.column_group == row.group,
+                table.c.epoch == row.epoch,
+                table.c.wrapped == row.wrapped,
+            )
+            changed = self.connection.execute(update(table).where(place).values(kms_key=kms_key, wrapped=wrapped))
+            moved += changed.rowcount
+        return moved
+
+    def delete_keys_of_holder(self, holder: str) -> int:
+        """Forget every wrapped data key of a holder; returns how many there were."""
+        table, places = schema.keys, schema.compartments
+        own = select(places.c.id).where(places.c.holder == holder)
+        gone = self.connection.execute(
+            delete(table).where(or_(table.c.compartment == holder, table.c.compartment.in_(own)))
+        )
+        return int(gone.rowcount)
+
     def delete_key(self, compartment: str, group: str, epoch: int) -> None:
         """Forget a wrapped data key that nothing needs any more."""
         table = schema.keys
@@ -203,6 +242,11 @@ class Transaction:
             )
             .values(retired=now)
         )
+
+    def delete_versions(self, compartment: str) -> None:
+        """Forget every manifest of a compartment."""
+        table = schema.versions
+        self.connection.execute(delete(table).where(table.c.compartment == compartment))
 
     def delete_version(self, compartment: str, version: int, generation: int) -> None:
         """Forget a retired manifest."""
@@ -256,6 +300,14 @@ class Transaction:
         table = schema.heads
         query = select(table.c.subject, func.max(table.c.sequence)).group_by(table.c.subject)
         return [(row[0], row[1]) for row in self.connection.execute(query)]
+
+    def marks(self) -> dict[str, str]:
+        """For every head's subject and every holder something that changes when its keys may have to be dropped."""
+        marks = {subject: str(sequence) for subject, sequence in self.head_subjects()}
+        table = schema.holders
+        for row in self.connection.execute(select(table.c.id, table.c.kms_key)):
+            marks[row.id] = f"{marks.get(row.id, '')} {row.kms_key}"
+        return marks
 
     # Grants and credentials
 

@@ -53,6 +53,14 @@ class AwsKms:
     def __init__(self, region: str | None, *, endpoint: str | None = None, timeout: float = 5.0) -> None:
         self._client = _connect(region, endpoint, timeout)
 
+    @property
+    def destruction(self) -> str:
+        """What `destroy_key` leaves."""
+        return (
+            "AWS lets nobody use the key from now on and deletes it in 7 days; until then an administra"
+            "tor of the AWS account could cancel that, afterwards nobody can"
+        )
+
     def create_key(self, label: str, *, owner: bool = False) -> str:
         """Make a symmetric key with the alias ``alias/dsvault-LABEL`` and tags."""
         tags = [

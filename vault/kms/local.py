@@ -65,6 +65,14 @@ class LocalKms:
         self._held: dict[str, _Held] = {}
         self._opening = threading.Lock()
 
+    @property
+    def destruction(self) -> str:
+        """What `destroy_key` leaves."""
+        return (
+            "the key file's material was overwritten at once; backups and snapshots of the keystore's f"
+            "older may still hold it: find and delete them"
+        )
+
     def create_key(self, label: str, *, owner: bool = False) -> str:  # noqa: ARG002
         """Make a key file in the owner's or the broker's folder; the label is not kept."""
         folder = self._owner if owner else self._broker

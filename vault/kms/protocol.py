@@ -42,9 +42,15 @@ class Kms(Protocol):
     * `wrap`, `unwrap`, `rewrap` and `state` change nothing, so they may be called again when their answer was
       lost. Every `create_key`, `rotate_key` and `generate_data_key` makes a new key; one whose answer was lost
       serves nobody and harms nobody.
+    * ``destruction`` says in plain words what is gone once a key was destroyed, and what may still hold it.
     * No key and no plaintext is in an error, a log or a repr.
     * Every method may be called from several threads at once.
     """
+
+    @property
+    def destruction(self) -> str:
+        """One sentence for the person who has a key destroyed."""
+        ...
 
     def create_key(self, label: str, *, owner: bool = False) -> str:
         """Make a KMS key for a holder and return the reference that the catalog keeps.

@@ -89,6 +89,14 @@ class TransitKms:
         self._renewal = _Renewal(weakref.WeakMethod(self._call))
         self._checked_upsert = False
 
+    @property
+    def destruction(self) -> str:
+        """What `destroy_key` leaves."""
+        return (
+            "the engine has forgotten the key's material at once; snapshots and backups of its storage "
+            "may still hold it"
+        )
+
     def create_key(self, label: str, *, owner: bool = False) -> str:  # noqa: ARG002
         """Make a transit key that cannot be exported, named after the label."""
         self._refuse_upserts()

@@ -23,17 +23,29 @@ __all__ = [
     "insert_dataset",
     "insert_holder",
     "update_dataset",
+    "update_holder",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """The owner or a vendor."""
+    """The owner or a vendor.
+
+    ``successor`` is the KMS key that its data keys are being wrapped under anew, if they are. ``ended`` says that it
+    was offboarded: its KMS key is destroyed and its name stays taken.
+    """
 
     id: str
     name: str
     kms_key: str
     created: str
+    successor: str | None = None
+    ended: bool = False
+
+    @property
+    def kms_keys(self) -> frozenset[str]:
+        """The KMS keys that its data keys may be wrapped under."""
+        return frozenset(key for key in (self.kms_key, self.successor) if key is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +60,7 @@ class Dataset:
 
 def insert_holder(transaction: Transaction, holder: Holder, owner_sealer: FieldSealer, own_sealer: FieldSealer) -> None:
     """Add a holder, sealed for the owner and for itself."""
-    sealed = json_bytes({"name": holder.name, "kms_key": holder.kms_key})
+    sealed = _sealed(holder)
     transaction.add_holder(
         holder.id,
         holder.kms_key,
@@ -59,11 +71,31 @@ def insert_holder(transaction: Transaction, holder: Holder, owner_sealer: FieldS
     )
 
 
+def update_holder(
+    transaction: Transaction, holder: Holder, owner_sealer: FieldSealer, own_sealer: FieldSealer | None
+) -> None:
+    """Replace what is kept of a holder; without a sealer of its own nothing is left that it could open."""
+    sealed = _sealed(holder)
+    own = SealedValue(own_sealer, holder.id, sealed) if own_sealer is not None else None
+    transaction.set_holder(holder.id, holder.kms_key, SealedValue(owner_sealer, holder.id, sealed), own)
+
+
+def _sealed(holder: Holder) -> bytes:
+    return json_bytes(
+        {
+            "name": holder.name,
+            "kms_key": holder.kms_key,
+            "successor": holder.successor,
+            "ended": holder.ended,
+        }
+    )
+
+
 def _open_holder(row: HolderRow, sealer: FieldSealer) -> Holder:
     document = from_json(row.name.open(sealer, row.id), "a holder's name")
     if document["kms_key"] != row.kms_key:
         raise IntegrityError("the KMS key of a holder was changed in the catalog")
-    return Holder(row.id, document["name"], row.kms_key, row.created)
+    return Holder(row.id, document["name"], row.kms_key, row.created, document["successor"], document["ended"])
 
 
 def own_holder_name(row: HolderRow, own_sealer: FieldSealer) -> str:

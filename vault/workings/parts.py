@@ -19,7 +19,7 @@ from vault.trust import Root, Signer
 from vault.workings.heads import Heads
 from vault.workings.journal import Journal
 
-__all__ = ["Manifests", "OwnerParts", "Parts", "Signers", "holder_sealer", "trusted_now", "wrapped_key"]
+__all__ = ["Manifests", "OwnerParts", "Parts", "Signers", "holder_sealer", "metadata_key", "trusted_now", "wrapped_key"]
 
 _CLOCK_TOLERANCE = timedelta(seconds=5)
 

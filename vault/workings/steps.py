@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 from vault.audit import Kind
 from vault.catalog import HeadRow
-from vault.errors import NotFound
+from vault.errors import Conflict, NotFound
 from vault.trust import VendorHead
 from vault.workings.names import Holder, holder_named
 from vault.workings.parts import OwnerParts
 from vault.workings.permissions import next_vendor_head
 
-__all__ = ["announce", "removal", "standing", "vendor_named"]
+__all__ = ["announce", "present_vendor", "removal", "standing", "vendor_named"]
 
 
 def vendor_named(parts: OwnerParts, name: str) -> Holder:
@@ -21,6 +21,14 @@ def vendor_named(parts: OwnerParts, name: str) -> Holder:
     if holder.id == parts.owner:
         raise NotFound(f"there is no vendor named '{name}'")
     return holder
+
+
+def present_vendor(parts: OwnerParts, name: str) -> Holder:
+    """A vendor that was not offboarded; raises NotFound or Conflict."""
+    vendor = vendor_named(parts, name)
+    if vendor.ended:
+        raise Conflict(f"the vendor '{name}' was offboarded; its keys are gone for good")
+    return vendor
 
 
 def announce(parts: OwnerParts, head: HeadRow) -> None:

@@ -8,7 +8,7 @@ began from. Until then a crash leaves garbage and nothing else.
 import hashlib
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +18,7 @@ from vault.catalog import CompartmentRow, HeadRow, KeyRow, Transaction, VersionR
 from vault.chunks import EncodeOptions, encode, rekey
 from vault.derivation import chunk_key
 from vault.encoding import new_id, timestamp
-from vault.errors import Conflict, IntegrityError
+from vault.errors import Conflict
 from vault.filters import collect_stats, stats_to_json
 from vault.keyring import WrappedKey
 from vault.manifest import ChunkRef, Manifest, encode_manifest
@@ -33,6 +33,7 @@ from vault.trust import (
     head_statement,
 )
 from vault.workings.jobs import Job
+from vault.workings.names import holder_by_id
 from vault.workings.parts import OwnerParts
 from vault.workings.reading import identity_of, live_keys
 
@@ -117,8 +118,6 @@ class Writer:
             assert self._head is not None
             with self._parts.catalog.read() as transaction:
                 wrapped = live_keys(self._parts, transaction, self._head, frozenset((group,)))[group]
-            if wrapped.kms_key != self._kms_key:
-                raise IntegrityError("a data key is wrapped under another KMS key than its holder's")
             return wrapped, self._parts.keyring.open(wrapped)
         scope = KeyScope(self._parts.vault, self._compartment, group, (live[0] if live else 0) + 1)
         wrapped, plaintext = self._parts.keyring.create(scope, self._kms_key)
@@ -202,7 +201,7 @@ class Writer:
         if (present.sequence if present else 0) != (self._head.sequence if self._head else 0):
             raise Conflict("the dataset was changed by somebody else in the meantime; try again")
         now = self._parts.clock()
-        transaction.add_keys(key_row(key, timestamp(now)) for key in self._made)
+        transaction.add_keys(key_row(key, timestamp(now)) for key in self._keys_to_add(transaction))
         superseded = self._statements.keys() | self._withdrawn
         transaction.retire_versions(self._compartment, superseded, timestamp(now))
         for version, signed in self._statements.items():
@@ -212,6 +211,27 @@ class Writer:
         row = self._next_head(publisher)
         transaction.add_head(row)
         return row
+
+    def _keys_to_add(self, transaction: Transaction) -> list[WrappedKey]:
+        """The keys that were made, under the KMS key that their holder has now.
+
+        A rewrap that ended in the meantime has taken every key that it found away from the old one, which may be
+        disabled next: those that it could not see follow here. They are few, one for each new column or epoch.
+        """
+        holder = holder_by_id(transaction, self._parts.sealer(), self._place.holder)
+        if holder.ended:
+            raise Conflict("the vendor was offboarded in the meantime")
+        kms = self._parts.kms
+        return [
+            key
+            if key.kms_key in holder.kms_keys
+            else replace(
+                key,
+                kms_key=holder.kms_key,
+                wrapped=kms.rewrap(key.kms_key, key.wrapped, key.scope.context(), holder.kms_key),
+            )
+            for key in self._made
+        ]
 
     def _next_head(self, publisher: Signer) -> HeadRow:
         versions = dict(self._head.versions) if self._head else {}

@@ -1,0 +1,108 @@
+"""Offboarding a vendor: its access ends, and what was encrypted for it becomes unreadable for ever.
+
+The order is: its head (frozen, no grants, no credentials), so that nothing is served any more; its KMS key, which is
+the point of no return; then, in one transaction, the wrapped keys and manifests in the catalog and the heads of its
+compartments. Its objects in the store are ciphertext without a key then, and gc takes them. The log's entries are
+sealed to the auditor and stay as they are, and so do the owner's copies of its grants. May be killed and run again.
+"""
+
+from dataclasses import dataclass, replace
+
+from vault.audit import Kind
+from vault.catalog import CompartmentRow, HeadRow, Transaction
+from vault.errors import NotFound
+from vault.trust import VendorHead, compartment_body, head_statement
+from vault.workings.names import Holder, find_holder, holder_by_id, update_holder
+from vault.workings.parts import OwnerParts
+from vault.workings.steps import removal
+
+__all__ = ["Offboarded", "offboard"]
+
+
+@dataclass(frozen=True, slots=True)
+class Offboarded:
+    """What offboarding did: the grants and credentials that ended, the wrapped keys that were deleted, and in plain
+    words what the KMS says of the key's end. ``changed`` is False where the vendor was offboarded before.
+    """
+
+    vendor: str
+    grants: int
+    credentials: int
+    keys: int
+    destruction: str
+    changed: bool
+
+
+def offboard(parts: OwnerParts, name: str) -> Offboarded:
+    """End a vendor and destroy its KMS key; raises NotFound and KmsError.
+
+    After a KmsError the vendor's access has ended all the same, and the command can be run again.
+    """
+    sealer = parts.sealer()
+    with parts.catalog.read() as transaction:
+        vendor = find_holder(transaction, sealer, name)
+        if vendor is None or vendor.id == parts.owner:
+            raise NotFound(f"there is no vendor named '{name[:80]}'")
+        head = parts.heads.vendor_in(transaction, vendor.id)
+    if vendor.ended:
+        return Offboarded(name, 0, 0, 0, parts.kms.destruction, False)
+    removal(parts, name, Kind.OFFBOARDING, _everything)
+    for key in sorted(vendor.kms_keys):
+        parts.kms.destroy_key(key)
+    keys = _forget(parts, vendor)
+    return Offboarded(name, len(head.grants), len(head.credentials), keys, parts.kms.destruction, True)
+
+
+def _everything(head: VendorHead) -> dict[str, object] | None:
+    if head.frozen and not head.grants and not head.credentials:
+        return None
+    return {"frozen": True, "grants": {}, "credentials": {}}
+
+
+def _forget(parts: OwnerParts, vendor: Holder) -> int:
+    """Delete the vendor's wrapped keys and manifests, and sign that its compartments hold nothing."""
+    sealer = parts.sealer()
+    with parts.catalog.write() as transaction:
+        present = holder_by_id(transaction, sealer, vendor.id)
+        heads = [
+            head
+            for place in transaction.compartments(holder=vendor.id)
+            if (head := _emptied(parts, transaction, place)) is not None
+        ]
+        for head in heads:
+            transaction.add_head(head)
+            transaction.delete_versions(head.subject)
+        keys = transaction.delete_keys_of_holder(vendor.id)
+        update_holder(transaction, replace(present, successor=None, ended=True), sealer, None)
+        parts.journal.record_in(
+            transaction,
+            Kind.OFFBOARDED,
+            vendor=vendor.name,
+            vendor_id=vendor.id,
+            keys=keys,
+            kms_keys=sorted(vendor.kms_keys),
+        )
+    parts.heads.announce(heads)
+    parts.keyring.drop({vendor.id, *(head.subject for head in heads)})
+    parts.journal.checkpoint()
+    return keys
+
+
+def _emptied(parts: OwnerParts, transaction: Transaction, place: CompartmentRow) -> HeadRow | None:
+    """The next head of a compartment that holds no version and has no live key."""
+    head = parts.heads.compartment_in(transaction, place)
+    if head is None:
+        return None
+    epochs = {group: (epoch, "") for group, (epoch, _) in head.epochs.items()}
+    body = compartment_body(place.holder, place.dataset, {}, epochs)
+    signed = head_statement(
+        parts.signers.publisher(),
+        vault=parts.vault,
+        kind="compartment",
+        subject=place.id,
+        sequence=head.sequence + 1,
+        body=body,
+        frozen=False,
+        now=parts.clock(),
+    )
+    return HeadRow(place.id, head.sequence + 1, "compartment", False, signed.encode(), body)

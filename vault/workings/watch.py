@@ -1,0 +1,66 @@
+"""Dropping data keys from a broker's memory within a second of what ends or moves them.
+
+A read looks at its vendor's head by itself before every batch. This is for the keys that a process holds while nobody
+reads: a freeze, a revocation and a rekey change a head, and a rewrap the KMS key of a holder. What may have changed is
+dropped; a key that is still needed is asked of the KMS again.
+"""
+
+import threading
+from types import TracebackType
+from typing import final
+
+from vault.errors import VaultError
+from vault.workings.parts import Parts
+
+__all__ = ["WATCH_SECONDS", "Watch"]
+
+#: How often the catalog is looked at; two looks fit into a second.
+WATCH_SECONDS = 0.4
+
+
+@final
+class Watch:
+    """A thread that watches the catalog for as long as the context lasts."""
+
+    def __init__(self, parts: Parts, *, seconds: float = WATCH_SECONDS) -> None:
+        self._parts = parts
+        self._seconds = seconds
+        self._seen: dict[str, str] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="dsvault-watch", daemon=True)
+
+    def look(self) -> None:
+        """Drop the keys of every holder and compartment that changed since the last look.
+
+        A catalog that cannot be read may hide a change: then everything is dropped.
+        """
+        keyring = self._parts.keyring
+        keyring.sweep()
+        try:
+            with self._parts.catalog.read() as transaction:
+                marks = transaction.marks()
+                changed = {subject for subject, mark in marks.items() if self._seen.get(subject, mark) != mark}
+                changed |= self._seen.keys() - marks.keys()
+                changed |= {row.id for row in transaction.compartments() if row.holder in changed} if changed else set()
+        except VaultError:
+            keyring.drop(keyring.compartments)
+            return
+        self._seen = marks
+        if changed:
+            keyring.drop(changed)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._seconds):
+            self.look()
+
+    def __enter__(self) -> "Watch":
+        self.look()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._parts.keyring.drop(self._parts.keyring.compartments)
