@@ -17,7 +17,7 @@ __all__ = ["Custody", "Privileges", "custody", "disable", "enable", "privileges"
 
 @dataclass(frozen=True, slots=True)
 class Custody:
-    """A holder's KMS key, its state in the KMS, the data keys that are wrapped under it, and a successor's reference."""
+    """A holder's KMS key, its state in the KMS, how many data keys the holder has, and a successor's reference."""
 
     holder: str
     id: str

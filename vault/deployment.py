@@ -25,7 +25,7 @@ from vault.encoding import new_id, timestamp, utcnow
 from vault.engines import LocalEngine
 from vault.errors import InvalidInput, NotFound
 from vault.keyring import CacheLimits, Keyring
-from vault.kms import Kms, open_kms
+from vault.kms import Kms, LocalKms, open_kms
 from vault.model import FORMAT, OWNER
 from vault.objects import ObjectStore, open_store
 from vault.trust import Role, RoleKeys, Root, Signer, open_root, public_key_id, root_statement
@@ -309,6 +309,36 @@ def open_owner(folder: Path, *, kms_wrap: Wrap = lambda kms: kms, limits: CacheL
     checked_vault(parts)
     parts.journal.refuse_rollback()
     return parts
+
+
+def kms_uri(folder: Path) -> str:
+    """The URI of the vault's KMS."""
+    return Configuration.read(folder / "owner" / "config.toml").kms
+
+
+def change_passphrase(folder: Path, new: str | None) -> int:
+    """Seal every key file of a vault under another passphrase, or (``None``) under none; returns how many there are.
+
+    May be killed and run again with the same two passphrases: what is under the new one already is passed over.
+    Raises InvalidInput for a wrong passphrase before anything is changed.
+    """
+    if new == "":
+        raise InvalidInput("an empty passphrase protects nothing; give one, or --none")
+    configuration = Configuration.read(folder / "owner" / "config.toml")
+    old = passphrase()
+    files = [folder / "broker" / "log.json", *sorted((folder / "owner" / "keys").rglob("*.json"))]
+    for path in files:
+        file = keyfile.load(path)
+        try:
+            file.open(old)
+        except InvalidInput:
+            file.open(new)
+    kms = open_kms(configuration.kms, owner=folder / "owner", broker=folder / "broker", passphrase=old)
+    count = kms.change_passphrase(new) if isinstance(kms, LocalKms) else 0
+    for path in files:
+        with keyfile.exclusive(path.parent):
+            keyfile.reseal(path, old, new)
+    return count + len(files)
 
 
 def endpoint(folder: Path) -> str:

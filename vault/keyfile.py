@@ -97,8 +97,8 @@ class KeyFile:
         return f"KeyFile({str(self.path)!r}, {self.header!r})"
 
 
-def load(path: Path, kind: str, identifier: str | None = None) -> KeyFile:
-    """Read a key file without opening its secret; an ``identifier`` must be the file's.
+def load(path: Path, kind: str | None = None, identifier: str | None = None) -> KeyFile:
+    """Read a key file without opening its secret; a ``kind`` and an ``identifier`` must be the file's.
 
     Raises KeyUnavailable when it is not there or cannot be read, InvalidInput when others may read it, and
     IntegrityError when it is no such file.
@@ -113,11 +113,13 @@ def load(path: Path, kind: str, identifier: str | None = None) -> KeyFile:
         raise IntegrityError(f"{path}: this is not a key file")
     if version.split(".")[0] != _FORMAT.split(".", maxsplit=1)[0]:
         raise IntegrityError(f"{path}: the key file has a format that this release does not know")
-    if document.get("kind") != kind:
+    if kind is not None and document.get("kind") != kind:
         raise IntegrityError(f"{path}: this is not the file of a {kind}")
     if identifier is not None and document.get("id") != identifier:
         raise IntegrityError(f"{path}: the key file is of another key")
-    return KeyFile(path, Header(kind, str(document.get("id")), str(document.get("state"))), stamp, document)
+    return KeyFile(
+        path, Header(str(document.get("kind")), str(document.get("id")), str(document.get("state"))), stamp, document
+    )
 
 
 def read(path: Path, kind: str, passphrase: str | None, *, identifier: str | None = None) -> bytes:
@@ -165,13 +167,13 @@ def replace(path: Path, header: Header, secret: bytes | None, passphrase: str | 
             _discard(aside)
 
 
-def reseal(path: Path, kind: str, old: str | None, new: str | None, *, n: int = SCRYPT_N) -> None:
+def reseal(path: Path, old: str | None, new: str | None, *, n: int = SCRYPT_N) -> None:
     """Seal a file under another passphrase, or under none; one that is under ``new`` already stays.
 
     So a change over many files that was cut short is finished by running it again. The caller holds `exclusive`
     on the folder. Raises InvalidInput when neither passphrase opens the file.
     """
-    file = load(path, kind)
+    file = load(path)
     if "material" not in file.document:
         return
     try:

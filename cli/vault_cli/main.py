@@ -10,7 +10,7 @@ import typer
 
 from vault._version import __version__
 from vault.errors import VaultError
-from vault_cli import access, datasets, evidence, rotation, vendors
+from vault_cli import access, datasets, evidence, kms, rotation, vendors
 from vault_cli.demo import demo
 from vault_cli.serving import serve
 
@@ -41,7 +41,7 @@ def _root(
 
 
 app.command("init")(datasets.init)
-app.add_typer(vendors.app, name="vendor", help="Vendors: add, list, freeze, thaw.")
+app.add_typer(vendors.app, name="vendor", help="Vendors: add, list, freeze, thaw, offboard.")
 app.command("publish")(datasets.publish)
 app.add_typer(datasets.app, name="dataset", help="The owner's own view: list, show, export.")
 app.command("grant")(access.grant)
@@ -50,7 +50,8 @@ app.command("revoke")(access.revoke)
 app.add_typer(access.app, name="credential", help="Credentials: issue, list, revoke.")
 app.command("serve")(serve)
 app.command("fetch")(access.fetch)
-app.add_typer(rotation.app, name="rotate", help="Rotate keys: rekey.")
+app.add_typer(rotation.app, name="rotate", help="Rotate keys: rekey, rewrap.")
+app.add_typer(kms.app, name="kms", help="KMS keys: list, policy, disable, enable, passphrase.")
 app.add_typer(evidence.app, name="audit", help="The audit log: show, verify.")
 app.command("check")(rotation.check)
 app.command("gc")(rotation.gc)

@@ -38,6 +38,31 @@ def rekey(
     )
 
 
+@app.command()
+def rewrap(
+    vendor: Annotated[str | None, typer.Option("--vendor", metavar="V", help="Only this vendor's (or owner).")] = None,
+    prepare: Annotated[
+        bool,
+        typer.Option("--prepare", help="Make the new KMS keys and move nothing yet, so that policies can name them."),
+    ] = False,
+    disable_old: Annotated[bool, typer.Option("--disable-old", help="Disable the old KMS keys in the end.")] = False,
+    vault: VaultDir = None,
+    json: Json = False,
+) -> None:
+    """Wrap data keys anew under new KMS keys; no object is read, and brokers go on serving."""
+    opened = open_vault(vault)
+    with progress("rewrapping", "keys", json) as on_progress:
+        done = opened.rewrap(vendor, prepare=prepare, disable_old=disable_old, progress=on_progress)
+    emit(
+        {"rewrapped": [asdict(item) for item in done]},
+        json,
+        lambda: table(
+            ("holder", "data keys", "from KMS key", "to KMS key"),
+            [(item.vendor, item.keys, item.old, item.new) for item in done],
+        ),
+    )
+
+
 def check(vault: VaultDir = None, json: Json = False) -> None:
     """Check the log, every head, manifest and chunk: there, whole, and under its live epoch only."""
     opened = open_vault(vault)

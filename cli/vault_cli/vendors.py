@@ -1,13 +1,16 @@
 """``dsvault vendor``."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vault_cli.opening import open_vault
 from vault_cli.options import Json, VaultDir
 from vault_cli.output import emit, table
+
+if TYPE_CHECKING:
+    from vault.offboard import Offboarded
 
 __all__ = ["app"]
 
@@ -34,7 +37,7 @@ def list_(vault: VaultDir = None, json: Json = False) -> None:
             [
                 (
                     state.name,
-                    _standing(state.frozen),
+                    _standing(state.frozen, state.ended),
                     state.grants,
                     state.credentials,
                     state.created[:19],
@@ -61,5 +64,36 @@ def thaw(name: Name, vault: VaultDir = None, json: Json = False) -> None:
     emit({"vendor": name, "frozen": False, "changed": changed}, json, told)
 
 
-def _standing(frozen: bool) -> str:
-    return "frozen" if frozen else "active"
+@app.command()
+def offboard(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; this cannot be undone.")] = False,
+    vault: VaultDir = None,
+    json: Json = False,
+) -> None:
+    """End a vendor for good: its access, its KMS key, its wrapped keys. This cannot be undone."""
+    opened = open_vault(vault)
+    if not yes and not typer.confirm(f"destroy the KMS key of {name}? This cannot be undone", err=True):
+        raise typer.Exit(1)
+    done = opened.offboard(name)
+    emit({**asdict(done), "state": "offboarded"}, json, lambda: _told(done.vendor, done.destruction, done))
+
+
+def _told(name: str, destruction: str, done: "Offboarded") -> None:
+    if not done.changed:
+        typer.echo(f"{name} was offboarded already")
+        return
+    typer.echo(
+        f"""offboarded {name}
+gone at once:     {done.grants} grants, {done.credentials} credentials, {done.keys} wrapped data keys; every request and
+                  stream is refused
+the KMS key:      {destruction}
+gone with gc:     its encrypted objects; run 'dsvault gc'
+may still be had: what {name} was served; copies of ciphertext (object versions, backups of the store), which nothing
+                  opens once the KMS key is gone; backups of the catalog, whose wrapped keys open under it only
+untouched:        the owner's data, other vendors' data, and the audit log"""
+    )
+
+
+def _standing(frozen: bool, ended: bool) -> str:
+    return "offboarded" if ended else "frozen" if frozen else "active"

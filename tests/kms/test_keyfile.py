@@ -382,7 +382,7 @@ def test_reseal(path: Path, old: str | None, new: str | None) -> None:
     with keyfile.exclusive(path.parent):
         keyfile.replace(path, keyfile.Header(KIND, ID, "disabled"), SECRET, old, n=CHEAP)
         for _ in range(2):
-            keyfile.reseal(path, KIND, old, new, n=CHEAP)
+            keyfile.reseal(path, old, new, n=CHEAP)
             file = keyfile.load(path, KIND)
             assert (file.open(new), file.header.state) == (SECRET, "disabled")
             with pytest.raises(InvalidInput):
@@ -394,7 +394,7 @@ def test_reseal_without_the_passphrase(path: Path) -> None:
     write(path, "a third")
     before = path.read_bytes()
     with keyfile.exclusive(path.parent), pytest.raises(InvalidInput):
-        keyfile.reseal(path, KIND, "a", "b", n=CHEAP)
+        keyfile.reseal(path, "a", "b", n=CHEAP)
     assert path.read_bytes() == before
 
 

@@ -143,8 +143,8 @@ class LocalKms:
         except KeyUnavailable:
             return KeyState.ABSENT
 
-    def change_passphrase(self, new: str | None) -> None:
-        """Seal every key file anew; ``None`` takes the passphrase away.
+    def change_passphrase(self, new: str | None) -> int:
+        """Seal every key file anew; ``None`` takes the passphrase away. Returns how many files there are.
 
         A run that was cut short is finished by another one with the same two passphrases: files that are under
         the new one are passed over. While it runs this object opens files under either; a process that was given
@@ -154,13 +154,16 @@ class LocalKms:
         _check_passphrase(new)
         old = self._passphrases[-1]
         self._passphrases = (new, old)
+        count = 0
         for folder in (self._owner, self._broker):
             if folder is None or not folder.is_dir():
                 continue
             with keyfile.exclusive(folder):
                 for path in sorted(folder.glob("*.json")):
-                    keyfile.reseal(path, _KIND, old, new, n=self._n)
+                    keyfile.reseal(path, old, new, n=self._n)
+                    count += 1
         self._passphrases = (new,)
+        return count
 
     def _move(self, key: str, state: KeyState) -> None:
         path = self._path(key)

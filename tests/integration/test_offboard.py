@@ -1,0 +1,134 @@
+"""Offboarding a vendor leaves nothing that opens, and touches nobody else."""
+
+from typing import Any
+
+import pytest
+
+from tests.conftest import Lab
+from tests.support.reading import read
+from tests.support.tables import rows
+from vault import offboard
+from vault.encoding import duration
+from vault.errors import Conflict, KeyUnavailable, KmsError, NotFound, Refused, Unauthenticated
+from vault.kms import KeyState
+
+
+@pytest.fixture
+def both(granted: Lab) -> Lab:
+    """acme and globex each with a grant."""
+    granted.vault.grant("globex", "evals", ["answer"])
+    return granted
+
+
+def _objects(lab: Lab) -> set[str]:
+    return {info.name for info in lab.vault.parts.store.list("objects")}
+
+
+def test_nothing_of_the_vendor_opens_any_more(both: Lab) -> None:
+    """Access, KMS key, wrapped keys and then objects are gone; the owner and other vendors read as before."""
+    parts = both.broker_parts()
+    caller = both.caller(parts, "acme")
+    token = both.vault.issue_credential("acme").profile.token
+    key = next(each.key for each in both.vault.kms_keys() if each.holder == "acme")
+    with both.vault.parts.catalog.read() as transaction:
+        kept = transaction.keys_of_holder(caller.vendor)
+    done = both.vault.offboard("acme")
+    assert (done.grants, done.changed) == (1, True)
+    assert done.credentials == 2
+    assert done.keys == len(kept)
+    assert "key file" in done.destruction
+    fresh = both.broker_parts()
+    with pytest.raises(Refused):
+        read(fresh, caller)
+    from vault import access
+
+    with pytest.raises(Unauthenticated):
+        access.authenticate(fresh, token.credential, token.secret, "test")
+    assert both.vault.parts.kms.state(key) is KeyState.DESTROYED
+    from vault.workings.parts import wrapped_key
+
+    # A catalog of before, put back, is worth nothing: what it holds opens under that KMS key only.
+    for row in kept:
+        with pytest.raises(KeyUnavailable):
+            both.vault.parts.keyring.open(wrapped_key(both.vault.parts.vault, row))
+    assert both.vault.check().ok
+    before = _objects(both)
+    assert both.vault.gc(duration("0s", "")).objects > 0
+    assert len(_objects(both)) < len(before)
+    assert both.vault.check().ok
+    assert both.vault.scan("evals").read_all().num_rows == 100
+    globex = both.caller(fresh, "globex")
+    assert read(fresh, globex).num_rows == 100
+    both.vault.publish("evals", rows(10, start=100), key="id", append=True)
+    assert read(fresh, globex).num_rows == 110
+
+
+def test_the_log_keeps_its_evidence(both: Lab) -> None:
+    """What the vendor did and was granted is in the log afterwards as before."""
+    parts = both.broker_parts()
+    read(parts, both.caller(parts, "acme"))
+    before = both.vault.audit_entries()
+    both.vault.offboard("acme")
+    after = both.vault.audit_entries()
+    assert after[: len(before)] == before
+    assert [entry.kind.value for _, entry in after[len(before) :]] == ["vendor offboarding begun", "vendor offboarded"]
+    both.vault.audit_verify()
+    assert [state.state for state in both.vault.grants("acme")] == ["revoked"]
+
+
+def test_an_offboarded_vendor_stays_so(both: Lab) -> None:
+    """Nothing can be granted or issued to it, thawing it is refused, its name stays taken, and a second time is harmless."""
+    both.vault.offboard("acme")
+    assert both.vault.offboard("acme").changed is False
+    assert not both.vault.freeze("acme")
+    acts: list[Any] = [
+        lambda: both.vault.grant("acme", "evals", ["id"]),
+        lambda: both.vault.issue_credential("acme"),
+        lambda: both.vault.thaw("acme"),
+        lambda: both.vault.add_vendor("acme"),
+        lambda: both.vault.privileges("acme"),
+    ]
+    for act in acts:
+        with pytest.raises(Conflict, match="offboarded"):
+            act()
+    with pytest.raises(NotFound):
+        both.vault.rewrap("acme")
+    assert both.vault.rekey("acme") == []
+    assert [each.holder for each in both.vault.kms_keys()] == ["owner", "globex"]
+    assert {state.name: state.ended for state in both.vault.vendors()} == {"acme": True, "globex": False}
+    for name in ("owner", "nobody"):
+        with pytest.raises(NotFound):
+            both.vault.offboard(name)
+
+
+@pytest.mark.parametrize("where", ["destroy", "forget"])
+def test_cut_short_it_is_finished_by_running_it_again(both: Lab, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """Stopped before or after the KMS key's end, access has ended, and the same command finishes the rest."""
+    parts = both.broker_parts()
+    caller = both.caller(parts, "acme")
+
+    def cut(*_arguments: object) -> int:
+        raise KmsError("killed")
+
+    with monkeypatch.context() as patch:
+        if where == "destroy":
+            patch.setattr(type(both.vault.parts.kms), "destroy_key", cut)
+        else:
+            patch.setattr(offboard, "_forget", cut)
+        with pytest.raises(KmsError):
+            both.vault.offboard("acme")
+    with pytest.raises(Refused):
+        read(both.broker_parts(), caller)
+    done = both.vault.offboard("acme")
+    assert done.changed
+    assert done.keys > 0
+    assert both.vault.check().ok
+    both.vault.gc(duration("0s", ""))
+    assert both.vault.check().ok
+
+
+def test_the_key_that_was_being_moved_to_goes_too(both: Lab) -> None:
+    """A vendor that is offboarded in the midst of a rewrap leaves neither KMS key."""
+    (ready,) = both.vault.rewrap("acme", prepare=True)
+    both.vault.offboard("acme")
+    assert {both.vault.parts.kms.state(key) for key in (ready.old, ready.new)} == {KeyState.DESTROYED}
