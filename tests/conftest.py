@@ -1,6 +1,9 @@
-"""Fixtures: labs in temporary directories. Key stretching is kept at the lowest cost that is allowed."""
+"""Fixtures: labs in temporary directories, and one OpenBao and one AWS endpoint for each worker.
 
-from collections.abc import Callable
+On the servers tests keep apart by mounts and keys of their own.
+"""
+
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -8,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import vault
+from tests.support.servers import OpenBao, aws, openbao
 from tests.support.tables import rows
 from vault import access, deployment
 from vault.keyring import CacheLimits
@@ -37,6 +41,20 @@ class Lab:
         path = self.folder.parent / f"{vendor}-{len(list(self.folder.parent.glob('*.json')))}.json"
         self.vault.issue_credential(vendor, endpoint=endpoint).save(path)
         return path
+
+
+@pytest.fixture(scope="session")
+def bao() -> Iterator[OpenBao]:
+    """A running OpenBao."""
+    with openbao() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    """The URL of a running moto server."""
+    with aws() as url:
+        yield url
 
 
 @pytest.fixture

@@ -90,9 +90,13 @@ class Keyring:
         self._flights: dict[WrappedKey, Future[bytes]] = {}
 
     def create(self, scope: KeyScope, kms_key: str) -> tuple[WrappedKey, bytes]:
-        """A fresh data key, wrapped by ``kms_key`` under the scope's context."""
+        """A fresh data key, wrapped by ``kms_key`` under the scope's context; it is held like one that was opened."""
+        since = self._clock()
         made = self._kms.generate_data_key(kms_key, scope.context())
-        return WrappedKey(scope, key_id(made.plaintext), kms_key, made.wrapped), made.plaintext
+        key = WrappedKey(scope, key_id(made.plaintext), kms_key, made.wrapped)
+        with self._lock:
+            self._keep(key, _Held(made.plaintext, since, self._limits.uses))
+        return key, made.plaintext
 
     def open(self, key: WrappedKey) -> bytes:
         """Unwrap a data key, or take it from the cache; raises KmsError or IntegrityError."""
@@ -137,11 +141,15 @@ class Keyring:
             if self._flights.get(key) is not flight:
                 return  # the key was dropped in the meantime
             del self._flights[key]
-            if held is None or not self._limits.age or not self._limits.keys or not self._limits.uses:
-                return
-            self._held[key] = held
-            while len(self._held) > self._limits.keys:
-                self._held.popitem(last=False)
+            if held is not None:
+                self._keep(key, held)
+
+    def _keep(self, key: WrappedKey, held: _Held) -> None:
+        if not self._limits.age or not self._limits.keys or not self._limits.uses:
+            return
+        self._held[key] = held
+        while len(self._held) > self._limits.keys:
+            self._held.popitem(last=False)
 
     def drop(self, compartments: Iterable[str]) -> None:
         """Forget every key of these compartments at once, also those that are being unwrapped."""

@@ -67,6 +67,9 @@ def demo(
     folder: Annotated[
         Path, typer.Option("--dir", metavar="DIR", help="Where the vault is left to look at; made anew.")
     ] = Path(".demo"),
+    kms: Annotated[
+        str | None, typer.Option("--kms", metavar="URI", help="Play it on this KMS instead of a local keystore.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Play the whole story on HumanEval: publish, grant, serve, fetch, refuse, revoke, rekey, verify."""
@@ -76,7 +79,7 @@ def demo(
     story = _Story(quiet=json)
     if not json:
         typer.echo(f"dsvault demo: HumanEval in {folder}\n")
-    _play(story, folder, source)
+    _play(story, folder, source, kms)
     seconds = time.monotonic() - started
     document = {"ok": True, "seconds": round(seconds, 1), "vault": str(folder / "lab"), "steps": story.steps}
     emit(document, json, lambda: _summary(folder, seconds))
@@ -120,10 +123,10 @@ def _make_room(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
-def _play(story: _Story, folder: Path, source: Path) -> None:
+def _play(story: _Story, folder: Path, source: Path, kms: str | None) -> None:
     from vault import owner
 
-    lab = owner.init(folder / "lab")
+    lab = owner.init(folder / "lab", kms=kms)
     for vendor in ("acme", "globex"):
         lab.add_vendor(vendor)
     story.shown("the lab makes a vault and adds two vendors", "acme and globex, each with a KMS key of its own")
@@ -198,6 +201,8 @@ def _revoke(story: _Story, folder: Path, lab: "Vault", grant: str) -> None:
 def _incident(story: _Story, folder: Path, lab: "Vault") -> None:
     from vault.client import connect
 
+    (rewrapped,) = lab.rewrap("acme", disable_old=True)
+    story.shown("acme's data keys move to a new KMS key", f"{rewrapped.keys} data keys; the old KMS key is disabled")
     (rekeyed,) = lab.rekey(vendor="acme")
     story.shown("after an incident acme's compartment is rekeyed", f"{rekeyed.chunks} chunks under fresh keys")
     report = lab.check()
