@@ -10,7 +10,7 @@ from vault.encoding import LONGEST, new_id, timestamp
 from vault.errors import Conflict, Frozen, InvalidInput, NotFound
 from vault.filters import bind, parse
 from vault.model import Column
-from vault.trust import Grant, GrantedColumn, Label, Signed, VendorHead
+from vault.trust import Grant, GrantedColumn, Label, Role, Signed, VendorHead
 from vault.workings.filling import fill_compartment, owners_version
 from vault.workings.names import Dataset, Holder, dataset_named, holder_named
 from vault.workings.parts import OwnerParts, holder_sealer
@@ -56,6 +56,7 @@ def grant(
     own = holder_sealer(parts, parts.keyring, vendor.id)
     encoded = signed.encode()
     with parts.catalog.write() as transaction:
+        parts.root.refuse_outdated(transaction, signed, Role.AUTHORITY)
         transaction.add_grant(
             statement.id,
             vendor.id,

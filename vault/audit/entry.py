@@ -42,6 +42,7 @@ class Kind(StrEnum):
     REKEYED = "compartment rekeyed"
     NARROWED = "compartment narrowed"
     COLLECTED = "garbage collected"
+    ROOT_CHANGED = "root document changed"
 
 
 @dataclass(frozen=True, slots=True)
