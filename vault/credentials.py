@@ -73,6 +73,7 @@ def issue_credential(parts: OwnerParts, vendor_name: str, expires: timedelta) ->
             vendor_id=vendor.id,
             credential=credential.id,
             expires=timestamp(credential.expires),
+            statement=signed.digest,
         )
     announce(parts, head)
     return IssuedCredential(credential, vendor.name, secret)

@@ -182,6 +182,7 @@ def _settle(parts: OwnerParts, vendor: Holder, dataset: Dataset, statement: Gran
             where=statement.where_text,
             purpose=statement.purpose,
             expires=timestamp(statement.expires) if statement.expires else None,
+            statement=signed.digest,
         )
         return head
 

@@ -220,6 +220,10 @@ class Vault:
         """The log, opened with the auditor's key."""
         return list(self.parts.journal.entries(self.parts.signers.keys.auditor_secrets()))
 
+    def unrecorded(self) -> list[_roots.Unrecorded]:
+        """The live grants and credentials that the log does not know."""
+        return _roots.unrecorded(self.parts)
+
     def audit_verify(self) -> int:
         """Verify the log; returns the number of entries, raises IntegrityError."""
         return self.parts.journal.verify()

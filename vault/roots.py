@@ -7,11 +7,12 @@ document names it, and an old one is removed only when nothing needs it any more
 """
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from vault import keyfile
-from vault.audit import Kind
+from vault.audit import Entry, Kind
 from vault.catalog import RootRow
 from vault.encoding import new_id
 from vault.errors import Conflict, IntegrityError, InvalidInput, KeyUnavailable
@@ -19,6 +20,7 @@ from vault.trust import Label, Role, Root, Signed, Signer, public_key_id
 from vault.trust.proposals import Change, accept, add_signature, changed_keys, propose, signers_of
 from vault.trust.root import read_proposal
 from vault.workings.keyfolder import kind_of, make_key, public_file
+from vault.workings.names import holders
 from vault.workings.parts import OwnerParts
 from vault.workings.resigning import Resigner
 
@@ -26,6 +28,7 @@ __all__ = [
     "Applied",
     "KeyState",
     "Rotated",
+    "Unrecorded",
     "apply",
     "key_states",
     "new_key",
@@ -35,6 +38,7 @@ __all__ = [
     "rotate",
     "sign",
     "signed_by",
+    "unrecorded",
     "write",
 ]
 
@@ -47,6 +51,15 @@ class KeyState:
     id: str
     here: bool
     threshold: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unrecorded:
+    """A live ``grant`` or ``credential`` of a vendor that the log does not know."""
+
+    vendor: str
+    kind: str
+    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +239,29 @@ def _retire_keys(parts: OwnerParts) -> None:
         for key, path in files.files(role).items():
             if parts.root.ever_held(role, key) and not parts.root.known.holds(role, key):
                 files.retire(role, key, path)
+
+
+def unrecorded(parts: OwnerParts) -> list[Unrecorded]:
+    """The live grants and credentials that no log entry is about: what a thief of the authority's key listed.
+
+    Needs the auditor's key. A thief who had the log key too may have written entries; those are for people to judge.
+    """
+    recorded = {entry.fields.get("statement") for _, entry in _entries(parts)}
+    found = []
+    with parts.catalog.read() as transaction:
+        for holder in holders(transaction, parts.sealer()):
+            if holder.id == parts.owner:
+                continue
+            head = parts.heads.vendor_in(transaction, holder.id)
+            for kind, listing in (("grant", head.grants), ("credential", head.credentials)):
+                found += [
+                    Unrecorded(holder.name, kind, key) for key, digest in listing.items() if digest not in recorded
+                ]
+    return found
+
+
+def _entries(parts: OwnerParts) -> Iterator[tuple[int, Entry]]:
+    return parts.journal.entries(parts.signers.keys.auditor_secrets())
 
 
 def rotate(parts: OwnerParts, role: Role) -> Rotated:

@@ -26,6 +26,7 @@ ROOT_AGE_SECONDS = 1.0
 #: How often the store is asked whether it knows a version that the catalog keeps back.
 _STORE_SECONDS = 60.0
 _FOLDER = "roots"
+_FORKED = "two different root documents carry one number: the chain was forked"
 
 
 def root_name(version: int) -> str:
@@ -48,6 +49,7 @@ class Roots:
         self._lock = threading.RLock()
         self._chain: list[Signed] = []
         self._roots: list[Root] = []
+        self._agreed = b""
         self._read_at: float | None = None
         self._asked_store: float | None = None
         for signed in decode_chain(path.read_bytes()):
@@ -105,11 +107,16 @@ class Roots:
             if row.version > self.known.version:
                 for each in transaction.roots(self.known.version):
                     self._take(Signed.decode(each.statement, Label.ROOT))
-            if Signed.decode(row.statement, Label.ROOT).digest != self.known.digest:
-                raise IntegrityError("two different root documents carry one number: the chain was forked")
+            if row.statement != self._agreed and self._digest_of(row.statement) != self.known.digest:
+                raise IntegrityError(_FORKED)
+            self._agreed = row.statement
             self._ask_store()
             self._read_at = now
             return self.known
+
+    @staticmethod
+    def _digest_of(statement: bytes) -> str:
+        return Signed.decode(statement, Label.ROOT).digest
 
     def _take(self, signed: Signed) -> None:
         root = follow(self._roots[-1] if self._roots else None, signed, self.fingerprint)
@@ -136,7 +143,7 @@ class Roots:
             raise IntegrityError("a root document in the store does not carry the number that it lies under")
         if claimed.version <= self.known.version:
             if signed.digest != self._roots[claimed.version - 1].digest:
-                raise IntegrityError("two different root documents carry one number: the chain was forked")
+                raise IntegrityError(_FORKED)
             return
         try:
             for version in range(self.known.version + 1, claimed.version + 1):
