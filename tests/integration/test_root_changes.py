@@ -412,7 +412,6 @@ def test_a_stolen_authority_forges_nothing_after_the_rotation(granted: Lab) -> N
     _forge_grant(granted, thief)
     # The attack works while the stolen key counts: what refuses it below is the rotation and nothing else.
     assert _served(granted.broker_parts(), token) == 100
-    assert [(each.vendor, each.kind) for each in granted.vault.unrecorded()] == [("acme", "grant")]
     with sql(granted) as connection:
         connection.execute("update grants set vendor_statement = ?", (genuine,))
         connection.execute("delete from heads where kind = 'vendor' and sequence = (select max(sequence) from heads)")
@@ -421,6 +420,53 @@ def test_a_stolen_authority_forges_nothing_after_the_rotation(granted: Lab) -> N
     for parts in (running, granted.broker_parts()):
         with pytest.raises(IntegrityError):
             _served_wide(granted, parts, token)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_the_way_back_from_a_forgery_that_counted(granted: Lab, hidden: bool) -> None:
+    """What a thief listed while the key counted is named by comparing with the log, revoked, and the key replaced."""
+    token, thief = _token(granted), _key(granted, Role.AUTHORITY)
+    _forge_grant(granted, thief)
+    if hidden:  # the thief spoils the owner's copy, so that the grant cannot be listed or opened
+        with sql(granted) as connection:
+            connection.execute("update grants set statement = x'00'")
+    opened = vault.open(granted.folder)
+    (forged,) = opened.unrecorded()
+    assert (forged.vendor, forged.kind) == ("acme", "grant")
+    opened.revoke(forged.id)
+    assert opened.unrecorded() == []
+    opened.rotate_key(Role.AUTHORITY)
+    with pytest.raises(VaultError):
+        _served(granted.broker_parts(), token)
+    opened.grant("acme", "evals", ["id"], where="lang = 'en'")
+    assert _served(granted.broker_parts(), token) == 50
+
+
+def test_a_forged_credential_is_named_and_revoked(granted: Lab) -> None:
+    """A credential that only a head lists, with no row at all, is ended by its id."""
+    thief, parts = _key(granted, Role.AUTHORITY), granted.vault.parts
+    vendor = granted.vault.vendors()[0].id
+    with parts.catalog.read() as transaction:
+        head = transaction.newest_head(vendor)
+    assert head is not None
+    body = vendor_body({}, {"f" * 32: "0" * 64})
+    step = head_statement(
+        thief,
+        vault=parts.vault,
+        kind="vendor",
+        subject=vendor,
+        sequence=head.sequence + 1,
+        body=body,
+        frozen=False,
+        now=parts.clock(),
+    )
+    with sql(granted) as connection:
+        connection.execute(
+            "insert into heads values (?, ?, 'vendor', 1, ?, ?)", (vendor, head.sequence + 1, step.encode(), body)
+        )
+    assert [(each.kind, each.id) for each in granted.vault.unrecorded()] == [("credential", "f" * 32)]
+    granted.vault.revoke_credential("f" * 32)
+    assert granted.vault.unrecorded() == []
 
 
 def _forge_head(lab: Lab, thief: Signer, kind: str, *, ahead: int = 1) -> None:

@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 from vault.audit import Kind
 from vault.catalog import HeadRow
-from vault.errors import NotFound
+from vault.errors import IntegrityError, NotFound
 from vault.trust import VendorHead
-from vault.workings.names import Holder, holder_named
+from vault.workings.names import Holder, holder_named, holders
 from vault.workings.parts import OwnerParts
 from vault.workings.permissions import next_vendor_head
 
-__all__ = ["announce", "removal", "standing", "vendor_named"]
+__all__ = ["announce", "listing_vendor", "removal", "standing", "vendor_named"]
 
 
 def vendor_named(parts: OwnerParts, name: str) -> Holder:
@@ -21,6 +21,18 @@ def vendor_named(parts: OwnerParts, name: str) -> Holder:
     if holder.id == parts.owner:
         raise NotFound(f"there is no vendor named '{name}'")
     return holder
+
+
+def listing_vendor(parts: OwnerParts, listed: Callable[[VendorHead], bool]) -> Holder | None:
+    """The vendor whose head lists something, whatever the catalog's row of that thing says; None for nobody."""
+    with parts.catalog.read() as transaction:
+        for holder in holders(transaction, parts.sealer()):
+            try:
+                if holder.id != parts.owner and listed(parts.heads.vendor_in(transaction, holder.id)):
+                    return holder
+            except IntegrityError:
+                continue  # a fault of one vendor's head must not keep another's from being stopped
+    return None
 
 
 def announce(parts: OwnerParts, head: HeadRow) -> None:
