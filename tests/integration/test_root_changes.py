@@ -14,11 +14,11 @@ from tests.conftest import Lab
 from tests.support.reading import read
 from tests.support.tables import rows
 from vault import access, keyfile
-from vault.errors import AuditError, IntegrityError, InvalidInput, KeyUnavailable, VaultError
+from vault.errors import AuditError, Conflict, IntegrityError, InvalidInput, KeyUnavailable, VaultError
 from vault.objects import ObjectStore
 from vault.owner import Vault
 from vault.roots import rotate
-from vault.trust import Label, Role, Signed, Signer, head_statement, vendor_body
+from vault.trust import Label, RemoteSigner, Role, Signed, Signer, head_statement, vendor_body
 from vault.trust.proposals import Change, add_signature
 from vault.workings.journal import Journal
 from vault.workings.keyfolder import KeyFolder, make_key
@@ -252,6 +252,29 @@ def test_a_key_made_elsewhere_must_be_here_when_it_has_to_sign(granted: Lab) -> 
     assert granted.vault.parts.root.refresh().version == 1
     shutil.copy(granted.folder.parent / "new.json", granted.folder / "owner" / "keys" / "authority-new.json")
     assert granted.vault.apply_root(proposal).version == 2
+
+
+def test_a_key_may_live_elsewhere(granted: Lab) -> None:
+    """An authority whose private key is in no file, only behind a call, signs anew and goes on signing."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key, asked = Ed25519PrivateKey.generate(), []
+
+    def sign_message(message: bytes) -> bytes:
+        asked.append(message)
+        return key.sign(message)
+
+    remote = RemoteSigner(key.public_key().public_bytes_raw(), sign_message)
+    old = _key(granted, Role.AUTHORITY).key_id
+    token = _token(granted)
+    change = Change(add=((Role.AUTHORITY, remote.public),), remove=((Role.AUTHORITY, old),))
+    proposal = granted.vault.propose_root(change)
+    granted.vault.parts.signers.keys._elsewhere = lambda role, _: remote if role is Role.AUTHORITY else None
+    applied = granted.vault.apply_root(proposal)
+    assert len(asked) == applied.grants + applied.credentials + applied.heads == 4
+    assert not (granted.folder / "owner" / "keys" / "authority.json").exists()
+    granted.vault.grant("globex", "evals", ["id"])
+    assert _served(granted.broker_parts(), token) == 50
 
 
 # The responder's key alone
@@ -609,6 +632,24 @@ def test_a_chain_that_is_rolled_back_is_refused(granted: Lab) -> None:
         granted.broker_parts()
 
 
+def test_a_head_of_before_the_rotation_is_not_taken_from_memory(granted: Lab) -> None:
+    """A broker that remembers the old head does not go on with it when the new one is deleted from the catalog."""
+    from dataclasses import replace
+
+    token, parts = _token(granted), granted.broker_parts()
+    caller = access.authenticate(parts, *token, "test")
+    granted.vault.rotate_key(Role.AUTHORITY)
+    with sql(granted) as connection:
+        connection.execute(
+            "delete from heads where (subject, sequence) in"
+            " (select subject, max(sequence) from heads where kind = 'vendor' group by subject)"
+        )
+    parts.root._read_at = None
+    parts.heads._vendors = {key: replace(seen, read_at=-10.0) for key, seen in parts.heads._vendors.items()}
+    with pytest.raises(IntegrityError):
+        read(parts, caller)
+
+
 def test_a_fork_of_the_chain_is_refused(granted: Lab) -> None:
     """A thief of a lone administrator's key can sign another version 2; whoever saw the first refuses it."""
     token, thief = _token(granted), _key(granted, Role.ADMINISTRATOR)
@@ -679,22 +720,30 @@ def _forge_only_grant(lab: Lab, signer: Signer) -> None:
         connection.execute("update grants set statement = ?", (blob,))
 
 
-def test_an_act_that_began_before_a_rotation_says_so(granted: Lab) -> None:
-    """A publish whose publisher was replaced while it ran is refused as a conflict, and works when tried again."""
-    from vault.errors import Conflict
-    from vault.trust import Root
-
-    old = _key(granted, Role.PUBLISHER)
-    granted.vault.rotate_key(Role.PUBLISHER)
-    with pytest.MonkeyPatch.context() as patch:
-        original = KeyFolder.signer
-        patch.setattr(
-            KeyFolder,
-            "signer",
-            lambda self, role, root: old if role is Role.PUBLISHER else original(self, role, root),
-        )
-        with pytest.raises(Conflict, match="replaced in the meantime"):
-            granted.vault.publish("evals", rows(50), key="id")
-    assert isinstance(granted.vault.parts.root.known, Root)
-    granted.vault.publish("evals", rows(50), key="id")
-    assert granted.vault.check().faults == []
+@pytest.mark.parametrize("role", [Role.PUBLISHER, Role.AUTHORITY, Role.RESPONDER])
+def test_an_act_that_began_before_a_rotation_says_so(granted: Lab, role: Role) -> None:
+    """What was signed by a key that was replaced meanwhile is refused as a conflict, and works when tried again."""
+    opened, old = granted.vault, _key(granted, role)
+    acts: dict[Role, list[Callable[[], object]]] = {
+        Role.PUBLISHER: [lambda: opened.publish("evals", rows(50), key="id"), lambda: opened.rekey("acme")],
+        Role.AUTHORITY: [
+            lambda: opened.grant("globex", "evals", ["id"]),
+            lambda: opened.issue_credential("globex"),
+            lambda: opened.add_vendor("initech"),
+        ],
+        Role.RESPONDER: [lambda: opened.freeze("acme")],
+    }
+    opened.rotate_key(role)
+    original = KeyFolder.signer
+    for act in acts[role]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                KeyFolder,
+                "signer",
+                lambda self, wanted, root: old if wanted is role else original(self, wanted, root),
+            )
+            with pytest.raises(Conflict, match="try again"):
+                act()
+        act()
+    assert [state.state for state in opened.grants()] == ["live"] * (2 if role is Role.AUTHORITY else 1)
+    assert opened.check().faults == []

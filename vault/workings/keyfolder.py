@@ -7,7 +7,7 @@ at any moment leaves a key that signs. Auditors' keys of earlier times lie in ``
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ from vault.encoding import from_base64, to_base64
 from vault.errors import IntegrityError, InvalidInput, KeyUnavailable
 from vault.trust import Role, Root, Signer, public_key_id
 
-__all__ = ["KeyFolder", "kind_of", "make_key", "public_file", "read_public_file"]
+__all__ = ["Elsewhere", "KeyFolder", "kind_of", "make_key", "public_file", "read_public_file"]
 
 _PUBLIC_FORMAT: Final = "1.0"
 
@@ -61,12 +61,20 @@ def read_public_file(path: Path, role: Role) -> bytes:
     return public
 
 
-class KeyFolder:
-    """The private key files of one vault directory. An opened key is kept for the life of the process."""
+#: A signer for one of the keys that a root document names for a role, or None where there is none.
+Elsewhere = Callable[[Role, Root], Signer | None]
 
-    def __init__(self, vault: Path, passphrase: str | None) -> None:
+
+class KeyFolder:
+    """The private key files of one vault directory. An opened key is kept for the life of the process.
+
+    ``elsewhere`` gives signers for keys that are in no file, such as those in a KMS; it is asked when no file fits.
+    """
+
+    def __init__(self, vault: Path, passphrase: str | None, elsewhere: Elsewhere = lambda _role, _root: None) -> None:
         self._vault = vault
         self.passphrase = passphrase
+        self._elsewhere = elsewhere
         self._signers: dict[str, Signer] = {}
 
     def folder(self, role: Role) -> Path:
@@ -96,6 +104,10 @@ class KeyFolder:
         for key in named:
             if key in files:
                 return self._open(role, key, files[key])
+        remote = self._elsewhere(role, root)
+        if remote is not None and remote.key_id in named:
+            self._signers[remote.key_id] = remote
+            return remote
         raise KeyUnavailable(f"{self.folder(role)}: the {role.value} key is not here, and this needs its signature")
 
     def _open(self, role: Role, key: str, path: Path) -> Signer:

@@ -40,8 +40,8 @@ class Resigned:
 class Resigner:
     """One change of the root document, from ``old`` to ``new``.
 
-    `run` may be called first without writing: it then verifies everything and keeps the new signatures, so that the
-    run that writes holds the catalog for as short as can be.
+    `run` is called first without writing: it then verifies everything and keeps the new signatures and free numbers,
+    so that the run that writes holds the catalog for as short as can be.
     """
 
     def __init__(self, parts: OwnerParts, old: Root, new: Root) -> None:
@@ -49,6 +49,7 @@ class Resigner:
         self._old = old
         self._new = new
         self._kept: dict[str, Signed] = {}
+        self._numbers: dict[str, int] = {}
         self._write = False
         self._done = Resigned()
 
@@ -171,7 +172,11 @@ class Resigner:
         self, transaction: Transaction, kind: str, subject: str, last: int, body: bytes, frozen: bool, role: Role
     ) -> None:
         signer = self._parts.signers.keys.signer(role, self._new)
-        sequence = self._parts.heads.free_number(subject, last)
+        if not self._write or self._numbers.get(subject, 0) <= last:
+            self._numbers[subject] = self._parts.heads.free_number(subject, last)
+        if not self._write:
+            return
+        sequence = self._numbers[subject]
         signed = head_statement(
             signer,
             vault=self._parts.vault,
@@ -184,8 +189,7 @@ class Resigner:
         )
         row = HeadRow(subject, sequence, kind, role is Role.AUTHORITY, signed.encode(), body)
         self._done.heads.append(row)
-        if self._write:
-            transaction.add_head(row)
+        transaction.add_head(row)
 
 
 def _holds(root: Root, signed: Signed, role: Role) -> bool:
