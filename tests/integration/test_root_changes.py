@@ -296,6 +296,23 @@ def test_freezing_and_revoking_need_the_responders_key_only(granted: Lab) -> Non
     assert (opened.vendors()[0].frozen, opened.vendors()[0].grants, opened.vendors()[0].credentials) == (True, 0, 0)
 
 
+def test_the_directory_of_who_is_on_call(tmp_path: Path) -> None:
+    """The responder's key and what stands beside it in the how-to are enough to freeze, and not to thaw."""
+    home, night = tmp_path / "lab", tmp_path / "night"
+    opened = vault.init(home, store=str(tmp_path / "objects"), catalog=f"sqlite:///{tmp_path}/catalog.db")
+    opened.add_vendor("acme")
+    files = ("owner/config.toml", "owner/keys/responder.json", "broker/config.toml", "broker/root.json")
+    for name in (*files, "broker/log.json"):
+        (night / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(home / name, night / name)
+    shutil.copytree(home / "owner" / "kms", night / "owner" / "kms")
+    on_call = vault.open(night)
+    assert on_call.freeze("acme")
+    with pytest.raises(KeyUnavailable, match="authority key is not here"):
+        on_call.thaw("acme")
+    assert opened.vendors()[0].frozen
+
+
 # Killed
 
 
