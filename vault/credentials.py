@@ -8,12 +8,12 @@ from datetime import timedelta
 from vault.audit import Kind
 from vault.catalog import CredentialRow
 from vault.encoding import LONGEST, new_id, timestamp
-from vault.errors import InvalidInput, NotFound
+from vault.errors import IntegrityError, InvalidInput, NotFound
 from vault.trust import Credential, Label, Role, Signed, VendorHead
 from vault.workings.names import holders
 from vault.workings.parts import OwnerParts
 from vault.workings.permissions import next_vendor_head
-from vault.workings.steps import announce, present_vendor, removal, standing
+from vault.workings.steps import announce, listing_vendor, present_vendor, removal, standing
 
 __all__ = [
     "CredentialState",
@@ -73,6 +73,7 @@ def issue_credential(parts: OwnerParts, vendor_name: str, expires: timedelta) ->
             vendor_id=vendor.id,
             credential=credential.id,
             expires=timestamp(credential.expires),
+            statement=signed.digest,
         )
     announce(parts, head)
     return IssuedCredential(credential, vendor.name, secret)
@@ -100,17 +101,27 @@ def _open_credential(parts: OwnerParts, row: CredentialRow) -> tuple[Signed, Cre
 
 def revoke_credential(parts: OwnerParts, credential_id: str) -> None:
     """End a credential; one that ended before stays as it is. Raises NotFound."""
-    sealer = parts.sealer()
-    with parts.catalog.read() as transaction:
-        row = transaction.credential(credential_id)
-        if row is None:
-            raise NotFound(f"there is no credential {credential_id[:80]}")
-        _, credential = _open_credential(parts, row)
-        names = {holder.id: holder.name for holder in holders(transaction, sealer)}
+    vendor = _whose(parts, credential_id)
 
     def change(head: VendorHead) -> dict[str, object] | None:
         if credential_id not in head.credentials:
             return None
         return {"credentials": {key: digest for key, digest in head.credentials.items() if key != credential_id}}
 
-    removal(parts, names[credential.vendor], Kind.CREDENTIAL_REVOKED, change, credential=credential_id)
+    removal(parts, vendor, Kind.CREDENTIAL_REVOKED, change, credential=credential_id)
+
+
+def _whose(parts: OwnerParts, credential_id: str) -> str:
+    """The name of a credential's vendor; its head's word counts where the catalog's row is not what it was."""
+    with parts.catalog.read() as transaction:
+        row = transaction.credential(credential_id)
+        names = {holder.id: holder.name for holder in holders(transaction, parts.sealer())}
+    try:
+        if row is not None:
+            return names[_open_credential(parts, row)[1].vendor]
+    except (IntegrityError, KeyError):
+        pass
+    vendor = listing_vendor(parts, lambda head: credential_id in head.credentials)
+    if vendor is None:
+        raise NotFound(f"there is no credential {credential_id[:80]}")
+    return vendor.name

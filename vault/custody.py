@@ -100,7 +100,7 @@ def _holder(parts: OwnerParts, name: str) -> Holder:
 def _known_keys(parts: OwnerParts, holder: Holder) -> set[str]:
     """The KMS keys that the holder has and, by the log, has had: nobody else's can be named by mistake."""
     known = set(holder.kms_keys)
-    for _, entry in parts.journal.entries(parts.signers.auditor_secret()):
+    for _, entry in parts.journal.entries(parts.signers.keys.auditor_secrets()):
         if entry.fields.get("vendor_id") == holder.id:
             known |= {str(entry.fields[name]) for name in ("old", "new", "key") if name in entry.fields}
     return known

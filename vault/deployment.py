@@ -10,17 +10,13 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from vault import keyfile
 from vault.audit import Kind
-from vault.catalog import Catalog, open_catalog
+from vault.catalog import Catalog, RootRow, open_catalog
 from vault.encoding import new_id, timestamp, utcnow
 from vault.engines import LocalEngine
 from vault.errors import InvalidInput, NotFound
@@ -28,19 +24,20 @@ from vault.keyring import CacheLimits, Keyring
 from vault.kms import Kms, LocalKms, open_kms
 from vault.model import FORMAT, OWNER
 from vault.objects import ObjectStore, open_store
-from vault.trust import Role, RoleKeys, Root, Signer, open_root, public_key_id, root_statement
-from vault.trust.root import encode_chain
+from vault.trust import Role, RoleKeys, Signer, public_key_id, root_statement
+from vault.trust.root import decode_chain, encode_chain
 from vault.vendors import add_holder
 from vault.workings.heads import Heads
 from vault.workings.journal import Journal
+from vault.workings.keyfolder import KeyFolder, kind_of, make_key
 from vault.workings.names import Holder
 from vault.workings.parts import Manifests, OwnerParts, Parts, Signers, checked_vault
+from vault.workings.roots import Roots
 
 __all__ = ["MARKER", "Configuration", "find_vault", "init", "open_broker", "open_owner", "passphrase"]
 
 MARKER = "dsvault.toml"
 DEFAULT_ENDPOINT = "http://127.0.0.1:8750"
-_OWNER_ROLES = (Role.ADMINISTRATOR, Role.AUTHORITY, Role.RESPONDER, Role.PUBLISHER)
 Wrap = Callable[[Kms], Kms]
 
 
@@ -174,39 +171,27 @@ def init(
 
 def _make_keys(folder: Path, vault: str) -> str:
     """Make every private key and the root document that names them; returns its fingerprint."""
-    secret = passphrase()
     roles: dict[Role, RoleKeys] = {}
-    signers = {}
-    for role in (*_OWNER_ROLES, Role.LOG):
-        raw = Ed25519PrivateKey.generate().private_bytes_raw()
-        signer = signers[role] = Signer(raw)
-        where = folder / "broker" / "log.json" if role is Role.LOG else _key_path(folder, role)
-        keyfile.write_new(where, f"{role.value} key", signer.key_id, raw, secret)
-        roles[role] = RoleKeys({signer.key_id: signer.public}, 1)
-    auditor = X25519PrivateKey.generate()
-    public = auditor.public_key().public_bytes_raw()
-    keyfile.write_new(
-        _key_path(folder, Role.AUDITOR),
-        "auditor key",
-        public_key_id(public),
-        auditor.private_bytes_raw(),
-        secret,
-    )
-    roles[Role.AUDITOR] = RoleKeys({public_key_id(public): public}, 1)
-    root = root_statement(vault, 1, roles, [signers[Role.ADMINISTRATOR]])
+    keys = KeyFolder(folder, passphrase())
+    for role in Role:
+        public = make_key(role, keys.folder(role) / f"{role.value}.json", keys.passphrase)
+        roles[role] = RoleKeys({public_key_id(public): public}, 1)
+    path = keys.folder(Role.ADMINISTRATOR) / f"{Role.ADMINISTRATOR.value}.json"
+    administrator = Signer(keyfile.read(path, kind_of(Role.ADMINISTRATOR), keys.passphrase))
+    root = root_statement(vault, 1, roles, [administrator])
     _write_text(folder / "broker" / "root.json", encode_chain([root]).decode())
     return root.digest
-
-
-def _key_path(folder: Path, role: Role) -> Path:
-    return folder / "owner" / "keys" / f"{role.value}.json"
 
 
 def _fill_catalog(folder: Path, configuration: Configuration, owner: str) -> None:
     catalog = open_catalog(_catalog_url(folder, configuration.catalog))
     catalog.create(configuration.vault)
+    (first,) = decode_chain((folder / "broker" / "root.json").read_bytes())
+    with catalog.write() as transaction:
+        transaction.add_root(RootRow(1, first.encode()))
     catalog.close()
     parts = open_owner(folder)
+    parts.root.announce()
     holder = Holder(owner, OWNER, parts.kms.create_key(owner, owner=True), timestamp(parts.clock()))
     with parts.catalog.write() as transaction:
         add_holder(parts, transaction, holder, None)
@@ -234,29 +219,31 @@ def _catalog_url(folder: Path, url: str) -> str:
     return url
 
 
-def _root(folder: Path, configuration: Configuration) -> Root:
+def _roots(folder: Path, configuration: Configuration, catalog: Catalog, store: ObjectStore) -> Roots:
     path = folder / "broker" / "root.json"
     try:
-        data = path.read_bytes()
+        return Roots(path, configuration.root_fingerprint, catalog, store)
     except OSError as error:
         raise InvalidInput(f"{path}: the root document cannot be read") from error
-    return open_root(data, configuration.root_fingerprint)
 
 
-def _shared(folder: Path, configuration: Configuration, kms: Kms, limits: CacheLimits | None) -> dict[str, Any]:
-    root = _root(folder, configuration)
+def _shared(
+    folder: Path, configuration: Configuration, kms: Kms, keys: KeyFolder, limits: CacheLimits | None
+) -> dict[str, Any]:
     catalog: Catalog = open_catalog(_catalog_url(folder, configuration.catalog))
     store = _open_store(folder, configuration.store)
-    log_key = folder / "broker" / "log.json"
-    signer = Signer(keyfile.read(log_key, "log key", passphrase()))
+    roots = _roots(folder, configuration, catalog, store)
+    # A catalog of another vault, or without the log's key, is found out before anything else is asked.
+    catalog.check(configuration.vault)
+    keys.signer(Role.LOG, roots.current)
     return {
         "vault": configuration.vault,
-        "root": root,
+        "root": roots,
         "catalog": catalog,
         "store": store,
         "keyring": Keyring(kms, limits=limits or configuration.data_keys),
-        "journal": Journal(root, catalog, store, signer, utcnow),
-        "heads": Heads(root, catalog, store),
+        "journal": Journal(roots, catalog, store, lambda root: keys.signer(Role.LOG, root), utcnow),
+        "heads": Heads(roots, catalog, store),
         "manifests": Manifests(),
         "engine": LocalEngine(),
         "clock": utcnow,
@@ -278,7 +265,7 @@ def open_broker(
     if key_age is not None:
         limits = replace(limits or configuration.data_keys, age=key_age.total_seconds())
     kms = open_kms(configuration.kms, owner=None, broker=folder / "broker", passphrase=passphrase())
-    parts = Parts(**_shared(folder, configuration, kms_wrap(kms), limits))
+    parts = Parts(**_shared(folder, configuration, kms_wrap(kms), KeyFolder(folder, passphrase()), limits))
     checked_vault(parts)
     parts.journal.refuse_rollback()
     return parts, configuration
@@ -294,17 +281,15 @@ def open_owner(folder: Path, *, kms_wrap: Wrap = lambda kms: kms, limits: CacheL
     raw = open_kms(configuration.kms, owner=folder / "owner", broker=folder / "broker", passphrase=passphrase())
     kms = kms_wrap(raw)
 
-    @cache
-    def secret(role: Role) -> bytes:
-        return keyfile.read(_key_path(folder, role), f"{role.value} key", passphrase())
-
+    keys = KeyFolder(folder, passphrase())
+    shared = _shared(folder, configuration, kms, keys, limits)
+    roots: Roots = shared["root"]
     signers = Signers(
-        authority=lambda: Signer(secret(Role.AUTHORITY)),
-        responder=lambda: Signer(secret(Role.RESPONDER)),
-        publisher=lambda: Signer(secret(Role.PUBLISHER)),
-        auditor_secret=lambda: secret(Role.AUDITOR),
+        authority=lambda: keys.signer(Role.AUTHORITY, roots.current),
+        responder=lambda: keys.signer(Role.RESPONDER, roots.current),
+        publisher=lambda: keys.signer(Role.PUBLISHER, roots.current),
+        keys=keys,
     )
-    shared = _shared(folder, configuration, kms, limits)
     parts = OwnerParts(**shared, kms=kms, owner=configuration.owner, signers=signers)
     checked_vault(parts)
     parts.journal.refuse_rollback()
@@ -326,7 +311,7 @@ def change_passphrase(folder: Path, new: str | None) -> int:
         raise InvalidInput("an empty passphrase protects nothing; give one, or --none")
     configuration = Configuration.read(folder / "owner" / "config.toml")
     old = passphrase()
-    files = [folder / "broker" / "log.json", *sorted((folder / "owner" / "keys").rglob("*.json"))]
+    files = [*sorted((folder / "broker").glob("log*.json")), *sorted((folder / "owner" / "keys").rglob("*.json"))]
     for path in files:
         file = keyfile.load(path)
         try:

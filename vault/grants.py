@@ -7,16 +7,16 @@ from datetime import timedelta
 from vault.audit import Kind
 from vault.catalog import HeadRow, SealedValue, Transaction
 from vault.encoding import LONGEST, new_id, timestamp
-from vault.errors import Conflict, Frozen, InvalidInput, NotFound
+from vault.errors import Conflict, Frozen, IntegrityError, InvalidInput, NotFound
 from vault.filters import bind, parse
 from vault.model import Column
-from vault.trust import Grant, GrantedColumn, Label, Signed, VendorHead
+from vault.trust import Grant, GrantedColumn, Label, Role, Signed, VendorHead
 from vault.workings.filling import fill_compartment, owners_version
 from vault.workings.names import Dataset, Holder, dataset_named, holder_named
 from vault.workings.parts import OwnerParts, holder_sealer
 from vault.workings.permissions import next_vendor_head, open_grant
 from vault.workings.reading import OpenVersion
-from vault.workings.steps import present_vendor, removal, standing, vendor_named
+from vault.workings.steps import listing_vendor, present_vendor, removal, standing, vendor_named
 
 __all__ = ["GrantState", "grant", "grants", "resume_grant", "revoke"]
 
@@ -56,6 +56,7 @@ def grant(
     own = holder_sealer(parts, parts.keyring, vendor.id)
     encoded = signed.encode()
     with parts.catalog.write() as transaction:
+        parts.root.refuse_outdated(transaction, signed, Role.AUTHORITY)
         transaction.add_grant(
             statement.id,
             vendor.id,
@@ -183,6 +184,7 @@ def _settle(parts: OwnerParts, vendor: Holder, dataset: Dataset, statement: Gran
             where=statement.where_text,
             purpose=statement.purpose,
             expires=timestamp(statement.expires) if statement.expires else None,
+            statement=signed.digest,
         )
         return head
 
@@ -206,18 +208,32 @@ def grants(parts: OwnerParts, vendor_name: str | None = None) -> list[GrantState
     return states
 
 
-def revoke(parts: OwnerParts, grant_id: str) -> Grant:
-    """End a grant; a grant that is not live stays as it is. Raises NotFound."""
-    with parts.catalog.read() as transaction:
-        rows = transaction.grants(grant=grant_id)
-    if not rows:
-        raise NotFound(f"there is no grant {grant_id[:80]}")
-    found, _ = open_grant(parts.root, rows[0], parts.sealer(), own=False)
+def revoke(parts: OwnerParts, grant_id: str) -> None:
+    """End a grant; a grant that is not live stays as it is. Raises NotFound.
+
+    What a head lists is ended also where its row in the catalog is gone or not what it was: a forger's would be.
+    """
+    vendor, dataset = _whose(parts, grant_id)
 
     def change(head: VendorHead) -> dict[str, object] | None:
         if grant_id not in head.grants:
             return None
         return {"grants": {key: digest for key, digest in head.grants.items() if key != grant_id}}
 
-    removal(parts, found.vendor_name, Kind.REVOKED, change, grant=grant_id, dataset=found.dataset_name)
-    return found
+    removal(parts, vendor, Kind.REVOKED, change, grant=grant_id, dataset=dataset)
+
+
+def _whose(parts: OwnerParts, grant_id: str) -> tuple[str, str | None]:
+    """The names of a grant's vendor and dataset, the latter where the grant can be opened."""
+    with parts.catalog.read() as transaction:
+        rows = transaction.grants(grant=grant_id)
+    try:
+        if rows:
+            found, _ = open_grant(parts.root, rows[0], parts.sealer(), own=False)
+            return found.vendor_name, found.dataset_name
+    except IntegrityError:
+        pass
+    vendor = listing_vendor(parts, lambda head: grant_id in head.grants)
+    if vendor is None:
+        raise NotFound(f"there is no grant {grant_id[:80]}")
+    return vendor.name, None

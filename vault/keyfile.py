@@ -34,6 +34,7 @@ __all__ = [
     "exclusive",
     "load",
     "read",
+    "remove",
     "replace",
     "reseal",
     "stamp_of",
@@ -165,6 +166,13 @@ def replace(path: Path, header: Header, secret: bytes | None, passphrase: str | 
         finally:
             _discard(temporary)
             _discard(aside)
+
+
+def remove(path: Path) -> None:
+    """Wipe and remove a key file; one that is gone already is no error. Raises KmsError."""
+    with exclusive(path.parent), _writing(path):
+        _discard(path)
+        _sync_folder(path.parent)
 
 
 def reseal(path: Path, old: str | None, new: str | None, *, n: int = SCRYPT_N) -> None:

@@ -18,6 +18,7 @@ from vault import grants as _grants
 from vault import offboard as _offboard
 from vault import publish as _publish
 from vault import rewrap as _rewrap
+from vault import roots as _roots
 from vault import rotate as _rotate
 from vault import scrub as _scrub
 from vault import vendors as _vendors
@@ -25,7 +26,8 @@ from vault.audit import Entry
 from vault.encoding import timestamp
 from vault.errors import InvalidInput
 from vault.publish import DEFAULT_SHARD_ROWS
-from vault.trust import Grant
+from vault.trust import Grant, Role, Signed
+from vault.trust.proposals import Change
 from vault.wire import Profile, Token
 from vault.workings.parts import OwnerParts
 
@@ -86,7 +88,7 @@ class Vault:
         self.folder = folder
         self.parts = parts
         # What a killed run left between its commit and the store is put right before anything else.
-        parts.heads.reconcile()
+        _roots.reconcile(parts)
 
     # Vendors
 
@@ -252,11 +254,33 @@ class Vault:
 
     def audit_entries(self) -> list[tuple[int, Entry]]:
         """The log, opened with the auditor's key."""
-        return list(self.parts.journal.entries(self.parts.signers.auditor_secret()))
+        return list(self.parts.journal.entries(self.parts.signers.keys.auditor_secrets()))
+
+    def unrecorded(self) -> list[_roots.Unrecorded]:
+        """The live grants and credentials that the log does not know."""
+        return _roots.unrecorded(self.parts)
 
     def audit_verify(self) -> int:
         """Verify the log; returns the number of entries, raises IntegrityError."""
         return self.parts.journal.verify()
+
+    # Root document
+
+    def root_keys(self) -> list[_roots.KeyState]:
+        """Every key that the root document names."""
+        return _roots.key_states(self.parts)
+
+    def propose_root(self, change: Change) -> Signed:
+        """The next root document, signed by the administrator whose key is here, if one is."""
+        return _roots.propose_change(self.parts, change)
+
+    def apply_root(self, proposal: Signed) -> _roots.Applied:
+        """Make a proposal the newest root document, with everything live signed anew under keys that count."""
+        return _roots.apply(self.parts, proposal)
+
+    def rotate_key(self, role: Role) -> _roots.Rotated:
+        """Replace a role's key by a new one; where others must sign first, the proposal is returned unapplied."""
+        return _roots.rotate(self.parts, role)
 
     def __repr__(self) -> str:
         return f"Vault({self.folder})"

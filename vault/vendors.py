@@ -45,8 +45,9 @@ def add_vendor(parts: OwnerParts, name: str) -> Holder:
         raise Conflict(f"the vendor '{name}' cannot be added: {how}")
     vendor = new_id()
     holder = Holder(vendor, name, parts.kms.create_key(vendor), timestamp(parts.clock()))
-    head = next_vendor_head(parts, parts.signers.authority(), None, vendor, by_authority=True)
     with parts.catalog.write() as transaction:
+        parts.root.seen_by(transaction)
+        head = next_vendor_head(parts, parts.signers.authority(), None, vendor, by_authority=True)
         add_holder(parts, transaction, holder, sealer)
         transaction.add_head(head)
         parts.journal.record_in(transaction, Kind.VENDOR_ADDED, vendor=name, vendor_id=vendor)

@@ -1,6 +1,7 @@
 """``dsvault audit``."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -60,7 +61,22 @@ def _named(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any
 
 
 def _telling(name: str, value: object) -> bool:
-    return value is not None and not name.endswith("_id") and name not in {"column_ids", "groups"}
+    return value is not None and not name.endswith("_id") and name not in {"column_ids", "groups", "statement"}
+
+
+@app.command()
+def compare(vault: VaultDir = None, json: Json = False) -> None:
+    """Name the live grants and credentials that the log does not know; needs the auditor's key."""
+    unknown = open_vault(vault).unrecorded()
+    rows = [(each.vendor, each.kind, each.id) for each in unknown]
+    emit(
+        {"ok": not unknown, "unrecorded": [asdict(each) for each in unknown]},
+        json,
+        (lambda: table(("vendor", "what", "id"), rows)) if rows else "the log knows every live grant and credential",
+    )
+    if unknown:
+        typer.echo(f"dsvault: {len(unknown)} live statements are not in the log", err=True)
+        raise typer.Exit(1)
 
 
 @app.command()

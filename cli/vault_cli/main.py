@@ -10,7 +10,7 @@ import typer
 
 from vault._version import __version__
 from vault.errors import VaultError
-from vault_cli import access, datasets, evidence, kms, rotation, vendors
+from vault_cli import access, datasets, evidence, kms, root, rotation, vendors
 from vault_cli.demo import demo
 from vault_cli.serving import serve
 
@@ -52,6 +52,7 @@ app.command("serve")(serve)
 app.command("fetch")(access.fetch)
 app.add_typer(rotation.app, name="rotate", help="Rotate keys: rekey, rewrap.")
 app.add_typer(kms.app, name="kms", help="KMS keys: list, policy, disable, enable, passphrase.")
+app.add_typer(root.app, name="root", help="The root document: show, propose, sign, apply, rotate, new-key.")
 app.add_typer(evidence.app, name="audit", help="The audit log: show, verify.")
 app.command("check")(rotation.check)
 app.command("gc")(rotation.gc)

@@ -48,6 +48,7 @@ class Kind(StrEnum):
     REWRAPPED = "data keys rewrapped"
     OFFBOARDING = "vendor offboarding begun"
     OFFBOARDED = "vendor offboarded"
+    ROOT_CHANGED = "root document changed"
 
 
 @dataclass(frozen=True, slots=True)

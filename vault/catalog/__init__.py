@@ -16,6 +16,7 @@ from vault.catalog.records import (
     KeyRow,
     LogRow,
     LogTailRow,
+    RootRow,
     VersionRow,
 )
 from vault.catalog.sealed import FieldSealer, SealedBlob, SealedValue
@@ -34,6 +35,7 @@ __all__ = [
     "KeyRow",
     "LogRow",
     "LogTailRow",
+    "RootRow",
     "SealedBlob",
     "SealedValue",
     "Transaction",

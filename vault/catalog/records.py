@@ -15,8 +15,17 @@ __all__ = [
     "KeyRow",
     "LogRow",
     "LogTailRow",
+    "RootRow",
     "VersionRow",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class RootRow:
+    """One version of the root document."""
+
+    version: int
+    statement: bytes
 
 
 @dataclass(frozen=True, slots=True)

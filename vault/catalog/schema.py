@@ -28,16 +28,25 @@ __all__ = [
     "log",
     "log_tail",
     "metadata",
+    "roots",
     "versions",
 ]
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 _ID = String(32)
 _TIME = String(27)
 
 metadata = MetaData()
 
 about = Table("about", metadata, Column("name", String(32), primary_key=True), Column("value", String(255)))
+
+# The chain of root documents; each row is believed only where it follows from the one before it.
+roots = Table(
+    "roots",
+    metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("statement", LargeBinary, nullable=False),
+)
 
 holders = Table(
     "holders",

@@ -18,6 +18,7 @@ from vault.catalog.records import (
     KeyRow,
     LogRow,
     LogTailRow,
+    RootRow,
     VersionRow,
 )
 from vault.catalog.sealed import SealedValue
@@ -43,6 +44,24 @@ class Transaction:
     def now(self, expression: Any) -> datetime:
         """Evaluate the backend's clock expression."""
         return from_timestamp(str(self.connection.execute(select(expression)).scalar_one()))
+
+    # The root document
+
+    def add_root(self, row: RootRow) -> None:
+        """Add the next version; a number that is taken is a Conflict."""
+        self.connection.execute(insert(schema.roots).values(version=row.version, statement=row.statement))
+
+    def newest_root(self) -> RootRow | None:
+        """The highest version of the root document."""
+        table = schema.roots
+        row = self.connection.execute(select(table).order_by(table.c.version.desc()).limit(1)).one_or_none()
+        return RootRow(row.version, row.statement) if row else None
+
+    def roots(self, after: int = 0) -> list[RootRow]:
+        """The versions above a number, in order."""
+        table = schema.roots
+        query = select(table).where(table.c.version > after).order_by(table.c.version)
+        return [RootRow(row.version, row.statement) for row in self.connection.execute(query)]
 
     # Holders
 
@@ -261,6 +280,21 @@ class Transaction:
             )
         )
 
+    def set_version_statement(self, row: VersionRow, statement: bytes) -> None:
+        """Put the same manifest statement under another signature in its place."""
+        table = schema.versions
+        self.connection.execute(
+            update(table)
+            .where(
+                and_(
+                    table.c.compartment == row.compartment,
+                    table.c.version == row.version,
+                    table.c.generation == row.generation,
+                )
+            )
+            .values(statement=statement)
+        )
+
     # Heads
 
     def add_head(self, row: HeadRow) -> None:
@@ -354,6 +388,15 @@ class Transaction:
             for row in self.connection.execute(query)
         ]
 
+    def set_grant_statements(
+        self, grant: str, statement: SealedValue | None, vendor_statement: SealedValue | None
+    ) -> None:
+        """Put the same grant under another signature in its place; a copy that is not given stays."""
+        table = schema.grants
+        copies = {"statement": statement, "vendor_statement": vendor_statement}
+        values = {name: value for name, value in copies.items() if value is not None}
+        self.connection.execute(update(table).where(table.c.id == grant).values(values))
+
     def settle_grant(self, grant: str, now: str) -> None:
         """Note when a grant became effective."""
         table = schema.grants
@@ -366,6 +409,11 @@ class Transaction:
                 id=row.id, vendor=row.vendor, statement=row.statement, created=row.created
             )
         )
+
+    def set_credential_statement(self, credential: str, statement: bytes) -> None:
+        """Put the same credential under another signature in its place."""
+        table = schema.credentials
+        self.connection.execute(update(table).where(table.c.id == credential).values(statement=statement))
 
     def credential(self, credential: str) -> CredentialRow | None:
         """A credential by id."""

@@ -15,7 +15,7 @@ from vault.trust.heads import (
     vendor_body,
 )
 from vault.trust.root import Role, RoleKeys, Root, open_root, root_statement
-from vault.trust.signed import Label, Signed, Signer, public_key_id
+from vault.trust.signed import Label, RemoteSigner, Signed, Signer, public_key_id
 from vault.trust.statements import Credential, Grant, GrantedColumn, ManifestStatement
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "GrantedColumn",
     "Label",
     "ManifestStatement",
+    "RemoteSigner",
     "Role",
     "RoleKeys",
     "Root",

@@ -15,7 +15,18 @@ from vault.errors import IntegrityError
 from vault.model import FORMAT
 from vault.trust.signed import Label, Signed, Signer, public_key_id, signature_holds
 
-__all__ = ["Role", "RoleKeys", "Root", "encode_chain", "open_root", "root_statement"]
+__all__ = [
+    "Role",
+    "RoleKeys",
+    "Root",
+    "decode_chain",
+    "encode_chain",
+    "follow",
+    "open_root",
+    "read_proposal",
+    "root_payload",
+    "root_statement",
+]
 
 
 class Role(StrEnum):
@@ -39,12 +50,17 @@ class RoleKeys:
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A verified root document."""
+    """A verified root document; ``digest`` is its statement's, and version 1's is the fingerprint."""
 
     vault: str
     version: int
     fingerprint: str
+    digest: str
     roles: Mapping[Role, RoleKeys]
+
+    def holds(self, role: Role, key: str) -> bool:
+        """Whether a key id is one of the role's."""
+        return key in self.roles[role].keys
 
     def verify(self, signed: Signed, *allowed: Role) -> Role:
         """Return the first allowed role whose threshold of distinct keys signed; raises IntegrityError."""
@@ -68,9 +84,9 @@ def _threshold_met(role: RoleKeys, signed: Signed) -> bool:
     return len(valid) >= role.threshold
 
 
-def root_statement(vault: str, version: int, roles: Mapping[Role, RoleKeys], signers: Iterable[Signer]) -> Signed:
-    """Make and sign a root document with the administrators' signers."""
-    payload = {
+def root_payload(vault: str, version: int, roles: Mapping[Role, RoleKeys]) -> dict[str, Any]:
+    """What the administrators sign."""
+    return {
         "format": list(FORMAT),
         "type": "root",
         "vault": vault,
@@ -83,8 +99,13 @@ def root_statement(vault: str, version: int, roles: Mapping[Role, RoleKeys], sig
             for role, entry in roles.items()
         },
     }
+
+
+def root_statement(vault: str, version: int, roles: Mapping[Role, RoleKeys], signers: Iterable[Signer]) -> Signed:
+    """Make a root document and sign it with the administrators' signers; without any it is a mere proposal."""
+    payload = root_payload(vault, version, roles)
     parts = [signer.sign(Label.ROOT, payload) for signer in signers]
-    return Signed(Label.ROOT, parts[0].payload, tuple(sig for part in parts for sig in part.signatures))
+    return Signed(Label.ROOT, json_bytes(payload), tuple(sig for part in parts for sig in part.signatures))
 
 
 def encode_chain(chain: Iterable[Signed]) -> bytes:
@@ -92,37 +113,46 @@ def encode_chain(chain: Iterable[Signed]) -> bytes:
     return json_bytes([from_json(entry.encode(), "root document") for entry in chain])
 
 
-def open_root(data: bytes, fingerprint: str) -> Root:
-    """Follow a chain of root versions from the pinned fingerprint to the newest.
-
-    Raises IntegrityError when the first version is not the pinned one, when a version is not signed by
-    the threshold before it, or when the numbering has a gap.
-    """
+def decode_chain(data: bytes) -> list[Signed]:
+    """Inverse of `encode_chain`; raises IntegrityError. Says nothing about validity."""
     entries = from_json(data, "the root document")
     if not isinstance(entries, list) or not entries:
         raise IntegrityError("the root document is empty")
-    chain = [Signed.decode(json_bytes(entry), Label.ROOT) for entry in entries]
-    if chain[0].digest != fingerprint:
-        raise IntegrityError("the root document is not the one whose fingerprint is pinned")
+    return [Signed.decode(json_bytes(entry), Label.ROOT) for entry in entries]
+
+
+def open_root(data: bytes, fingerprint: str) -> Root:
+    """Follow a chain of root versions from the pinned fingerprint to the newest; raises as `follow` does."""
     root: Root | None = None
-    for signed in chain:
-        claimed = _parse(signed, fingerprint)
-        judge = root if root is not None else claimed
-        judge.verify(signed, Role.ADMINISTRATOR)
-        if claimed.version != (root.version if root else 0) + 1 or (root and claimed.vault != root.vault):
-            raise IntegrityError("the versions of the root document do not follow one another")
-        root = claimed
+    for signed in decode_chain(data):
+        root = follow(root, signed, fingerprint)
     assert root is not None
     return root
 
 
-def _parse(signed: Signed, fingerprint: str) -> Root:
+def follow(root: Root | None, signed: Signed, fingerprint: str) -> Root:
+    """The version after ``root``, or version 1 where there is none yet.
+
+    Raises IntegrityError when version 1 is not the pinned one, when a version is not signed by the threshold of
+    administrators of the one before it, and when the numbering has a gap.
+    """
+    if root is None and signed.digest != fingerprint:
+        raise IntegrityError("the root document is not the one whose fingerprint is pinned")
+    claimed = read_proposal(signed, fingerprint)
+    (root if root is not None else claimed).verify(signed, Role.ADMINISTRATOR)
+    if claimed.version != (root.version if root else 0) + 1 or (root and claimed.vault != root.vault):
+        raise IntegrityError("the versions of the root document do not follow one another")
+    return claimed
+
+
+def read_proposal(signed: Signed, fingerprint: str = "") -> Root:
+    """What a root document says, whoever signed it; raises IntegrityError when it is malformed."""
     try:
         document = signed.document()
         if document["format"][0] != FORMAT[0] or document["type"] != "root":
             raise IntegrityError("the root document has a format that this release does not know")
         roles = {role: _role(document["roles"][role.value]) for role in Role}
-        return Root(str(document["vault"]), int(document["version"]), fingerprint, roles)
+        return Root(str(document["vault"]), int(document["version"]), fingerprint, signed.digest, roles)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise IntegrityError("the root document lacks a field") from error
 

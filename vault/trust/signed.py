@@ -6,6 +6,7 @@ the bytes that were signed, so that no reader has to re-encode anything in order
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -15,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from vault.encoding import canonical, from_base64, from_json, json_bytes, to_base64
-from vault.errors import IntegrityError
+from vault.errors import IntegrityError, KmsError
 
-__all__ = ["Label", "Signed", "Signer", "public_key_id", "signature_holds"]
+__all__ = ["Label", "RemoteSigner", "Signed", "Signer", "public_key_id", "signature_holds"]
 
 
 class Label(StrEnum):
@@ -96,17 +97,42 @@ class Signed:
 
 
 class Signer:
-    """A private Ed25519 key that signs statements. Its repr shows the key id only."""
+    """Something that signs statements under one public key: ``public`` is raw Ed25519, ``key_id`` its id.
+
+    This one holds the private key in memory. Its repr shows the key id only.
+    """
 
     def __init__(self, secret: bytes) -> None:
-        self._key = Ed25519PrivateKey.from_private_bytes(secret)
-        self.public = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-        self.key_id = public_key_id(self.public)
+        key = Ed25519PrivateKey.from_private_bytes(secret)
+        self._begin(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw), key.sign)
+
+    def _begin(self, public: bytes, sign_message: Callable[[bytes], bytes]) -> None:
+        self.public = public
+        self.key_id = public_key_id(public)
+        self._sign_message = sign_message
 
     def sign(self, label: Label, payload: dict[str, Any]) -> Signed:
         """Sign a JSON payload under a domain label."""
         encoded = json_bytes(payload)
-        return Signed(label, encoded, ((self.key_id, self._key.sign(_message(label, encoded))),))
+        return Signed(label, encoded, ((self.key_id, self._sign_message(_message(label, encoded))),))
 
     def __repr__(self) -> str:
-        return f"Signer({self.key_id})"
+        return f"{type(self).__name__}({self.key_id})"
+
+
+class RemoteSigner(Signer):
+    """A key that lives elsewhere, such as in a KMS: ``sign_message`` has a message signed there (RFC 8032, pure).
+
+    Nothing that it gives back is believed: a signature that does not verify under the public key is a KmsError,
+    so that a wrong key or a damaged answer never reaches the catalog.
+    """
+
+    def __init__(self, public: bytes, sign_message: Callable[[bytes], bytes]) -> None:
+        self._begin(public, sign_message)
+
+    def sign(self, label: Label, payload: dict[str, Any]) -> Signed:
+        """Sign a JSON payload under a domain label; raises KmsError and what ``sign_message`` raises."""
+        signed = super().sign(label, payload)
+        if not signature_holds(self.public, label, signed.payload, signed.signatures[0][1]):
+            raise KmsError("the signature that the KMS gave back does not verify under the key's public half")
+        return signed

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
 from vault.catalog import Catalog, CompartmentRow, HeadRow, Transaction
 from vault.errors import Conflict, IntegrityError, NotFound, Unavailable
@@ -25,6 +26,7 @@ from vault.trust import (
     trusted_vendor_head,
 )
 from vault.trust.heads import checked_payload
+from vault.workings.roots import Roots
 
 __all__ = ["HEAD_AGE_SECONDS", "Heads"]
 
@@ -42,19 +44,24 @@ def _head_name(subject: str, sequence: int) -> str:
     return f"heads/{subject}/{sequence:020d}"
 
 
+#: How many heads under keys that were replaced are passed over in the store in search of one that counts.
+_PASSED_OVER = 64
+
+
 @dataclass(frozen=True, slots=True)
 class _Seen:
     head: VendorHead
     read_at: float
+    root: int
 
 
 class Heads:
     """The verified heads of one vault. Safe for use from several threads."""
 
     def __init__(
-        self, root: Root, catalog: Catalog, store: ObjectStore, clock: Callable[[], float] = monotonic
+        self, roots: Roots, catalog: Catalog, store: ObjectStore, clock: Callable[[], float] = monotonic
     ) -> None:
-        self._root = root
+        self._roots = roots
         self._catalog = catalog
         self._store = store
         self._clock = clock
@@ -71,13 +78,14 @@ class Heads:
         if seen is not None and now - seen.read_at <= max_age:
             return seen.head
         with self._catalog.read() as transaction:
-            head = self._fresh_vendor(transaction, vendor, seen)
+            root = self._roots.seen_by(transaction)
+            head = self._fresh_vendor(transaction, root, vendor, seen)
         with self._lock:
-            self._vendors[vendor] = _Seen(head, now)
+            self._vendors[vendor] = _Seen(head, now, root.version)
         return head
 
-    def _fresh_vendor(self, transaction: Transaction, vendor: str, seen: _Seen | None) -> VendorHead:
-        if seen is not None and not self._store_is_due(vendor):
+    def _fresh_vendor(self, transaction: Transaction, root: Root, vendor: str, seen: _Seen | None) -> VendorHead:
+        if seen is not None and seen.root == root.version and not self._store_is_due(vendor):
             row = transaction.newest_head(vendor)
             if row is not None and Signed.decode(row.statement, Label.HEAD).digest == seen.head.digest:
                 return seen.head
@@ -85,10 +93,11 @@ class Heads:
 
     def vendor_in(self, transaction: Transaction, vendor: str) -> VendorHead:
         """A vendor's head as a transaction sees it, verified."""
+        root = self._roots.seen_by(transaction)
         steps = [(Signed.decode(row.statement, Label.HEAD), row.body) for row in transaction.head_steps(vendor)]
         with self._lock:
-            frontier = self._frontier("vendor", vendor)
-            head, reached = trusted_vendor_head(self._root, vendor, steps, frontier)
+            frontier = self._frontier(root, "vendor", vendor)
+            head, reached = trusted_vendor_head(root, vendor, steps, frontier)
             self._frontiers[vendor] = reached
         return head
 
@@ -99,15 +108,16 @@ class Heads:
         catalog's row says: rows that were swapped would have one vendor's data written for another.
         """
         compartment = place.id
+        root = self._roots.seen_by(transaction)
         row = transaction.newest_head(compartment)
         with self._lock:
-            frontier = self._frontier("compartment", compartment)
+            frontier = self._frontier(root, "compartment", compartment)
             if row is None:
                 if frontier.sequence:
                     raise IntegrityError("the catalog lacks the head of a compartment: it was rolled back")
                 return None
             signed = Signed.decode(row.statement, Label.HEAD)
-            head, reached = trusted_compartment_head(self._root, compartment, signed, row.body, frontier)
+            head, reached = trusted_compartment_head(root, compartment, signed, row.body, frontier)
             self._frontiers[compartment] = reached
         if (head.holder, head.dataset) != (place.holder, place.dataset):
             raise IntegrityError("a compartment is another holder's or dataset's than the catalog says")
@@ -117,31 +127,60 @@ class Heads:
         asked = self._asked_store.get(subject)
         return asked is None or self._clock() - asked >= _STORE_SECONDS
 
-    def _frontier(self, kind: str, subject: str) -> Frontier:
+    def _frontier(self, root: Root, kind: str, subject: str) -> Frontier:
         known = self._frontiers.get(subject, Frontier())
         if not self._store_is_due(subject):
             return known
         try:
-            stored = self._stored_frontier(kind, subject)
+            stored = self._stored_frontier(root, kind, subject)
         except Unavailable:
             # The catalog's own head still counts, and what was seen before still binds it.
             return known
         self._asked_store[subject] = self._clock()
         return max(known, stored, key=lambda frontier: frontier.sequence)
 
-    def _stored_frontier(self, kind: str, subject: str) -> Frontier:
-        names = [info.name for info in self._store.list(f"heads/{subject}")]
-        if not names:
-            return Frontier()
+    def _stored_frontier(self, root: Root, kind: str, subject: str) -> Frontier:
+        """The highest head in the store that counts.
+
+        One under a key that was replaced counts only while there is none under a present key: between a rotation's
+        commit and its announcement. Later it can only be somebody's who has the old key, and is passed over.
+        """
+        replaced = Frontier()
+        names = sorted((info.name for info in self._store.list(f"heads/{subject}")), reverse=True)
+        for name in names[:_PASSED_OVER]:
+            try:
+                signed = Signed.decode(self._store.get(name), Label.HEAD)
+            except NotFound as error:
+                raise Unavailable("a head in the store vanished while it was read") from error
+            document, counts = self._stored_payload(root, signed, kind, subject)
+            # A copy of an old head under a high number would otherwise hide every later one.
+            if name != _head_name(subject, document["sequence"]):
+                raise IntegrityError("a head in the store does not carry the number that it lies under")
+            found = Frontier(document["sequence"], signed.digest)
+            if counts:
+                return found
+            replaced = replaced if replaced.sequence else found
+        return replaced
+
+    def _stored_payload(self, root: Root, signed: Signed, kind: str, subject: str) -> tuple[dict[str, Any], bool]:
+        """A stored head's payload, and whether a present key signed it; raises IntegrityError if none ever did."""
         try:
-            signed = Signed.decode(self._store.get(max(names)), Label.HEAD)
-        except NotFound as error:
-            raise Unavailable("a head in the store vanished while it was read") from error
-        document = checked_payload(self._root, signed, kind, subject, *_ROLES[kind])
-        # A copy of an old head under a high number would otherwise hide every later one.
-        if max(names) != _head_name(subject, document["sequence"]):
-            raise IntegrityError("a head in the store does not carry the number that it lies under")
-        return Frontier(document["sequence"], signed.digest)
+            return checked_payload(root, signed, kind, subject, *_ROLES[kind]), True
+        except IntegrityError:
+            for earlier in self._roots.earlier:
+                try:
+                    return checked_payload(earlier, signed, kind, subject, *_ROLES[kind]), False
+                except IntegrityError:
+                    continue
+            raise
+
+    def free_number(self, subject: str, last: int) -> int:
+        """The first number behind ``last`` whose name is free in the store."""
+        taken = {info.name for info in self._store.list(f"heads/{subject}")}
+        number = last + 1
+        while _head_name(subject, number) in taken:
+            number += 1
+        return number
 
     def announce(self, rows: list[HeadRow]) -> None:
         """Put committed heads into the store; raises IntegrityError where another object stands in the way."""

@@ -6,15 +6,16 @@ the first byte. Whatever stops an entry from being written stops the act.
 """
 
 import hmac
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from vault.audit import ChainRow, Entry, Kind, Tail, link, open_entry, read_tail, seal_entry, verify_chain
 from vault.catalog import Catalog, LogRow, LogTailRow, Transaction
-from vault.errors import AuditError, Conflict, IntegrityError, VaultError
+from vault.errors import AuditError, Conflict, IntegrityError, KmsError, VaultError
 from vault.objects import ObjectStore
 from vault.trust import Role, Root, Signer
+from vault.workings.roots import Roots
 
 __all__ = ["Journal"]
 
@@ -33,18 +34,17 @@ class Journal:
 
     def __init__(
         self,
-        root: Root,
+        roots: Roots,
         catalog: Catalog,
         store: ObjectStore,
-        log_signer: Signer,
+        log_signer: Callable[[Root], Signer],
         clock: Callable[[], datetime],
     ) -> None:
-        self._root = root
+        self._roots = roots
         self._catalog = catalog
         self._store = store
         self._signer = log_signer
         self._clock = clock
-        self._auditor = root.public_key(Role.AUDITOR)
         self._marked = datetime.min.replace(tzinfo=UTC)
 
     def record(self, kind: Kind, **fields: Any) -> int:
@@ -59,11 +59,22 @@ class Journal:
 
     def record_in(self, transaction: Transaction, kind: Kind, **fields: Any) -> int:
         """Append as part of a transaction that makes the act effective; returns the entry's number."""
+        root = self._roots.seen_by(transaction)
+        return self.record_change(transaction, root, root, kind, fields)
+
+    def record_change(
+        self, transaction: Transaction, before: Root, after: Root, kind: Kind, fields: Mapping[str, Any]
+    ) -> int:
+        """Append the entry of a changed root document: behind an end that ``before`` judges, by ``after``'s keys."""
         now = self._clock()
         stored = transaction.log_tail()
-        tail = read_tail(self._root, stored.statement) if stored else None
-        sealed = seal_entry(Entry(kind, now, fields), self._root.vault, self._auditor)
-        row, statement = link(self._root.vault, tail, sealed, now, self._signer)
+        tail = read_tail(before, stored.statement) if stored else None
+        try:
+            signer = self._signer(after)
+        except KmsError as error:
+            raise AuditError(f"{error}; so nothing was done") from error
+        sealed = seal_entry(Entry(kind, now, fields), after.vault, after.public_key(Role.AUDITOR))
+        row, statement = link(after.vault, tail, sealed, now, signer)
         transaction.append_log(
             LogRow(row.sequence, row.time, row.previous, row.sealed, row.hash),
             LogTailRow(statement.encode()),
@@ -74,9 +85,10 @@ class Journal:
         """Copy the signed end of the log into the store, where a rolled-back catalog cannot follow."""
         with self._catalog.read() as transaction:
             stored = transaction.log_tail()
+            root = self._roots.seen_by(transaction)
         if stored is None:
             return
-        tail = read_tail(self._root, stored.statement)
+        tail = read_tail(root, stored.statement)
         self._marked = self._clock()
         try:
             self._store.put(_name(tail.sequence), stored.statement)
@@ -89,30 +101,62 @@ class Journal:
             self.checkpoint()
 
     def checkpoints(self) -> list[Tail]:
-        """Every checkpoint in the store, verified; raises IntegrityError."""
-        return [self._checkpoint(info.name) for info in self._store.list(_FOLDER)]
+        """Every checkpoint in the store that counts, verified; raises IntegrityError.
 
-    def _checkpoint(self, name: str) -> Tail:
-        tail = read_tail(self._root, self._store.get(name))
+        Those under a log key that was replaced count only while there is none under a present one.
+        """
+        found = [self._checkpoint(info.name) for info in self._store.list(_FOLDER)]
+        return [tail for tail, counts in found if counts] or [tail for tail, _ in found]
+
+    def _checkpoint(self, name: str) -> tuple[Tail, bool]:
+        """A checkpoint, and whether a present key signed it; raises IntegrityError if none ever did."""
+        tail, counts = self._read_ever(self._store.get(name))
         if name != _name(tail.sequence):
             raise IntegrityError("a checkpoint in the store does not carry the number that it lies under")
-        return tail
+        return tail, counts
+
+    def _read_ever(self, statement: bytes) -> tuple[Tail, bool]:
+        try:
+            return read_tail(self._roots.current, statement), True
+        except IntegrityError:
+            for earlier in self._roots.earlier:
+                try:
+                    return read_tail(earlier, statement), False
+                except IntegrityError:
+                    continue
+            raise
 
     def refuse_rollback(self) -> None:
         """Raise IntegrityError when the catalog's log ends before the newest checkpoint, or differs from it."""
-        newest = max((info.name for info in self._store.list(_FOLDER)), default=None)
-        if newest is None:
+        mark = self._newest_checkpoint()
+        if mark is None:
             return
-        mark = self._checkpoint(newest)
         with self._catalog.read() as transaction:
             row = transaction.log_row(mark.sequence)
         if row is None or not hmac.compare_digest(row.hash, mark.hash):
             raise IntegrityError("the catalog's log is not the one that a checkpoint was signed over")
 
+    def _newest_checkpoint(self) -> Tail | None:
+        replaced = None
+        for name in sorted((info.name for info in self._store.list(_FOLDER)), reverse=True):
+            tail, counts = self._checkpoint(name)
+            if counts:
+                return tail
+            replaced = replaced or tail
+        return replaced
+
     def prune_checkpoints(self) -> None:
         """Keep the newest checkpoints: each is over all that came before it. Only after the log was verified."""
+        self.drop_replaced_checkpoints()
         for info in sorted(self._store.list(_FOLDER), key=lambda info: info.name)[:-_KEPT_CHECKPOINTS]:
             self._store.delete(info.name)
+
+    def drop_replaced_checkpoints(self) -> None:
+        """Remove checkpoints under log keys that were replaced, once there is one under a present key."""
+        found = [(info.name, self._checkpoint(info.name)[1]) for info in self._store.list(_FOLDER)]
+        if any(counts for _, counts in found):
+            for name in (name for name, counts in found if not counts):
+                self._store.delete(name)
 
     def verify(self) -> int:
         """Check the whole chain, its signed end and the checkpoints; returns the number of entries.
@@ -121,18 +165,28 @@ class Journal:
         """
         checkpoints = self.checkpoints()
         with self._catalog.read() as transaction:
+            root = self._roots.seen_by(transaction)
             stored = transaction.log_tail()
-            tail = read_tail(self._root, stored.statement) if stored else None
-            return verify_chain(self._root, _pages(transaction), tail, checkpoints)
+            tail = read_tail(root, stored.statement) if stored else None
+            return verify_chain(root, _pages(transaction), tail, checkpoints)
 
-    def entries(self, auditor_secret: bytes) -> Iterator[tuple[int, Entry]]:
-        """Open every entry with the auditor's key, oldest first."""
+    def entries(self, auditor_secrets: Sequence[bytes]) -> Iterator[tuple[int, Entry]]:
+        """Open every entry with the auditors' keys, oldest first; each is sealed to the auditor of its time."""
         with self._catalog.read() as transaction:
             for row in _pages(transaction):
                 try:
-                    yield row.sequence, open_entry(row.sealed, self._root.vault, auditor_secret)
+                    yield row.sequence, _open_with_any(row.sealed, self._roots.vault, auditor_secrets)
                 except IntegrityError as error:
                     raise IntegrityError(f"log entry {row.sequence}: {error}") from error
+
+
+def _open_with_any(sealed: bytes, vault: str, secrets: Sequence[bytes]) -> Entry:
+    for secret in secrets[:-1]:
+        try:
+            return open_entry(sealed, vault, secret)
+        except IntegrityError:
+            continue
+    return open_entry(sealed, vault, secrets[-1])
 
 
 def _pages(transaction: Transaction) -> Iterator[ChainRow]:

@@ -15,9 +15,11 @@ from vault.kms import Kms
 from vault.manifest import Manifest
 from vault.model import METADATA_GROUP, KeyScope
 from vault.objects import ObjectStore
-from vault.trust import Root, Signer
+from vault.trust import Signer
 from vault.workings.heads import Heads
 from vault.workings.journal import Journal
+from vault.workings.keyfolder import KeyFolder
+from vault.workings.roots import Roots
 
 __all__ = ["Manifests", "OwnerParts", "Parts", "Signers", "holder_sealer", "metadata_key", "trusted_now", "wrapped_key"]
 
@@ -53,7 +55,7 @@ class Parts:
     """What a broker has: no key that signs a grant, and the KMS keys of its vendors only."""
 
     vault: str
-    root: Root
+    root: Roots
     catalog: Catalog
     store: ObjectStore
     keyring: Keyring
@@ -66,12 +68,12 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Signers:
-    """The owner's private keys; each is opened only when an act needs it."""
+    """The owner's private keys; each is opened only when an act needs it, and must be one that counts."""
 
     authority: Callable[[], Signer]
     responder: Callable[[], Signer]
     publisher: Callable[[], Signer]
-    auditor_secret: Callable[[], bytes]
+    keys: KeyFolder
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,12 @@ from vault.catalog import FieldSealer, GrantRow, HeadRow
 from vault.errors import IntegrityError
 from vault.trust import Grant, Label, Role, Root, Signed, Signer, VendorHead, head_statement, vendor_body
 from vault.workings.parts import Parts
+from vault.workings.roots import Roots
 
 __all__ = ["live_for_vendor", "next_vendor_head", "open_grant"]
 
 
-def open_grant(root: Root, row: GrantRow, sealer: FieldSealer, *, own: bool) -> tuple[Grant, str]:
+def open_grant(root: Root | Roots, row: GrantRow, sealer: FieldSealer, *, own: bool) -> tuple[Grant, str]:
     """A grant and its digest, through the owner's metadata key or (``own``) the vendor's.
 
     Raises IntegrityError when it was changed, is not signed by the authority, or is about another place.
@@ -30,7 +31,7 @@ def open_grant(root: Root, row: GrantRow, sealer: FieldSealer, *, own: bool) -> 
 
 
 def live_for_vendor(
-    root: Root, rows: Iterable[GrantRow], head: VendorHead, sealer: FieldSealer, *, own: bool
+    root: Root | Roots, rows: Iterable[GrantRow], head: VendorHead, sealer: FieldSealer, *, own: bool
 ) -> list[Grant]:
     """The grants of one vendor that its head lists; expiry is for the caller to judge."""
     live = []
@@ -56,7 +57,8 @@ def next_vendor_head(
     credentials: dict[str, str] | None = None,
     frozen: bool | None = None,
 ) -> HeadRow:
-    """Sign the next step of a vendor; what is not given stays as it was."""
+    """Sign the next step of a vendor; what is not given stays as it was. Raises Conflict for a replaced key."""
+    parts.root.refuse_replaced(signer, Role.AUTHORITY if by_authority else Role.RESPONDER)
     body = vendor_body(
         grants if grants is not None else dict(head.grants if head else {}),
         credentials if credentials is not None else dict(head.credentials if head else {}),

@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 from vault.audit import Kind
 from vault.catalog import HeadRow
-from vault.errors import Conflict, NotFound
+from vault.errors import Conflict, IntegrityError, NotFound
 from vault.trust import VendorHead
-from vault.workings.names import Holder, holder_named
+from vault.workings.names import Holder, holder_named, holders
 from vault.workings.parts import OwnerParts
 from vault.workings.permissions import next_vendor_head
 
-__all__ = ["announce", "present_vendor", "removal", "standing", "vendor_named"]
+__all__ = ["announce", "listing_vendor", "present_vendor", "removal", "standing", "vendor_named"]
 
 
 def vendor_named(parts: OwnerParts, name: str) -> Holder:
@@ -29,6 +29,18 @@ def present_vendor(parts: OwnerParts, name: str) -> Holder:
     if vendor.ended:
         raise Conflict(f"the vendor '{name}' was offboarded; its keys are gone for good")
     return vendor
+
+
+def listing_vendor(parts: OwnerParts, listed: Callable[[VendorHead], bool]) -> Holder | None:
+    """The vendor whose head lists something, whatever the catalog's row of that thing says; None for nobody."""
+    with parts.catalog.read() as transaction:
+        for holder in holders(transaction, parts.sealer()):
+            try:
+                if holder.id != parts.owner and listed(parts.heads.vendor_in(transaction, holder.id)):
+                    return holder
+            except IntegrityError:
+                continue  # a fault of one vendor's head must not keep another's from being stopped
+    return None
 
 
 def announce(parts: OwnerParts, head: HeadRow) -> None:

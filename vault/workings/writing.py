@@ -27,6 +27,7 @@ from vault.trust import (
     CompartmentHead,
     Label,
     ManifestStatement,
+    Role,
     Signed,
     Signer,
     compartment_body,
@@ -200,6 +201,9 @@ class Writer:
         present = self._parts.heads.compartment_in(transaction, self._place)
         if (present.sequence if present else 0) != (self._head.sequence if self._head else 0):
             raise Conflict("the dataset was changed by somebody else in the meantime; try again")
+        self._parts.root.refuse_replaced(publisher, Role.PUBLISHER)
+        for signed in self._statements.values():
+            self._parts.root.refuse_outdated(transaction, signed, Role.PUBLISHER)
         now = self._parts.clock()
         transaction.add_keys(key_row(key, timestamp(now)) for key in self._keys_to_add(transaction))
         superseded = self._statements.keys() | self._withdrawn

@@ -1,0 +1,228 @@
+"""``dsvault root``: who may sign what, and changing it."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vault.errors import InvalidInput
+from vault_cli.opening import open_vault
+from vault_cli.options import Json, VaultDir
+from vault_cli.output import emit, table
+
+if TYPE_CHECKING:
+    from vault.roots import Applied
+    from vault.trust import Role, Signed
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True)
+RoleName = Annotated[
+    str, typer.Argument(metavar="ROLE", help="administrator, authority, responder, publisher, log or auditor.")
+]
+Proposal = Annotated[Path, typer.Argument(metavar="FILE", help="The proposal.")]
+
+
+@app.command()
+def show(
+    proposal: Annotated[
+        Path | None, typer.Option("--proposal", metavar="FILE", help="What a proposal says instead; needs no vault.")
+    ] = None,
+    vault: VaultDir = None,
+    json: Json = False,
+) -> None:
+    """Show the newest root document: its version, and the keys of every role."""
+    if proposal is not None:
+        from vault import roots
+
+        _show_proposal(roots.read(proposal), json)
+        return
+    opened = open_vault(vault)
+    states = opened.root_keys()
+    root = opened.parts.root
+    document = {
+        "vault": root.vault,
+        "version": root.version,
+        "fingerprint": root.fingerprint,
+        "keys": [
+            {"role": state.role.value, "id": state.id, "here": state.here, "signers": state.threshold}
+            for state in states
+        ],
+    }
+
+    def human() -> None:
+        typer.echo(f"version {root.version}, fingerprint {root.fingerprint}")
+        rows = [(state.role.value, state.id, state.threshold, "here" if state.here else "") for state in states]
+        table(("role", "key", "must sign", "private key"), rows)
+
+    emit(document, json, human)
+
+
+def _content(signed: "Signed") -> dict[str, Any]:
+    from vault.trust.root import read_proposal
+
+    claimed = read_proposal(signed)
+    return {
+        "vault": claimed.vault,
+        "version": claimed.version,
+        "keys": [
+            {"role": role.value, "id": key, "signers": entry.threshold}
+            for role, entry in claimed.roles.items()
+            for key in entry.keys
+        ],
+        "signed_by": sorted({key for key, _ in signed.signatures}),
+    }
+
+
+def _show_proposal(signed: "Signed", json: bool) -> None:
+    document = _content(signed)
+
+    def human() -> None:
+        typer.echo(f"proposed version {document['version']} of vault {document['vault']}")
+        table(
+            ("role", "key", "must sign"), [(entry["role"], entry["id"], entry["signers"]) for entry in document["keys"]]
+        )
+        typer.echo(f"signatures by: {', '.join(document['signed_by']) or 'nobody yet'}")
+
+    emit(document, json, human)
+
+
+@app.command("new-key")
+def new_key(
+    role: RoleName,
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where the private key goes.")],
+    json: Json = False,
+) -> None:
+    """Make a private key, and its public half in FILE.pub. DSVAULT_PASSPHRASE, if set, seals it. Needs no vault."""
+    from vault import roots
+    from vault.deployment import passphrase
+
+    key = roots.new_key(_role(role), out, passphrase())
+    told = f"made the {role} key {key} in {out}\nits public half is in {out}.pub"
+    emit({"role": role, "key": key, "file": str(out), "public_file": f"{out}.pub"}, json, told)
+
+
+@app.command()
+def propose(
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where the proposal goes.")],
+    add: Annotated[
+        list[str] | None, typer.Option("--add", metavar="ROLE=FILE", help="A public key to add; repeatable.")
+    ] = None,
+    remove: Annotated[
+        list[str] | None, typer.Option("--remove", metavar="ROLE=KEY", help="A key id, or its beginning; repeatable.")
+    ] = None,
+    signers: Annotated[
+        int | None, typer.Option("--signers", metavar="N", help="How many administrators must sign from then on.")
+    ] = None,
+    vault: VaultDir = None,
+    json: Json = False,
+) -> None:
+    """Propose the next root document, signed by the administrator whose key is here, if one is."""
+    from vault import roots
+    from vault.trust import Role
+    from vault.trust.proposals import Change
+    from vault.workings.keyfolder import read_public_file
+
+    added = [_pair(text, "--add") for text in add or ()]
+    change = Change(
+        add=tuple((role, read_public_file(Path(path), role)) for role, path in added),
+        remove=tuple(_pair(text, "--remove") for text in remove or ()),
+        signers={} if signers is None else {Role.ADMINISTRATOR: signers},
+    )
+    opened = open_vault(vault)
+    proposal = opened.propose_root(change)
+    roots.write(out, proposal)
+    have, need = roots.signed_by(opened.parts, proposal)
+    _tell_signatures(out, proposal, have, need, json)
+
+
+def _tell_signatures(out: Path, proposal: "Signed", have: frozenset[str], need: int, json: bool) -> None:
+    document = {"file": str(out), **_content(proposal), "signed_by": sorted(have), "signers_needed": need}
+    lacks = need - len(have)
+    told = (
+        f"wrote {out}; 'dsvault root apply {out}' makes it the root document"
+        if lacks <= 0
+        else f"wrote {out}; {lacks} more of the administrators must sign it ('dsvault root sign {out} --key FILE')"
+    )
+    emit(document, json, told)
+
+
+@app.command()
+def sign(
+    proposal: Proposal,
+    key: Annotated[Path, typer.Option("--key", metavar="FILE", help="An administrator's private key.")],
+    json: Json = False,
+) -> None:
+    """Add an administrator's signature to a proposal, and show what was signed. Needs no vault."""
+    from vault import roots
+    from vault.deployment import passphrase
+
+    signed, identifier = roots.sign(proposal, key, passphrase())
+    _show_proposal(signed, json)
+    if not json:
+        typer.echo(f"signed {proposal} with {identifier}")
+
+
+@app.command()
+def apply(proposal: Proposal, vault: VaultDir = None, json: Json = False) -> None:
+    """Make a proposal the root document, and sign anew what a removed key had signed."""
+    from vault import roots
+
+    applied = open_vault(vault).apply_root(roots.read(proposal))
+    emit(asdict(applied), json, _told(applied))
+
+
+def _told(applied: "Applied") -> str:
+    if not applied.changed:
+        return f"version {applied.version} of the root document had been applied before"
+    changes = [f"added {key}" for key in applied.added] + [f"removed {key}" for key in applied.removed]
+    return "\n".join(
+        [
+            f"the root document is at version {applied.version}",
+            *changes,
+            f"signed anew: {applied.grants} grants, {applied.credentials} credentials, {applied.manifests} manifests, "
+            f"{applied.heads} heads",
+        ]
+    )
+
+
+@app.command()
+def rotate(
+    role: RoleName,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Where the proposal goes when others must sign it."),
+    ] = None,
+    vault: VaultDir = None,
+    json: Json = False,
+) -> None:
+    """Replace a role's key by a new one; where more administrators must sign, write the proposal for them."""
+    from vault import roots
+
+    wanted = _role(role)
+    opened = open_vault(vault)
+    rotated = opened.rotate_key(wanted)
+    if rotated.applied is not None:
+        told = f"the new {role} key is {rotated.key}\n{_told(rotated.applied)}"
+        emit({"role": role, "key": rotated.key, **asdict(rotated.applied)}, json, told)
+        return
+    path = out or Path(f"root-{opened.parts.root.version + 1}.json")
+    roots.write(path, rotated.proposal)
+    _tell_signatures(path, rotated.proposal, rotated.signed_by, rotated.needed, json)
+
+
+def _role(text: str) -> "Role":
+    from vault.trust import Role
+
+    try:
+        return Role(text)
+    except ValueError as error:
+        raise InvalidInput(f"there is no role '{text[:40]}'; the roles are {', '.join(Role)}") from error
+
+
+def _pair(text: str, option: str) -> tuple["Role", str]:
+    role, equals, value = text.partition("=")
+    if not equals or not value:
+        raise InvalidInput(f"{option}: write it as ROLE=..., such as administrator=...")
+    return _role(role), value

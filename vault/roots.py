@@ -1,0 +1,300 @@
+"""Changing the root document: proposing, signing, applying, and rotating one role's key.
+
+`apply` signs anew everything live that a replaced key had signed, in the one transaction that makes the new version
+count. What follows the commit (the store, the file that brokers start from, the old private keys, in this order) is
+put right by `reconcile` at the owner's next opening when a run is killed. A new private key is durable before the root
+document names it, and an old one is removed only when nothing needs it any more.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vault import keyfile
+from vault.audit import Entry, Kind
+from vault.catalog import RootRow
+from vault.encoding import new_id
+from vault.errors import Conflict, IntegrityError, InvalidInput, KeyUnavailable
+from vault.trust import Label, Role, Root, Signed, Signer, public_key_id
+from vault.trust.proposals import Change, accept, add_signature, changed_keys, propose, signers_of
+from vault.trust.root import read_proposal
+from vault.workings.keyfolder import kind_of, make_key, public_file
+from vault.workings.names import holders
+from vault.workings.parts import OwnerParts
+from vault.workings.resigning import Resigner
+
+__all__ = [
+    "Applied",
+    "KeyState",
+    "Rotated",
+    "Unrecorded",
+    "apply",
+    "key_states",
+    "new_key",
+    "propose_change",
+    "read",
+    "reconcile",
+    "rotate",
+    "sign",
+    "signed_by",
+    "unrecorded",
+    "write",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyState:
+    """A key that the root document names, and whether its private half is in this vault's directory."""
+
+    role: Role
+    id: str
+    here: bool
+    threshold: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unrecorded:
+    """A live ``grant`` or ``credential`` of a vendor that the log does not know."""
+
+    vendor: str
+    kind: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a change did; ``changed`` is False where it had been applied before."""
+
+    version: int
+    changed: bool
+    added: list[str]
+    removed: list[str]
+    grants: int = 0
+    credentials: int = 0
+    manifests: int = 0
+    heads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """A rotation: what was applied, or the proposal that others must sign first."""
+
+    key: str
+    applied: Applied | None
+    proposal: Signed
+    signed_by: frozenset[str]
+    needed: int
+
+
+# Files: these need no vault
+
+
+def new_key(role: Role, path: Path, passphrase: str | None) -> str:
+    """Make a private key file, and the public key beside it in ``<path>.pub``; returns the key's id.
+
+    Raises InvalidInput where a file is in the way, and KmsError.
+    """
+    beside = path.with_name(path.name + ".pub")
+    if beside.exists():
+        raise InvalidInput(f"{beside}: the file exists already; a key is never overwritten")
+    if not path.parent.is_dir():
+        raise InvalidInput(f"{path.parent}: there is no such directory")
+    try:
+        public = make_key(role, path, passphrase)
+    except Conflict as error:
+        raise InvalidInput(f"{path}: the file exists already; a key is never overwritten") from error
+    _replace(beside, public_file(role, public).encode())
+    return public_key_id(public)
+
+
+def read(path: Path) -> Signed:
+    """A proposal from its file; raises InvalidInput."""
+    try:
+        signed = Signed.decode(path.read_bytes(), Label.ROOT)
+        read_proposal(signed)
+    except OSError as error:
+        raise InvalidInput(f"{path}: the proposal cannot be read ({error.strerror})") from error
+    except IntegrityError as error:
+        raise InvalidInput(f"{path}: this is not a proposal that 'dsvault root propose' makes") from error
+    return signed
+
+
+def write(path: Path, proposal: Signed) -> None:
+    """Put a proposal into a file that must not exist; raises InvalidInput."""
+    if path.exists():
+        raise InvalidInput(f"{path}: the file exists already; give another one")
+    _replace(path, proposal.encode() + b"\n")
+
+
+def sign(path: Path, key: Path, passphrase: str | None) -> tuple[Signed, str]:
+    """Add the signature of an administrator's key file to a proposal's file; returns it and the key's id."""
+    proposal = read(path)
+    signer = Signer(keyfile.read(key, kind_of(Role.ADMINISTRATOR), passphrase))
+    signed = add_signature(proposal, signer)
+    _replace(path, signed.encode() + b"\n")
+    return signed, signer.key_id
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}-{new_id()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# The vault
+
+
+def key_states(parts: OwnerParts) -> list[KeyState]:
+    """Every key that the newest root document names."""
+    root, files = parts.root.refresh(), parts.signers.keys
+    return [
+        KeyState(role, key, key in files.files(role), root.roles[role].threshold)
+        for role in Role
+        for key in root.roles[role].keys
+    ]
+
+
+def propose_change(parts: OwnerParts, change: Change) -> Signed:
+    """The next version, signed by the administrators whose keys are here; raises InvalidInput."""
+    root = parts.root.refresh()
+    return _signed_here(parts, root, propose(root, change))
+
+
+def _signed_here(parts: OwnerParts, root: Root, proposal: Signed) -> Signed:
+    try:
+        signer = parts.signers.keys.signer(Role.ADMINISTRATOR, root)
+    except KeyUnavailable:
+        return proposal  # an administrator's key may well be kept elsewhere
+    return add_signature(proposal, signer)
+
+
+def signed_by(parts: OwnerParts, proposal: Signed) -> tuple[frozenset[str], int]:
+    """The administrators whose signatures on a proposal hold, and how many are needed."""
+    root = parts.root.refresh()
+    return signers_of(root, proposal), root.roles[Role.ADMINISTRATOR].threshold
+
+
+def apply(parts: OwnerParts, proposal: Signed) -> Applied:
+    """Make a proposal the newest root document, with everything live under keys that count.
+
+    May be killed and run again at any moment. Raises InvalidInput for what the proposal lacks, KeyUnavailable when a
+    new private key that must sign is not here, Conflict when another change came first, and IntegrityError when
+    something live does not verify even under the present root document: then nothing is changed.
+    """
+    old = parts.root.refresh()
+    if proposal.digest == old.digest:
+        reconcile(parts)
+        return Applied(old.version, False, [], [])
+    new = accept(old, proposal)
+    added, removed = changed_keys(old, new)
+    resigner = Resigner(parts, old, new)
+    with parts.catalog.read() as transaction:
+        resigner.run(transaction, write=False)
+    with parts.catalog.write() as transaction:
+        if parts.root.seen_by(transaction).digest != old.digest:
+            raise Conflict("another change of the root document came first; make the proposal anew")
+        done = resigner.run(transaction, write=True)
+        transaction.add_root(RootRow(new.version, proposal.encode()))
+        parts.journal.record_change(
+            transaction,
+            old,
+            new,
+            Kind.ROOT_CHANGED,
+            {
+                "version": new.version,
+                "added": added,
+                "removed": removed,
+                "administrators": sorted(signers_of(old, proposal)),
+                "signers": new.roles[Role.ADMINISTRATOR].threshold,
+            },
+        )
+    reconcile(parts)
+    heads = len(done.heads)
+    return Applied(new.version, True, added, removed, done.grants, done.credentials, done.manifests, heads)
+
+
+def reconcile(parts: OwnerParts) -> None:
+    """Finish a change that was committed: the rest of a killed `apply`, and nothing where there is none."""
+    parts.root.refresh()
+    parts.root.announce()
+    parts.heads.reconcile()
+    if not parts.root.is_saved:
+        parts.journal.checkpoint()
+        parts.journal.drop_replaced_checkpoints()
+        parts.root.save()
+    _retire_keys(parts)
+
+
+def _retire_keys(parts: OwnerParts) -> None:
+    files = parts.signers.keys
+    for role in Role:
+        for key, path in files.files(role).items():
+            if parts.root.ever_held(role, key) and not parts.root.known.holds(role, key):
+                files.retire(role, key, path)
+
+
+def unrecorded(parts: OwnerParts) -> list[Unrecorded]:
+    """The live grants and credentials that no log entry is about: what a thief of the authority's key listed.
+
+    Needs the auditor's key. A thief who had the log key too may have written entries; those are for people to judge.
+    """
+    recorded = {entry.fields.get("statement") for _, entry in _entries(parts)}
+    found = []
+    with parts.catalog.read() as transaction:
+        for holder in holders(transaction, parts.sealer()):
+            if holder.id == parts.owner:
+                continue
+            head = parts.heads.vendor_in(transaction, holder.id)
+            for kind, listing in (("grant", head.grants), ("credential", head.credentials)):
+                found += [
+                    Unrecorded(holder.name, kind, key) for key, digest in listing.items() if digest not in recorded
+                ]
+    return found
+
+
+def _entries(parts: OwnerParts) -> Iterator[tuple[int, Entry]]:
+    return parts.journal.entries(parts.signers.keys.auditor_secrets())
+
+
+def rotate(parts: OwnerParts, role: Role) -> Rotated:
+    """Replace the role's key that is here (or its only one) by a new one, and apply it where that may be done alone.
+
+    The new private key is in the vault's directory when this returns, also where others must sign first.
+    """
+    root = parts.root.refresh()
+    old = _replaced(parts, root, role)
+    public = _pending_key(parts, role)
+    change = Change(add=((role, public),), remove=((role, old),))
+    proposal = _signed_here(parts, root, propose(root, change))
+    signatures, needed = signers_of(root, proposal), root.roles[Role.ADMINISTRATOR].threshold
+    applied = apply(parts, proposal) if len(signatures) >= needed else None
+    return Rotated(public_key_id(public), applied, proposal, signatures, needed)
+
+
+def _replaced(parts: OwnerParts, root: Root, role: Role) -> str:
+    named = list(root.roles[role].keys)
+    here = [key for key in named if key in parts.signers.keys.files(role)]
+    if len(named) == 1:
+        return named[0]
+    if len(here) != 1:
+        raise InvalidInput(
+            f"there are {len(named)} {role.value} keys; say which to replace with 'dsvault root propose'"
+        )
+    return here[0]
+
+
+def _pending_key(parts: OwnerParts, role: Role) -> bytes:
+    """A new key's public half; a key that an earlier run made, and no root document named yet, is taken up."""
+    files = parts.signers.keys
+    for key, path in files.files(role).items():
+        if not parts.root.ever_held(role, key):
+            return files.public(role, path)
+    return make_key(role, files.new_path(role, new_id()[:8]), files.passphrase)

@@ -1,0 +1,117 @@
+"""Changing the root document: what the next version says, and whose signatures it still lacks.
+
+A proposal is the next version with as many administrators' signatures as it has so far. Making one, signing it and
+judging it need the document before it and nothing else, so an administrator can sign on a machine of its own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vault.errors import IntegrityError, InvalidInput
+from vault.trust.root import Role, RoleKeys, Root, follow, read_proposal, root_statement
+from vault.trust.signed import Label, Signed, Signer, public_key_id, signature_holds
+
+__all__ = ["Change", "accept", "add_signature", "changed_keys", "propose", "signers_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Public keys to add, key ids (or their beginnings) to remove, and how many of a role must sign."""
+
+    add: tuple[tuple[Role, bytes], ...] = ()
+    remove: tuple[tuple[Role, str], ...] = ()
+    signers: Mapping[Role, int] = field(default_factory=dict)
+
+
+def propose(root: Root, change: Change) -> Signed:
+    """The next version, unsigned; raises InvalidInput when it changes nothing or cannot be worked with."""
+    roles = {role: _changed(role, root.roles[role], change) for role in Role}
+    if all(roles[role] == root.roles[role] for role in Role):
+        raise InvalidInput("the proposal changes nothing; say what to --add, --remove, or how many --signers")
+    _check_usable(roles)
+    return root_statement(root.vault, root.version + 1, roles, ())
+
+
+def _changed(role: Role, entry: RoleKeys, change: Change) -> RoleKeys:
+    keys = dict(entry.keys)
+    for public in (public for added, public in change.add if added is role):
+        if public_key_id(public) in keys:
+            raise InvalidInput(f"--add: {role.value} key {public_key_id(public)} is in the root document already")
+        keys[public_key_id(public)] = public
+    for given in (given for removed, given in change.remove if removed is role):
+        del keys[_matching(role, keys, given)]
+    return RoleKeys(keys, change.signers.get(role, entry.threshold))
+
+
+def _matching(role: Role, keys: Mapping[str, bytes], given: str) -> str:
+    found = [key for key in keys if given and key.startswith(given)]
+    if len(found) != 1:
+        many = "more than one" if found else "no"
+        raise InvalidInput(f"--remove: there is {many} {role.value} key whose id begins with '{given[:40]}'")
+    return found[0]
+
+
+def _check_usable(roles: Mapping[Role, RoleKeys]) -> None:
+    seen: dict[str, Role] = {}
+    for role, entry in roles.items():
+        if not entry.keys:
+            raise InvalidInput(f"the root document would have no {role.value} key left; add one in the same proposal")
+        if entry.threshold < 1:
+            raise InvalidInput("--signers: give 1 or more")
+        if entry.threshold > 1 and role is not Role.ADMINISTRATOR:
+            raise InvalidInput(f"--signers: statements of the {role.value} carry one signature, so one must suffice")
+        if entry.threshold > len(entry.keys):
+            raise InvalidInput(
+                f"the root document would need {entry.threshold} {role.value}s and have {len(entry.keys)}; "
+                "add one, or lower --signers in the same proposal"
+            )
+        for key in entry.keys:
+            if seen.setdefault(key, role) is not role:
+                raise InvalidInput(f"key {key} would be both {seen[key].value} and {role.value}; each role has its own")
+
+
+def add_signature(proposal: Signed, signer: Signer) -> Signed:
+    """The proposal with one signature more; one that is there already is replaced by itself."""
+    read_proposal(proposal)
+    signed = signer.sign(Label.ROOT, proposal.document())
+    if signed.payload != proposal.payload:
+        raise InvalidInput("the proposal is not in the form that dsvault writes, so it is not signed")
+    others = tuple(entry for entry in proposal.signatures if entry[0] != signer.key_id)
+    return Signed(Label.ROOT, proposal.payload, (*others, *signed.signatures))
+
+
+def signers_of(root: Root, proposal: Signed) -> frozenset[str]:
+    """The key ids of the administrators in ``root`` whose signatures on the proposal hold."""
+    keys = root.roles[Role.ADMINISTRATOR].keys
+    return frozenset(
+        key
+        for key, signature in proposal.signatures
+        if key in keys and signature_holds(keys[key], Label.ROOT, proposal.payload, signature)
+    )
+
+
+def accept(root: Root, proposal: Signed) -> Root:
+    """The root document that a proposal makes; raises InvalidInput with what it lacks."""
+    claimed = read_proposal(proposal, root.fingerprint)
+    if claimed.vault != root.vault:
+        raise InvalidInput("the proposal is about another vault")
+    if claimed.version != root.version + 1:
+        raise InvalidInput(
+            f"the proposal would be version {claimed.version} of the root document, which is at version "
+            f"{root.version}; make it anew"
+        )
+    _check_usable(claimed.roles)
+    have, need = len(signers_of(root, proposal)), root.roles[Role.ADMINISTRATOR].threshold
+    if have < need:
+        raise InvalidInput(f"the proposal has {have} of the {need} administrators' signatures that it needs")
+    try:
+        return follow(root, proposal, root.fingerprint)
+    except IntegrityError as error:
+        raise InvalidInput(f"the proposal cannot be applied: {error}") from error
+
+
+def changed_keys(before: Root, after: Root) -> tuple[list[str], list[str]]:
+    """What was added and removed, each as ``role:key id``."""
+    old = {f"{role.value}:{key}" for role in Role for key in before.roles[role].keys}
+    new = {f"{role.value}:{key}" for role in Role for key in after.roles[role].keys}
+    return sorted(new - old), sorted(old - new)

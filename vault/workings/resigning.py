@@ -1,0 +1,200 @@
+"""Signing anew what counts, after a key was replaced: the same statements, under signatures that still hold.
+
+A statement's digest covers what it says and not its signatures, so heads and manifests that pin digests stay as they
+are. Everything is verified under the root document of before, and nothing that fails there is signed: what is live and
+fails stops the change, what is not live is left as it is. A vendor's new head is the authority's, and a
+compartment's the publisher's, on top of what there was and under a number that is free in the store.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from vault.catalog import CompartmentRow, CredentialRow, FieldSealer, GrantRow, HeadRow, SealedValue, Transaction
+from vault.errors import IntegrityError, VaultError
+from vault.trust import (
+    Frontier,
+    Label,
+    Role,
+    Root,
+    Signed,
+    VendorHead,
+    head_statement,
+    trusted_compartment_head,
+    trusted_vendor_head,
+)
+from vault.workings.parts import OwnerParts, holder_sealer
+
+__all__ = ["Resigned", "Resigner"]
+
+
+@dataclass(slots=True)
+class Resigned:
+    """How many statements of each kind got a new signature, and the new heads."""
+
+    grants: int = 0
+    credentials: int = 0
+    manifests: int = 0
+    heads: list[HeadRow] = field(default_factory=list)
+
+
+class Resigner:
+    """One change of the root document, from ``old`` to ``new``.
+
+    `run` is called first without writing: it then verifies everything and keeps the new signatures and free numbers,
+    so that the run that writes holds the catalog for as short as can be.
+    """
+
+    def __init__(self, parts: OwnerParts, old: Root, new: Root) -> None:
+        self._parts = parts
+        self._old = old
+        self._new = new
+        self._kept: dict[str, Signed] = {}
+        self._numbers: dict[str, int] = {}
+        self._write = False
+        self._done = Resigned()
+
+    def run(self, transaction: Transaction, *, write: bool) -> Resigned:
+        """Go through everything in a transaction; raises IntegrityError, KeyUnavailable and KmsError."""
+        self._write, self._done = write, Resigned()
+        owner = self._parts.sealer()
+        for holder in transaction.holders():
+            if holder.id != self._parts.owner:
+                self._vendor(transaction, holder.id, owner)
+        for place in transaction.compartments():
+            self._compartment(transaction, place)
+        return self._done
+
+    def _again(self, signed: Signed, role: Role) -> Signed | None:
+        """The statement under a key that counts; None where its present signature does. Raises IntegrityError."""
+        self._old.verify(signed, role)
+        if _holds(self._new, signed, role):
+            return None
+        if signed.digest not in self._kept:
+            signer = self._parts.signers.keys.signer(role, self._new)
+            self._kept[signed.digest] = signer.sign(signed.label, signed.document())
+        fresh = self._kept[signed.digest]
+        if fresh.digest != signed.digest:
+            raise IntegrityError(f"a {signed.label.value} statement is not in the form that dsvault writes")
+        return fresh
+
+    # A vendor's grants, credentials and head
+
+    def _vendor(self, transaction: Transaction, vendor: str, owner: FieldSealer) -> None:
+        head = self._parts.heads.vendor_in(transaction, vendor)
+        grants = transaction.grants(vendor=vendor)
+        credentials = transaction.credentials(vendor)
+        missing = (head.grants.keys() - {row.id for row in grants}) | (
+            head.credentials.keys() - {row.id for row in credentials}
+        )
+        if missing:
+            raise IntegrityError("the catalog lacks a grant or credential that its vendor's head lists")
+        for grant in grants:
+            self._grant(transaction, grant, head.grants.get(grant.id), owner)
+        for credential in credentials:
+            self._credential(transaction, credential, head.credentials.get(credential.id))
+        steps = [(Signed.decode(row.statement, Label.HEAD), row.body) for row in transaction.head_steps(vendor)]
+        try:
+            trusted_vendor_head(self._new, vendor, steps, Frontier())
+        except IntegrityError:
+            self._vendor_head(transaction, head, steps[-1][1])
+
+    def _grant(self, transaction: Transaction, row: GrantRow, listed: str | None, owner: FieldSealer) -> None:
+        def own() -> FieldSealer:
+            return holder_sealer(self._parts, self._parts.keyring, row.vendor)
+
+        kept = self._copy(lambda: row.statement.open(owner, row.id), Label.GRANT, listed)
+        theirs = self._copy(lambda: row.vendor_statement.open(own(), row.id), Label.GRANT, listed)
+        if kept is None and theirs is None:
+            return
+        self._done.grants += 1
+        if self._write:
+            transaction.set_grant_statements(
+                row.id,
+                SealedValue(owner, row.id, kept.encode()) if kept else None,
+                SealedValue(own(), row.id, theirs.encode()) if theirs else None,
+            )
+
+    def _credential(self, transaction: Transaction, row: CredentialRow, listed: str | None) -> None:
+        fresh = self._copy(lambda: row.statement, Label.CREDENTIAL, listed)
+        if fresh is None:
+            return
+        self._done.credentials += 1
+        if self._write:
+            transaction.set_credential_statement(row.id, fresh.encode())
+
+    def _copy(self, read: Callable[[], bytes], label: Label, listed: str | None) -> Signed | None:
+        """A stored statement of the authority, signed anew where it must be; only a listed one must be good."""
+        try:
+            signed = Signed.decode(read(), label)
+            if listed is not None and signed.digest != listed:
+                raise IntegrityError(f"a {label.value} in the catalog is not the one that its vendor's head lists")
+            return self._again(signed, Role.AUTHORITY)
+        except VaultError:
+            if listed is not None:
+                raise
+            return None
+
+    def _vendor_head(self, transaction: Transaction, head: VendorHead, body: bytes) -> None:
+        self._next_head(transaction, "vendor", head.vendor, head.sequence, body, head.frozen, Role.AUTHORITY)
+
+    # A compartment's manifests and head
+
+    def _compartment(self, transaction: Transaction, place: CompartmentRow) -> None:
+        head = self._parts.heads.compartment_in(transaction, place)
+        row = transaction.newest_head(place.id)
+        if head is None or row is None:
+            return
+        live = set()
+        for version in transaction.versions(place.id):
+            signed = Signed.decode(version.statement, Label.MANIFEST)
+            is_live = version.retired is None and head.versions.get(version.version) == signed.digest
+            if is_live:
+                live.add(version.version)
+            elif not _holds(self._old, signed, Role.PUBLISHER):
+                continue
+            fresh = self._again(signed, Role.PUBLISHER)
+            if fresh is None:
+                continue
+            self._done.manifests += 1
+            if self._write:
+                transaction.set_version_statement(version, fresh.encode())
+        if live != head.versions.keys():
+            raise IntegrityError("the catalog's manifest of a version is not the one that its head names")
+        signed = Signed.decode(row.statement, Label.HEAD)
+        try:
+            trusted_compartment_head(self._new, place.id, signed, row.body, Frontier())
+        except IntegrityError:
+            self._next_head(
+                transaction, "compartment", place.id, head.sequence, row.body, frozen=False, role=Role.PUBLISHER
+            )
+
+    def _next_head(
+        self, transaction: Transaction, kind: str, subject: str, last: int, body: bytes, frozen: bool, role: Role
+    ) -> None:
+        signer = self._parts.signers.keys.signer(role, self._new)
+        if not self._write or self._numbers.get(subject, 0) <= last:
+            self._numbers[subject] = self._parts.heads.free_number(subject, last)
+        if not self._write:
+            return
+        sequence = self._numbers[subject]
+        signed = head_statement(
+            signer,
+            vault=self._parts.vault,
+            kind=kind,
+            subject=subject,
+            sequence=sequence,
+            body=body,
+            frozen=frozen,
+            now=self._parts.clock(),
+        )
+        row = HeadRow(subject, sequence, kind, role is Role.AUTHORITY, signed.encode(), body)
+        self._done.heads.append(row)
+        transaction.add_head(row)
+
+
+def _holds(root: Root, signed: Signed, role: Role) -> bool:
+    try:
+        root.verify(signed, role)
+    except IntegrityError:
+        return False
+    return True
