@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.servers import OpenBao
+from tests.support.softhsm import softhsm
 
 
 def _play(folder: Path, uri: str, **environment: str) -> list[str]:
@@ -38,3 +39,9 @@ def test_on_aws(tmp_path: Path, told: list[str], moto: str) -> None:
     keys = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
     uri = f"awskms://{moto.removeprefix('http://')}/?region=eu-central-1"
     assert _play(tmp_path, uri, **keys) == told
+
+
+def test_on_an_hsm(tmp_path: Path, told: list[str]) -> None:
+    """The same on an HSM over PKCS#11."""
+    hsm = softhsm()
+    assert _play(tmp_path, hsm.uri, **hsm.environment) == told
