@@ -28,6 +28,7 @@ from vault.errors import Conflict, IntegrityError, InvalidInput, KeyUnavailable,
 
 __all__ = [
     "SCRYPT_N",
+    "Elsewhere",
     "Header",
     "KeyFile",
     "Stamp",
@@ -38,6 +39,7 @@ __all__ = [
     "replace",
     "reseal",
     "stamp_of",
+    "write_elsewhere",
     "write_new",
 ]
 
@@ -65,6 +67,15 @@ class Header:
     state: str = "enabled"
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A private key in a KMS: the KMS's URI, the key's reference there, and the raw public key."""
+
+    kms: str
+    reference: str
+    public: bytes
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class KeyFile:
     """A key file as it was read: header and secret are of one moment. The header is authenticated by `open`."""
@@ -80,6 +91,8 @@ class KeyFile:
         Raises KeyUnavailable when it was destroyed, InvalidInput when the passphrase is missing, wrong or not
         the file's, and IntegrityError when the file is damaged.
         """
+        if self.elsewhere is not None:
+            raise KeyUnavailable(f"{self.path}: the private key is in a KMS and cannot be taken out")
         if "material" not in self.document:
             raise KeyUnavailable(f"{self.path}: the key was destroyed")
         try:
@@ -93,6 +106,17 @@ class KeyFile:
             return from_base64(self.document["material"], f"{self.path}: the key")
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError(f"{self.path}: the key file lacks a field, or one is malformed") from error
+
+    @property
+    def elsewhere(self) -> "Elsewhere | None":
+        """Where the private key is, if it is not in the file; raises IntegrityError for a malformed entry."""
+        if self.document.get("protection") != "kms":
+            return None
+        try:
+            public = from_base64(self.document["public"], f"{self.path}: the public key")
+            return Elsewhere(str(self.document["kms"]), str(self.document["reference"]), public)
+        except KeyError as error:
+            raise IntegrityError(f"{self.path}: the key file lacks a field") from error
 
     def __repr__(self) -> str:
         return f"KeyFile({str(self.path)!r}, {self.header!r})"
@@ -137,7 +161,22 @@ def write_new(
     path: Path, kind: str, identifier: str, secret: bytes, passphrase: str | None, *, n: int = SCRYPT_N
 ) -> None:
     """Write a secret to a file that must not exist; raises Conflict where it does, and KmsError."""
-    document = _document(Header(kind, identifier), secret, passphrase, n)
+    _put_new(path, _document(Header(kind, identifier), secret, passphrase, n))
+
+
+def write_elsewhere(path: Path, kind: str, identifier: str, place: Elsewhere) -> None:
+    """Write where a private key is to a file that must not exist; raises Conflict where it does, and KmsError."""
+    document = {
+        **_document(Header(kind, identifier), None, None, SCRYPT_N),
+        "protection": "kms",
+        "kms": place.kms,
+        "reference": place.reference,
+        "public": to_base64(place.public),
+    }
+    _put_new(path, document)
+
+
+def _put_new(path: Path, document: dict[str, Any]) -> None:
     with exclusive(path.parent), _writing(path):
         temporary = _write_temporary(path.parent, document)
         try:

@@ -278,9 +278,12 @@ class Vault:
         """Make a proposal the newest root document, with everything live signed anew under keys that count."""
         return _roots.apply(self.parts, proposal)
 
-    def rotate_key(self, role: Role) -> _roots.Rotated:
-        """Replace a role's key by a new one; where others must sign first, the proposal is returned unapplied."""
-        return _roots.rotate(self.parts, role)
+    def rotate_key(self, role: Role, kms: str | None = None) -> _roots.Rotated:
+        """Replace a role's key by a new one, in a file or in the KMS of a URI.
+
+        Where others must sign first, the proposal is returned unapplied.
+        """
+        return _roots.rotate(self.parts, role, kms)
 
     def __repr__(self) -> str:
         return f"Vault({self.folder})"

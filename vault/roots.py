@@ -16,10 +16,10 @@ from vault.audit import Entry, Kind
 from vault.catalog import RootRow
 from vault.encoding import new_id
 from vault.errors import Conflict, IntegrityError, InvalidInput, KeyUnavailable
-from vault.trust import Label, Role, Root, Signed, Signer, public_key_id
+from vault.trust import Label, Role, Root, Signed, public_key_id
 from vault.trust.proposals import Change, accept, add_signature, changed_keys, propose, signers_of
 from vault.trust.root import read_proposal
-from vault.workings.keyfolder import kind_of, make_key, public_file
+from vault.workings.keyfolder import make_key, open_signer, public_file
 from vault.workings.names import holders
 from vault.workings.parts import OwnerParts
 from vault.workings.resigning import Resigner
@@ -90,7 +90,7 @@ class Rotated:
 # Files: these need no vault
 
 
-def new_key(role: Role, path: Path, passphrase: str | None) -> str:
+def new_key(role: Role, path: Path, passphrase: str | None, kms: str | None = None) -> str:
     """Make a private key file, and the public key beside it in ``<path>.pub``; returns the key's id.
 
     Raises InvalidInput where a file is in the way, and KmsError.
@@ -101,7 +101,7 @@ def new_key(role: Role, path: Path, passphrase: str | None) -> str:
     if not path.parent.is_dir():
         raise InvalidInput(f"{path.parent}: there is no such directory")
     try:
-        public = make_key(role, path, passphrase)
+        public = make_key(role, path, passphrase, kms)
     except Conflict as error:
         raise InvalidInput(f"{path}: the file exists already; a key is never overwritten") from error
     _replace(beside, public_file(role, public).encode())
@@ -130,7 +130,7 @@ def write(path: Path, proposal: Signed) -> None:
 def sign(path: Path, key: Path, passphrase: str | None) -> tuple[Signed, str]:
     """Add the signature of an administrator's key file to a proposal's file; returns it and the key's id."""
     proposal = read(path)
-    signer = Signer(keyfile.read(key, kind_of(Role.ADMINISTRATOR), passphrase))
+    signer = open_signer(key, Role.ADMINISTRATOR, passphrase)
     signed = add_signature(proposal, signer)
     _replace(path, signed.encode() + b"\n")
     return signed, signer.key_id
@@ -264,14 +264,15 @@ def _entries(parts: OwnerParts) -> Iterator[tuple[int, Entry]]:
     return parts.journal.entries(parts.signers.keys.auditor_secrets())
 
 
-def rotate(parts: OwnerParts, role: Role) -> Rotated:
+def rotate(parts: OwnerParts, role: Role, kms: str | None = None) -> Rotated:
     """Replace the role's key that is here (or its only one) by a new one, and apply it where that may be done alone.
 
-    The new private key is in the vault's directory when this returns, also where others must sign first.
+    The new private key is in the vault's directory, or in the KMS of a URI, when this returns, also where others must
+    sign first.
     """
     root = parts.root.refresh()
     old = _replaced(parts, root, role)
-    public = _pending_key(parts, role)
+    public = _pending_key(parts, role, kms)
     change = Change(add=((role, public),), remove=((role, old),))
     proposal = _signed_here(parts, root, propose(root, change))
     signatures, needed = signers_of(root, proposal), root.roles[Role.ADMINISTRATOR].threshold
@@ -291,10 +292,11 @@ def _replaced(parts: OwnerParts, root: Root, role: Role) -> str:
     return here[0]
 
 
-def _pending_key(parts: OwnerParts, role: Role) -> bytes:
+def _pending_key(parts: OwnerParts, role: Role, kms: str | None) -> bytes:
     """A new key's public half; a key that an earlier run made, and no root document named yet, is taken up."""
     files = parts.signers.keys
     for key, path in files.files(role).items():
-        if not parts.root.ever_held(role, key):
+        place = keyfile.load(path).elsewhere
+        if not parts.root.ever_held(role, key) and (place.kms if place is not None else None) == kms:
             return files.public(role, path)
-    return make_key(role, files.new_path(role, new_id()[:8]), files.passphrase)
+    return make_key(role, files.new_path(role, new_id()[:8]), files.passphrase, kms)

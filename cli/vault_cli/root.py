@@ -21,6 +21,9 @@ app = typer.Typer(no_args_is_help=True)
 RoleName = Annotated[
     str, typer.Argument(metavar="ROLE", help="administrator, authority, responder, publisher, log or auditor.")
 ]
+KmsUri = Annotated[
+    str | None, typer.Option("--kms", metavar="URI", help="Keep the private key in this KMS: transit:// or awskms://.")
+]
 Proposal = Annotated[Path, typer.Argument(metavar="FILE", help="The proposal.")]
 
 
@@ -92,13 +95,17 @@ def _show_proposal(signed: "Signed", json: bool) -> None:
 def new_key(
     role: RoleName,
     out: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where the private key goes.")],
+    kms: KmsUri = None,
     json: Json = False,
 ) -> None:
-    """Make a private key, and its public half in FILE.pub. DSVAULT_PASSPHRASE, if set, seals it. Needs no vault."""
+    """Make a private key, and its public half in FILE.pub. DSVAULT_PASSPHRASE, if set, seals it. Needs no vault.
+
+    With --kms the private key is made in the KMS and stays there; FILE says where it is.
+    """
     from vault import roots
     from vault.deployment import passphrase
 
-    key = roots.new_key(_role(role), out, passphrase())
+    key = roots.new_key(_role(role), out, passphrase(), kms)
     told = f"made the {role} key {key} in {out}\nits public half is in {out}.pub"
     emit({"role": role, "key": key, "file": str(out), "public_file": f"{out}.pub"}, json, told)
 
@@ -194,6 +201,7 @@ def rotate(
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="Where the proposal goes when others must sign it."),
     ] = None,
+    kms: KmsUri = None,
     vault: VaultDir = None,
     json: Json = False,
 ) -> None:
@@ -202,7 +210,7 @@ def rotate(
 
     wanted = _role(role)
     opened = open_vault(vault)
-    rotated = opened.rotate_key(wanted)
+    rotated = opened.rotate_key(wanted, kms)
     if rotated.applied is not None:
         told = f"the new {role} key is {rotated.key}\n{_told(rotated.applied)}"
         emit({"role": role, "key": rotated.key, **asdict(rotated.applied)}, json, told)

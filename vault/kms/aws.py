@@ -11,6 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, final
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
 from vault.errors import InvalidInput, KeyUnavailable, KmsError
 from vault.kms.protocol import DataKey, KeyState
 
@@ -137,6 +140,35 @@ class AwsKms:
             return self._key_state(key)
         except KeyUnavailable:
             return KeyState.ABSENT
+
+    def create_signing_key(self, label: str) -> str:
+        """Make an Ed25519 key (key spec ECC_NIST_EDWARDS25519)."""
+        made = self._call(
+            "create_key",
+            Description=f"dsvault signer {label}",
+            KeySpec="ECC_NIST_EDWARDS25519",
+            KeyUsage="SIGN_VERIFY",
+            Tags=[{"TagKey": "dsvault:signer", "TagValue": label}],
+        )
+        return f"awskms:{made['KeyMetadata']['Arn']}"
+
+    def public_key(self, key: str) -> bytes:
+        """The public half, out of the SubjectPublicKeyInfo (RFC 8410) that AWS gives."""
+        found = self._call("get_public_key", KeyId=self._arn(key))["PublicKey"]
+        try:
+            public = load_der_public_key(found)
+        except ValueError as error:
+            raise KmsError("AWS KMS gave a public key in a form that this release does not know") from error
+        if not isinstance(public, Ed25519PublicKey):
+            raise KeyUnavailable("the KMS key is not an Ed25519 signing key")
+        return public.public_bytes_raw()
+
+    def sign(self, key: str, message: bytes) -> bytes:
+        """Sign with Sign over the message itself (pure Ed25519, which AWS names ED25519_SHA_512)."""
+        done = self._call(
+            "sign", KeyId=self._arn(key), Message=message, MessageType="RAW", SigningAlgorithm="ED25519_SHA_512"
+        )
+        return bytes(done["Signature"])
 
     def _key_state(self, key: str) -> KeyState:
         found = self._call("describe_key", KeyId=self._arn(key))["KeyMetadata"]["KeyState"]

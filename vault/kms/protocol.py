@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-__all__ = ["DataKey", "KeyState", "Kms"]
+__all__ = ["DataKey", "KeyState", "Kms", "SigningKms"]
 
 
 class KeyState(StrEnum):
@@ -98,4 +98,23 @@ class Kms(Protocol):
 
     def state(self, key: str) -> KeyState:
         """How the key stands; ABSENT for a reference that this process cannot use, of whatever form."""
+        ...
+
+
+class SigningKms(Protocol):
+    """A service that holds Ed25519 keys (RFC 8032) and signs with them; they never leave it.
+
+    The errors are those of `Kms`. What it gives back is checked by whoever asked.
+    """
+
+    def create_signing_key(self, label: str) -> str:
+        """Make a signing key and return its reference; ``label`` is an opaque id."""
+        ...
+
+    def public_key(self, key: str) -> bytes:
+        """The 32 bytes of a signing key's public half."""
+        ...
+
+    def sign(self, key: str, message: bytes) -> bytes:
+        """The 64-byte signature over a message of at most 4,096 bytes (pure Ed25519)."""
         ...

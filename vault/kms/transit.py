@@ -190,6 +190,26 @@ class TransitKms:
             return KeyState.DESTROYED
         return KeyState.DISABLED if version < info["min_decryption_version"] else KeyState.ENABLED
 
+    def create_signing_key(self, label: str) -> str:
+        """Make an Ed25519 key."""
+        name = f"dsvault-{label}-{new_id()[:8]}"
+        self._call("post", f"keys/{name}", {"type": "ed25519", "exportable": False})
+        return f"transit:{name}:1"
+
+    def public_key(self, key: str) -> bytes:
+        """The public half as the engine shows it."""
+        name, version = self._place(key)
+        entry = self._call("get", f"keys/{name}").get("keys", {}).get(str(version))
+        if not isinstance(entry, dict) or not isinstance(entry.get("public_key"), str):
+            raise KeyUnavailable("the KMS key is not a signing key, or not there")
+        return _bytes(entry["public_key"])
+
+    def sign(self, key: str, message: bytes) -> bytes:
+        """Sign with the version that the reference names."""
+        name, version = self._place(key)
+        found = self._call("post", f"sign/{name}", {"input": _text(message), "key_version": version})
+        return _bytes(str(found.get("signature")).removeprefix(f"vault:v{version}:"))
+
     def close(self) -> None:
         """End the renewal of the token."""
         self._renewal.stop()

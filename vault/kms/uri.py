@@ -5,14 +5,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from vault.errors import InvalidInput
 from vault.kms.local import LocalKms
-from vault.kms.protocol import Kms
+from vault.kms.protocol import Kms, SigningKms
 
-__all__ = ["open_kms"]
+__all__ = ["open_kms", "open_signing_kms"]
 
 _FORMS: Final = (
     "local: (a keystore inside the vault), local:///path, awskms://[host:port/]?region=R, transit://host:port/mount "
@@ -72,6 +72,15 @@ def open_kms(uri: str, *, owner: Path | None, broker: Path | None, passphrase: s
     if parts.fragment or "\0" in path:
         raise InvalidInput(f"--kms: the URI takes no fragment; there are {_FORMS}")
     return _SCHEMES[parts.scheme](_Uri(parts, path, options, owner, broker, passphrase))
+
+
+def open_signing_kms(uri: str) -> SigningKms:
+    """The KMS of a URI that holds signing keys: ``transit://`` or ``awskms://``. Raises InvalidInput."""
+    if urlsplit(uri).scheme not in {"transit", "awskms"}:
+        raise InvalidInput("--kms: signing keys live in transit:// or awskms://, or in a file")
+    opened: Any = open_kms(uri, owner=None, broker=None, passphrase=None)
+    signing: SigningKms = opened
+    return signing
 
 
 def _local(uri: _Uri) -> Kms:

@@ -1,6 +1,6 @@
 """Statements signed with Ed25519 (RFC 8032), each under a domain label.
 
-What is signed is ``canonical("dsvault signed", label, payload)``. The label says what kind of statement
+What is signed is ``canonical("dsvault signed", label, SHA-256(payload))``. The label says what kind of statement
 it is, so a signature made for one kind can never pass for another; the payload is kept and checked as
 the bytes that were signed, so that no reader has to re-encode anything in order to verify.
 """
@@ -47,7 +47,8 @@ def signature_holds(public: bytes, label: Label, payload: bytes, signature: byte
 
 
 def _message(label: Label, payload: bytes) -> bytes:
-    return canonical("dsvault signed", label.value, payload)
+    # The payload's digest and not the payload: KMSs sign short messages only (AWS KMS: 4,096 bytes).
+    return canonical("dsvault signed", label.value, hashlib.sha256(payload).digest())
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """The vault's private keys in files, found by the id that the root document names and not by the file's name.
 
+A file may also say that its key is in a KMS, and where; the KMS then signs.
+
 A role's keys lie in ``<role>.json`` and ``<role>-<anything>.json``: in ``broker/`` for the log key, in ``owner/keys/``
 for all others. A new key lies beside the old one until the root document names it, so that a rotation that is killed
 at any moment leaves a key that signs. Auditors' keys of earlier times lie in ``owner/keys/retired/``.
@@ -7,7 +9,8 @@ at any moment leaves a key that signs. Auditors' keys of earlier times lie in ``
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -15,11 +18,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from vault import keyfile
-from vault.encoding import from_base64, to_base64
-from vault.errors import IntegrityError, InvalidInput, KeyUnavailable
-from vault.trust import Role, Root, Signer, public_key_id
+from vault.encoding import from_base64, new_id, to_base64
+from vault.errors import Conflict, IntegrityError, InvalidInput, KeyUnavailable
+from vault.kms import open_signing_kms
+from vault.trust import RemoteSigner, Role, Root, Signer, public_key_id
 
-__all__ = ["Elsewhere", "KeyFolder", "kind_of", "make_key", "public_file", "read_public_file"]
+__all__ = ["KeyFolder", "kind_of", "make_key", "open_signer", "public_file", "read_public_file"]
 
 _PUBLIC_FORMAT: Final = "1.0"
 
@@ -29,12 +33,46 @@ def kind_of(role: Role) -> str:
     return f"{role.value} key"
 
 
-def make_key(role: Role, path: Path, passphrase: str | None) -> bytes:
-    """Make a role's private key in a new file; returns its raw public key. Raises Conflict and KmsError."""
+def make_key(role: Role, path: Path, passphrase: str | None, kms: str | None = None) -> bytes:
+    """Make a role's private key in a new file, or in the KMS of a URI with a file that says where.
+
+    Returns the raw public key. Raises Conflict, KmsError, and InvalidInput for a role whose key no KMS can hold.
+    """
+    if kms is not None:
+        return _make_elsewhere(role, path, kms)
     key = X25519PrivateKey.generate() if role is Role.AUDITOR else Ed25519PrivateKey.generate()
     public = key.public_key().public_bytes_raw()
     keyfile.write_new(path, kind_of(role), public_key_id(public), key.private_bytes_raw(), passphrase)
     return public
+
+
+def _make_elsewhere(role: Role, path: Path, kms: str) -> bytes:
+    if role is Role.AUDITOR:
+        raise InvalidInput("--kms: the auditor's key opens what was sealed to it, which no KMS does; keep it in a file")
+    if role is Role.LOG:
+        raise InvalidInput("--kms: the log key signs at every entry, and stays in the broker's file")
+    if path.exists():
+        raise Conflict(f"{path}: the key file exists already")
+    service = open_signing_kms(kms)
+    reference = service.create_signing_key(new_id())
+    public = service.public_key(reference)
+    keyfile.write_elsewhere(path, kind_of(role), public_key_id(public), keyfile.Elsewhere(kms, reference, public))
+    return public
+
+
+def open_signer(path: Path, role: Role, passphrase: str | None, identifier: str | None = None) -> Signer:
+    """The signer of a role's key file, wherever its private key is; raises as `vault.keyfile.read` does."""
+    file = keyfile.load(path, kind_of(role), identifier)
+    place = file.elsewhere
+    signer = Signer(file.open(passphrase)) if place is None else _remote(place)
+    if signer.key_id != file.header.id:
+        raise IntegrityError(f"{path}: the key in the file is not the one that it says")
+    return signer
+
+
+def _remote(place: keyfile.Elsewhere) -> Signer:
+    service = cache(lambda: open_signing_kms(place.kms))
+    return RemoteSigner(place.public, lambda message: service().sign(place.reference, message))
 
 
 def public_file(role: Role, public: bytes) -> str:
@@ -61,20 +99,12 @@ def read_public_file(path: Path, role: Role) -> bytes:
     return public
 
 
-#: A signer for one of the keys that a root document names for a role, or None where there is none.
-Elsewhere = Callable[[Role, Root], Signer | None]
-
-
 class KeyFolder:
-    """The private key files of one vault directory. An opened key is kept for the life of the process.
+    """The private key files of one vault directory. An opened key is kept for the life of the process."""
 
-    ``elsewhere`` gives signers for keys that are in no file, such as those in a KMS; it is asked when no file fits.
-    """
-
-    def __init__(self, vault: Path, passphrase: str | None, elsewhere: Elsewhere = lambda _role, _root: None) -> None:
+    def __init__(self, vault: Path, passphrase: str | None) -> None:
         self._vault = vault
         self.passphrase = passphrase
-        self._elsewhere = elsewhere
         self._signers: dict[str, Signer] = {}
 
     def folder(self, role: Role) -> Path:
@@ -104,25 +134,18 @@ class KeyFolder:
         for key in named:
             if key in files:
                 return self._open(role, key, files[key])
-        remote = self._elsewhere(role, root)
-        if remote is not None and remote.key_id in named:
-            self._signers[remote.key_id] = remote
-            return remote
         raise KeyUnavailable(f"{self.folder(role)}: the {role.value} key is not here, and this needs its signature")
 
     def _open(self, role: Role, key: str, path: Path) -> Signer:
-        signer = Signer(keyfile.read(path, kind_of(role), self.passphrase, identifier=key))
-        if signer.key_id != key:
-            raise IntegrityError(f"{path}: the key in the file is not the one that it says")
-        self._signers[key] = signer
+        signer = self._signers[key] = open_signer(path, role, self.passphrase, key)
         return signer
 
     def public(self, role: Role, path: Path) -> bytes:
         """The raw public half of a key file, which must open."""
-        secret = keyfile.read(path, kind_of(role), self.passphrase)
         if role is Role.AUDITOR:
+            secret = keyfile.read(path, kind_of(role), self.passphrase)
             return X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
-        return Signer(secret).public
+        return open_signer(path, role, self.passphrase).public
 
     def auditor_secrets(self) -> tuple[bytes, ...]:
         """Every auditor's private key that is here, those of earlier times last; raises KeyUnavailable for none."""
