@@ -1,5 +1,6 @@
 """What AWS answers and moto never does: each refusal becomes the right error, with botocore's own stubs."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,3 +90,26 @@ def test_a_region_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
     with pytest.raises(InvalidInput, match="region"):
         open_kms("awskms://", owner=None, broker=None, passphrase=None)
+
+
+def test_a_role_that_is_assumed_is_the_identity(moto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A profile with a role_arn makes the calls as that role: each vendor's broker can have one of its own."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "config").write_text(
+        "[profile lab]\nregion = eu-central-1\naws_access_key_id = testing\naws_secret_access_key = testing\n"
+        "[profile broker-acme]\nregion = eu-central-1\nsource_profile = lab\n"
+        "role_arn = arn:aws:iam::123456789012:role/broker-acme\n"
+    )
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", moto)
+    monkeypatch.setenv("AWS_PROFILE", "lab")
+    owner = AwsKms(None, endpoint=moto)
+    key = owner.create_key("0" * 32)
+    wrapped = owner.wrap(key, b"secret", {"k": "v"})
+    monkeypatch.setenv("AWS_PROFILE", "broker-acme")
+    broker = AwsKms(None, endpoint=moto)
+    assert broker.unwrap(key, wrapped, {"k": "v"}) == b"secret"
+    credentials = broker._client._request_signer._credentials
+    assert credentials.method == "assume-role"
+    assert credentials.get_frozen_credentials().token
