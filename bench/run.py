@@ -27,8 +27,10 @@ from vault.chunks import EncodeOptions, decode, encode, rekey
 from vault.encoding import new_id
 from vault.model import ChunkIdentity, KeyScope
 
-sys.path.insert(0, str(Path(__file__).parent))
+# Beside this file, and the repository itself: the servers of the tests are started here too.
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 from data import KINDS, mixed
+from kms import kms
 
 _FOLDER = Path(".bench")
 _THREE = ["id", "label", "score"]
@@ -175,7 +177,15 @@ def main() -> None:
     """Print every table."""
     options = argparse.ArgumentParser()
     options.add_argument("--quick", action="store_true", help="small data, fewer runs")
-    quick = options.parse_args().quick
+    options.add_argument("--kms", action="store_true", help="only what the KMS is asked")
+    chosen = options.parse_args()
+    quick = chosen.quick
+    if chosen.kms:
+        shutil.rmtree(_FOLDER, ignore_errors=True)
+        _FOLDER.mkdir()
+        kms(_FOLDER, quick=quick)
+        shutil.rmtree(_FOLDER)
+        return
     rows, runs, megabytes = (60_000, 3, 200) if quick else (262_144, 5, 2000)
     shutil.rmtree(_FOLDER, ignore_errors=True)
     _FOLDER.mkdir()
@@ -193,6 +203,7 @@ def main() -> None:
     sys.stdout.write(f"\nPeak memory of the measuring process: {peak:.0f} MiB.\n")
     sys.stdout.write("\n| source | publish | memory before | peak memory |\n| --- | --- | --- | --- |\n")
     _large(megabytes)
+    kms(_FOLDER, quick=quick)
     shutil.rmtree(_FOLDER, ignore_errors=True)
 
 
