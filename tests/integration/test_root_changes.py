@@ -764,3 +764,40 @@ def test_an_act_that_began_before_a_rotation_says_so(granted: Lab, role: Role) -
         act()
     assert [state.state for state in opened.grants()] == ["live"] * (2 if role is Role.AUTHORITY else 1)
     assert opened.check().faults == []
+
+
+@pytest.mark.parametrize("place", ["manifest", "commit"])
+def test_neither_a_manifest_nor_a_head_of_a_replaced_publisher_is_written(granted: Lab, place: str) -> None:
+    """A key replaced between staging and commit, or at the commit, stops a publish before it would spoil the dataset."""
+    from vault.workings.writing import Writer
+
+    old = _key(granted, Role.PUBLISHER)
+    granted.vault.rotate_key(Role.PUBLISHER)
+    original = getattr(Writer, place)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Writer, place, lambda self, first, _publisher: original(self, first, old))
+        with pytest.raises(Conflict, match="replaced in the meantime"):
+            granted.vault.publish("evals", rows(50), key="id")
+    assert granted.vault.check().faults == []
+
+
+def test_of_two_changes_at_once_one_wins(granted: Lab) -> None:
+    """A change that was committed while another was being prepared sends the other back to its beginning."""
+    from vault.workings.resigning import Resigner
+
+    first = granted.vault.propose_root(Change(add=((Role.ADMINISTRATOR, _administrator(granted, "bob")[1]),)))
+    second = granted.vault.propose_root(Change(add=((Role.ADMINISTRATOR, _administrator(granted, "carol")[1]),)))
+    other, original = vault.open(granted.folder), Resigner.run
+
+    def meanwhile(self: Resigner, *words: object, write: bool) -> object:
+        done = original(self, *words, write=write)  # type: ignore[arg-type]
+        patch.undo()
+        other.apply_root(second)
+        return done
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Resigner, "run", meanwhile)
+        with pytest.raises(Conflict, match="another change of the root document came first"):
+            granted.vault.apply_root(first)
+    assert granted.vault.parts.root.refresh().digest == second.digest
+    assert granted.vault.check().faults == []
