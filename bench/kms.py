@@ -64,7 +64,8 @@ def kms(folder: Path, *, quick: bool) -> None:
     """Print both tables."""
     sys.stdout.write("\n| KMS calls | made | goal |\n| --- | --- | --- |\n")
     _calls(folder / "calls", 50 if quick else 1000)
-    sys.stdout.write("\n| rewrap | data keys | seconds | keys a second | KMS calls |\n| --- | --- | --- | --- | --- |\n")
+    sys.stdout.write("\n| rewrap | data keys | seconds | keys a second | KMS calls |\n")
+    sys.stdout.write("| --- | --- | --- | --- | --- |\n")
     _rewrap("local keystore", folder / "local", None, 1000 if quick else 10_000)
     with openbao() as server:
         os.environ["BAO_TOKEN"] = server.token

@@ -28,7 +28,8 @@ from vault.encoding import new_id
 from vault.model import ChunkIdentity, KeyScope
 
 # Beside this file, and the repository itself: the servers of the tests are started here too.
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent))
 from data import KINDS, mixed
 from kms import kms
 
