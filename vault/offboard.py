@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 
 from vault.audit import Kind
 from vault.catalog import CompartmentRow, HeadRow, Transaction
-from vault.errors import NotFound
+from vault.errors import Conflict, NotFound
 from vault.trust import VendorHead, compartment_body, head_statement
 from vault.workings.names import Holder, find_holder, holder_by_id, update_holder
 from vault.workings.parts import OwnerParts
 from vault.workings.steps import removal
 
 __all__ = ["Offboarded", "offboard"]
+
+_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +49,7 @@ def offboard(parts: OwnerParts, name: str) -> Offboarded:
     if vendor.ended:
         return Offboarded(name, 0, 0, 0, parts.kms.destruction, False)
     removal(parts, name, Kind.OFFBOARDING, _everything)
-    for key in sorted(vendor.kms_keys):
-        parts.kms.destroy_key(key)
-    keys = _forget(parts, vendor)
+    keys = _destroy(parts, vendor)
     return Offboarded(name, len(head.grants), len(head.credentials), keys, parts.kms.destruction, True)
 
 
@@ -59,11 +59,26 @@ def _everything(head: VendorHead) -> dict[str, object] | None:
     return {"frozen": True, "grants": {}, "credentials": {}}
 
 
+def _destroy(parts: OwnerParts, vendor: Holder) -> int:
+    """Destroy every KMS key of the vendor, one that a rewrap makes meanwhile too, and forget what is under them."""
+    for _ in range(_TRIES):
+        for key in sorted(vendor.kms_keys):
+            parts.kms.destroy_key(key)
+        try:
+            return _forget(parts, vendor)
+        except Conflict:
+            with parts.catalog.read() as transaction:
+                vendor = holder_by_id(transaction, parts.sealer(), vendor.id)
+    raise Conflict(f"the KMS key of '{vendor.name}' kept changing while it was offboarded; run it again")
+
+
 def _forget(parts: OwnerParts, vendor: Holder) -> int:
     """Delete the vendor's wrapped keys and manifests, and sign that its compartments hold nothing."""
     sealer = parts.sealer()
     with parts.catalog.write() as transaction:
         present = holder_by_id(transaction, sealer, vendor.id)
+        if present.kms_keys != vendor.kms_keys:
+            raise Conflict("the vendor has another KMS key by now")
         heads = [
             head
             for place in transaction.compartments(holder=vendor.id)

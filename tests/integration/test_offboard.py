@@ -127,6 +127,29 @@ def test_cut_short_it_is_finished_by_running_it_again(both: Lab, monkeypatch: py
     assert both.vault.check().ok
 
 
+def test_a_key_that_is_made_meanwhile_goes_too(both: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rewrap that begins between the KMS key's end and the last transaction leaves no key of its own behind."""
+    real = offboard._forget
+    made: list[str] = []
+
+    def forget(*arguments: Any) -> int:
+        if not made:
+            made.append(both.vault.rewrap("globex", prepare=True)[0].new)
+        return real(*arguments)
+
+    # The vendor's own metadata key cannot be opened any more, so its successor can be noted from a warm process only.
+    both.vault.parts.sealer()
+    from vault.workings.parts import holder_sealer
+
+    vendor = next(state.id for state in both.vault.vendors() if state.name == "globex")
+    holder_sealer(both.vault.parts, both.vault.parts.keyring, vendor)
+    with monkeypatch.context() as patch:
+        patch.setattr(offboard, "_forget", forget)
+        patch.setattr(type(both.vault.parts.keyring), "drop", lambda *_arguments: None)
+        both.vault.offboard("globex")
+    assert both.vault.parts.kms.state(made[0]) is KeyState.DESTROYED
+
+
 def test_the_key_that_was_being_moved_to_goes_too(both: Lab) -> None:
     """A vendor that is offboarded in the midst of a rewrap leaves neither KMS key."""
     (ready,) = both.vault.rewrap("acme", prepare=True)

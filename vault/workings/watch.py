@@ -5,15 +5,16 @@ reads: a freeze, a revocation and a rekey change a head, and a rewrap the KMS ke
 dropped; a key that is still needed is asked of the KMS again.
 """
 
+import logging
 import threading
 from types import TracebackType
 from typing import final
 
-from vault.errors import VaultError
 from vault.workings.parts import Parts
 
 __all__ = ["WATCH_SECONDS", "Watch"]
 
+_LOG = logging.getLogger("dsvault.keys")
 #: How often the catalog is looked at; two looks fit into a second.
 WATCH_SECONDS = 0.4
 
@@ -42,7 +43,8 @@ class Watch:
                 changed = {subject for subject, mark in marks.items() if self._seen.get(subject, mark) != mark}
                 changed |= self._seen.keys() - marks.keys()
                 changed |= {row.id for row in transaction.compartments() if row.holder in changed} if changed else set()
-        except VaultError:
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody can see whether a vendor was stopped
+            _LOG.warning("the catalog cannot be watched (%s), so no data key is held", type(error).__name__)
             keyring.drop(keyring.compartments)
             return
         self._seen = marks
