@@ -284,3 +284,28 @@ def test_a_key_of_another_is_not_disabled_by_mistake(granted: Lab) -> None:
         granted.vault.parts.kms.wrap(keys["acme"], b"x", {})
     granted.vault.enable_kms_key("acme", keys["acme"])
     assert granted.vault.parts.kms.state(keys["acme"]) is KeyState.ENABLED
+
+
+def test_a_stale_run_puts_nothing_back(granted: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that slept while others rewrapped twice and disabled what it was moving to changes no row."""
+    real = rewrap._move
+    slept = []
+
+    def sleep_first(parts: Any, successor: str, stale: list[KeyRow]) -> int:
+        if not slept:
+            slept.append(successor)
+            granted.vault.rewrap("acme")
+            granted.vault.rewrap("acme", disable_old=True)
+        return real(parts, successor, stale)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rewrap, "_move", sleep_first)
+        with pytest.raises((Conflict, KeyUnavailable)):
+            granted.vault.rewrap("acme")
+    present = next(each.key for each in granted.vault.kms_keys() if each.holder == "acme")
+    assert {row.kms_key for row in _key_rows(granted, "acme")} == {present}
+    row = _key_rows(granted, "acme")[0]
+    with granted.vault.parts.catalog.write() as transaction:
+        assert transaction.move_keys([(replace(row, wrapped=b"what it was before"), slept[0], b"stale")]) == 0
+    parts = granted.broker_parts()
+    assert read(parts, granted.caller(parts, "acme")).num_rows == 50

@@ -1,0 +1,1 @@
+"""The primitives that dsvault calls, against published vectors."""
