@@ -147,7 +147,7 @@ class KmsConformance:
 
     def test_every_character(self, kms: Kms, key: str) -> None:
         """A context's values may hold any character, and each one counts."""
-        text = "".join(map(chr, range(1, 256))) + "\u0301é\u20ac\U0001f512"
+        text = "".join(map(chr, range(256))) + "\u0301é\u20ac\U0001f512"
         wrapped = kms.wrap(key, SECRET, {"k": text})
         assert kms.unwrap(key, wrapped, {"k": text}) == SECRET
         for position in range(0, len(text), 16):
