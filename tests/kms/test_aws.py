@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from botocore.stub import Stubber
 
+from tests.support.faults import proxy
 from vault.errors import InvalidInput, KeyUnavailable, KmsError
 from vault.kms import open_kms
 from vault.kms.aws import AwsKms
@@ -113,3 +114,19 @@ def test_a_role_that_is_assumed_is_the_identity(moto: str, tmp_path: Path, monke
     credentials = broker._client._request_signer._credentials
     assert credentials.method == "assume-role"
     assert credentials.get_frozen_credentials().token
+
+
+def test_throttling_is_borne_with_pauses(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS's ThrottlingException is met with growing pauses, four times; after that it is a KmsError."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    with proxy(moto) as before:
+        kms = AwsKms("eu-central-1", endpoint=before.address)
+        key = kms.create_key("0" * 32)
+        before.next("aws-throttle", "aws-throttle", "aws-throttle")
+        wrapped = kms.wrap(key, b"secret", {})
+        assert before.met == ["aws-throttle"] * 3
+        before.next(*["aws-throttle"] * 20)
+        with pytest.raises(KmsError, match="ThrottlingException"):
+            kms.unwrap(key, wrapped, {})
+        assert len(before.met) == 5

@@ -140,3 +140,18 @@ def test_the_audit_file_names_every_unwrap(kms: TransitKms, bao: OpenBao, mount:
         if entry["type"] == "request" and entry["request"]["path"] == f"{mount}/decrypt/{name}"
     ]
     assert found == [base64.b64encode(associated_data(context())).decode()]
+
+
+def test_a_namespace_comes_from_the_environment(bao: OpenBao, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With BAO_NAMESPACE the mount is looked for in that namespace, and nowhere else."""
+    name = f"lab-{new_id()[:8]}"
+    assert bao.call("POST", f"sys/namespaces/{name}", {})[0] == 200
+    assert bao.call("POST", f"{name}/sys/mounts/keys", {"type": "transit"})[0] in {200, 204}
+    monkeypatch.setenv("BAO_TOKEN", bao.token)
+    monkeypatch.setenv("BAO_NAMESPACE", name)
+    inside = open_kms(bao.uri("keys"), owner=None, broker=None, passphrase=None)
+    key = inside.create_key(new_id())
+    assert inside.unwrap(key, inside.wrap(key, SECRET, context()), context()) == SECRET
+    monkeypatch.delenv("BAO_NAMESPACE")
+    outside = open_kms(bao.uri("keys"), owner=None, broker=None, passphrase=None)
+    assert outside.state(key) is KeyState.ABSENT

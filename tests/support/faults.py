@@ -9,6 +9,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+#: What is answered without asking the server; AWS's own way of throttling is a 400 that says so.
+_REFUSALS = {
+    "error": (503, b'{"errors": ["trouble"]}'),
+    "throttle": (429, b'{"errors": ["trouble"]}'),
+    "aws-throttle": (400, b'{"__type": "ThrottlingException", "message": "Rate exceeded"}'),
+}
 _DROPPED = {"connection", "transfer-encoding", "content-length", "keep-alive"}
 
 
@@ -23,8 +29,9 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.proxy.take()
         if fault == "slow":
             time.sleep(1)
-        if fault in {"error", "throttle"}:
-            self._answer(503 if fault == "error" else 429, [], b'{"errors": ["trouble"]}')
+        if fault in _REFUSALS:
+            status, answer = _REFUSALS[fault]
+            self._answer(status, [], answer)
             return
         headers = {name: value for name, value in self.headers.items() if name.lower() not in _DROPPED}
         status, found, data = self.proxy.forward(self.command, self.path, headers, body)
@@ -78,7 +85,7 @@ class Proxy:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def next(self, *faults: str) -> None:
-        """``slow`` (1 s late), ``error`` (503 without asking), ``throttle`` (429), ``lost`` (done, but the answer never comes)."""
+        """``slow`` (1 s late), ``lost`` (done, but the answer never comes), or one of the refusals above."""
         with self._lock:
             self._plan = list(faults)
             self.met = []
