@@ -18,7 +18,7 @@ from vault.errors import AuditError, Conflict, IntegrityError, InvalidInput, Key
 from vault.objects import ObjectStore
 from vault.owner import Vault
 from vault.roots import rotate
-from vault.trust import Label, RemoteSigner, Role, Signed, Signer, head_statement, vendor_body
+from vault.trust import Label, Role, Signed, Signer, head_statement, vendor_body
 from vault.trust.proposals import Change, add_signature
 from vault.workings.journal import Journal
 from vault.workings.keyfolder import KeyFolder, make_key
@@ -252,32 +252,6 @@ def test_a_key_made_elsewhere_must_be_here_when_it_has_to_sign(granted: Lab) -> 
     assert granted.vault.parts.root.refresh().version == 1
     shutil.copy(granted.folder.parent / "new.json", granted.folder / "owner" / "keys" / "authority-new.json")
     assert granted.vault.apply_root(proposal).version == 2
-
-
-def test_a_key_may_live_elsewhere(granted: Lab) -> None:
-    """An authority whose private key is in no file, only behind a call, signs anew and goes on signing."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    key, asked = Ed25519PrivateKey.generate(), []
-
-    def sign_message(message: bytes) -> bytes:
-        asked.append(message)
-        return key.sign(message)
-
-    remote = RemoteSigner(key.public_key().public_bytes_raw(), sign_message)
-    old = _key(granted, Role.AUTHORITY).key_id
-    token = _token(granted)
-    change = Change(add=((Role.AUTHORITY, remote.public),), remove=((Role.AUTHORITY, old),))
-    proposal = granted.vault.propose_root(change)
-    granted.vault.parts.signers.keys._elsewhere = lambda role, _: remote if role is Role.AUTHORITY else None
-    applied = granted.vault.apply_root(proposal)
-    assert len(asked) == applied.grants + applied.credentials + applied.heads == 4
-    assert not (granted.folder / "owner" / "keys" / "authority.json").exists()
-    granted.vault.grant("globex", "evals", ["id"])
-    assert _served(granted.broker_parts(), token) == 50
-
-
-# The responder's key alone
 
 
 def test_freezing_and_revoking_need_the_responders_key_only(granted: Lab) -> None:
