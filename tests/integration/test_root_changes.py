@@ -254,6 +254,9 @@ def test_a_key_made_elsewhere_must_be_here_when_it_has_to_sign(granted: Lab) -> 
     assert granted.vault.apply_root(proposal).version == 2
 
 
+# The responder's key alone
+
+
 def test_freezing_and_revoking_need_the_responders_key_only(granted: Lab) -> None:
     """With every other private key of the owner gone, a vendor is stopped; thawing says which key it lacks."""
     token, (state,) = _token(granted), granted.vault.grants()
