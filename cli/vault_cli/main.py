@@ -62,6 +62,8 @@ app.command("demo")(demo)
 def run() -> NoReturn:
     """Run the program. Exit codes: 0 done, 1 refused or failed (one sentence on stderr), 2 usage."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # Each try that is repeated would be a line; what comes of it in the end is said once.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
     try:
         app(standalone_mode=True)
     except VaultError as error:

@@ -85,14 +85,18 @@ def _told(name: str, destruction: str, done: "Offboarded") -> None:
         return
     typer.echo(
         f"""offboarded {name}
-gone at once:     {done.grants} grants, {done.credentials} credentials, {done.keys} wrapped data keys; every request and
-                  stream is refused
+gone at once:     {_count(done.grants, "grant")}, {_count(done.credentials, "credential")}, every request and stream,
+                  and {_count(done.keys, "wrapped data key")} in the catalog
 the KMS key:      {destruction}
 gone with gc:     its encrypted objects; run 'dsvault gc'
 may still be had: what {name} was served; copies of ciphertext (object versions, backups of the store), which nothing
                   opens once the KMS key is gone; backups of the catalog, whose wrapped keys open under it only
 untouched:        the owner's data, other vendors' data, and the audit log"""
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _standing(frozen: bool, ended: bool) -> str:

@@ -79,6 +79,16 @@ def test_offboarding_asks_first_and_says_what_is_gone(folder: Path) -> None:
     assert _json(folder, "check")["ok"] is True
 
 
+def test_a_kms_that_is_away_is_one_line(folder: Path) -> None:
+    """A server that does not answer gives one sentence on stderr, without the tries that came before it."""
+    for part in ("owner", "broker"):
+        path = folder / part / "config.toml"
+        path.write_text(path.read_text().replace('"local:"', '"transit://127.0.0.1:9/transit"'))
+    said = _run(folder, "dataset", "list", code=1, BAO_TOKEN="t")
+    assert said.count("\n") == 1
+    assert said.startswith("dsvault: ")
+
+
 def test_a_local_keystore_has_no_policy(folder: Path) -> None:
     """A keystore in files has no policies; the sentence says so, and another service's language is refused too."""
     assert "no policies" in _run(folder, "kms", "policy", "--vendor", "acme", code=1)
