@@ -27,7 +27,7 @@ demo: setup ## Play the whole story on a real eval dataset, in .demo/.
 test: setup ## Run the whole test suite.
 	$(BIN)/python -m pytest -m "not soak"
 
-soak: setup ## Run the slow tests: 200 kills of a rekey.
+soak: setup ## Run the slow tests: 200 kills of a rekey, a minute of a deaf broker, 1,000 shards.
 	$(BIN)/python -m pytest -m soak -n 2 --timeout 7200
 
 check: setup ## Lint, types, layers, and the lock.
