@@ -27,6 +27,8 @@ from vault.workings.writing import Writer
 __all__ = ["DEFAULT_GRACE", "Collected", "collect"]
 
 DEFAULT_GRACE: Final = timedelta(hours=1)
+#: No put of one object takes as long as this.
+_UNFINISHED: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ def collect(parts: OwnerParts, grace: timedelta = DEFAULT_GRACE) -> Collected:
     parts.journal.record(Kind.COLLECTED, objects=len(garbage), bytes=size, manifests=manifests, keys=keys)
     for info in garbage:
         parts.store.delete(info.name)
+    parts.store.discard_unfinished(parts.clock() - _UNFINISHED)
     parts.journal.checkpoint()
     parts.journal.prune_checkpoints()
     return Collected(len(garbage), size, manifests, keys, len(unused) - len(garbage))

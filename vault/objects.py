@@ -15,10 +15,13 @@ from typing import Any
 
 import fsspec
 
+from vault.encoding import new_id
 from vault.errors import Conflict, IntegrityError, InvalidInput, NotFound, Unavailable
 
 __all__ = ["ObjectInfo", "ObjectStore", "open_store"]
 
+#: Where a local store's objects are written before they get their names; no object's name begins so.
+_UNFINISHED = ".unfinished"
 _NAME = re.compile(r"[a-z0-9]+(/[a-z0-9]+)*")
 #: What a second put of one name raises, by file system (some S3 servers answer 412 as EINVAL).
 _EXISTS_ERRNO = {errno.EEXIST, errno.EINVAL}
@@ -50,8 +53,8 @@ class ObjectStore:
     def put(self, name: str, data: Any) -> None:
         """Write a new object durably; ``data`` is any contiguous buffer of bytes.
 
-        Raises Conflict when the name exists, Unavailable when the store fails; in the latter case
-        nothing or a partial object that nobody refers to is left behind.
+        Raises Conflict when the name exists, Unavailable when the store fails. A process that is killed meanwhile
+        leaves the whole object or none: heads, checkpoints and root documents have names that cannot be had again.
         """
         path = self._path(name)
         try:
@@ -70,9 +73,11 @@ class ObjectStore:
             raise _unavailable("written", error) from error
 
     def _put_local(self, path: str, data: memoryview) -> None:
-        folder = os.path.dirname(path)
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        unfinished = f"{self._prefix}/{_UNFINISHED}"
+        for folder in (os.path.dirname(path), unfinished):
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+        aside = f"{unfinished}/{new_id()}"
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with open(descriptor, "wb", buffering=0) as file:
                 view = data.cast("B")
@@ -80,9 +85,23 @@ class ObjectStore:
                     view = view[file.write(view) :]
                 # The catalog will say that this object exists: it must outlive a power cut.
                 os.fsync(descriptor)
-        except OSError:
-            os.unlink(path)
-            raise
+            # One step, and it fails where the name is taken.
+            os.link(aside, path)
+        finally:
+            os.unlink(aside)
+
+    def discard_unfinished(self, before: datetime) -> None:
+        """Remove what puts left that were killed before then."""
+        folder = f"{self._prefix}/{_UNFINISHED}"
+        if not self._local or not os.path.isdir(folder):
+            return
+        for name in os.listdir(folder):
+            path = f"{folder}/{name}"
+            try:
+                if os.stat(path).st_mtime < before.timestamp():
+                    os.unlink(path)
+            except FileNotFoundError:
+                continue
 
     def settle(self, folder: str) -> None:
         """Make the names of a folder's new objects durable; called before the catalog refers to them."""

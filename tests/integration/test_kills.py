@@ -33,6 +33,23 @@ print("ready", flush=True)
 while True:
     lab.publish("evals", rows(100), key="id", shard_rows=10)
 """
+_REWRAP = """
+import sys, vault
+lab = vault.open(sys.argv[1])
+print("ready", flush=True)
+while True:
+    lab.rewrap(disable_old=True)
+"""
+_OFFBOARD = """
+import sys, vault
+lab = vault.open(sys.argv[1])
+print("ready", flush=True)
+for state in lab.vendors():
+    if state.name.startswith("extra"):
+        lab.offboard(state.name)
+while True:
+    pass
+"""
 _ROOT = Path(__file__).parents[2]
 
 
@@ -92,3 +109,38 @@ def test_killed_publishes_leave_whole_versions(granted: Lab) -> None:
     opened.gc(timedelta(0))
     assert opened.check().faults == []
     assert opened.check().garbage == []
+
+
+def test_killed_rewraps_lose_nothing(granted: Lab) -> None:
+    """Rewraps that disable the old KMS keys, killed at random moments, leave every data key opening."""
+    table = rows(100)
+    for _ in range(15):
+        _kill_once(_REWRAP, granted.folder, 0.25)
+        opened = vault.open(granted.folder)
+        assert opened.scan("evals").read_all().equals(table)
+        parts = granted.broker_parts()
+        assert read(parts, granted.caller(parts, "acme")).num_rows == 50
+    opened.rewrap(disable_old=True)
+    assert vault.open(granted.folder).check().faults == []
+    assert all(each.successor is None for each in opened.kms_keys())
+
+
+def test_killed_offboardings_are_finished_by_the_next(granted: Lab) -> None:
+    """Killed at a random moment, an offboarding has touched nobody else, and running it again ends it."""
+    for turn in range(6):
+        names = [f"extra{turn}-{number}" for number in range(4)]
+        for name in names:
+            granted.vault.add_vendor(name)
+            granted.vault.grant(name, "evals", ["id"])
+        _kill_once(_OFFBOARD, granted.folder, 0.4)
+        opened = vault.open(granted.folder)
+        assert opened.scan("evals").read_all().num_rows == 100
+        parts = granted.broker_parts()
+        assert read(parts, granted.caller(parts, "acme")).num_rows == 50
+        opened.publish("evals", rows(100), key="id", shard_rows=30)
+        for name in names:
+            opened.offboard(name)
+        assert opened.check().faults == []
+    opened.gc(timedelta(0))
+    after = opened.check()
+    assert (after.faults, after.garbage) == ([], [])
