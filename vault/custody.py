@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vault.audit import Kind
-from vault.errors import InvalidInput, NotFound
+from vault.errors import IntegrityError, InvalidInput, NotFound
 from vault.kms import KeyState
 from vault.model import MANIFEST_GROUP, METADATA_GROUP, KeyScope
 from vault.workings.names import Holder, find_holder, holders
 from vault.workings.parts import OwnerParts, metadata_key, trusted_now
 from vault.workings.permissions import live_for_vendor
-from vault.workings.steps import present_vendor
+from vault.workings.steps import checked_places, present_vendor
 
 __all__ = ["Custody", "Privileges", "custody", "disable", "enable", "privileges"]
 
@@ -75,8 +75,10 @@ def enable(parts: OwnerParts, name: str, key: str | None = None) -> str:
 
 def _change(parts: OwnerParts, name: str, key: str | None, kind: Kind, change: Callable[[str], None]) -> str:
     vendor = _holder(parts, name)
-    if key is not None and key not in _known_keys(parts, vendor):
-        raise InvalidInput(f"--key: the log knows no such KMS key of '{name}'")
+    if vendor.id == parts.owner and key in {None, *vendor.kms_keys}:
+        raise InvalidInput("the owner's KMS key opens the vault itself, and nothing here could enable it again")
+    if key is not None and key not in vendor.every_kms_key:
+        raise InvalidInput(f"--key: '{name}' has and had no such KMS key")
     reference = key or vendor.kms_key
     # The entry comes first: a run that is killed in between is in the log, and the change may be repeated.
     parts.journal.record(kind, vendor=vendor.name, vendor_id=vendor.id, key=reference)
@@ -97,15 +99,6 @@ def _holder(parts: OwnerParts, name: str) -> Holder:
     return found
 
 
-def _known_keys(parts: OwnerParts, holder: Holder) -> set[str]:
-    """The KMS keys that the holder has and, by the log, has had: nobody else's can be named by mistake."""
-    known = set(holder.kms_keys)
-    for _, entry in parts.journal.entries(parts.signers.keys.auditor_secrets()):
-        if entry.fields.get("vendor_id") == holder.id:
-            known |= {str(entry.fields[name]) for name in ("old", "new", "key") if name in entry.fields}
-    return known
-
-
 def privileges(parts: OwnerParts, name: str) -> Privileges:
     """What a broker needs for a vendor's live grants as they stand now; raises NotFound and Conflict.
 
@@ -122,9 +115,11 @@ def privileges(parts: OwnerParts, name: str) -> Privileges:
             for grant in live_for_vendor(parts.root, rows, head, sealer, own=False)
             if grant.live_at(now) and not head.frozen
         ]
-        places = {row.dataset: row.id for row in transaction.compartments(holder=vendor.id)}
+        places = {row.dataset: row.id for row in checked_places(parts, transaction, vendor.id)}
     wanted = {KeyScope(parts.vault, vendor.id, METADATA_GROUP, epoch)}
     for grant in grants:
+        if grant.dataset not in places:
+            raise IntegrityError("the catalog lacks the compartment of a live grant")
         place = places[grant.dataset]
         wanted |= {KeyScope(parts.vault, place, group, 1) for group in (MANIFEST_GROUP, *grant.groups)}
     ordered = sorted(wanted, key=lambda scope: (scope.compartment, scope.group))

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from vault.audit import Kind
 from vault.catalog import CompartmentRow, HeadRow, Transaction
 from vault.errors import Conflict, NotFound
+from vault.kms import KeyState
 from vault.trust import VendorHead, compartment_body, head_statement
 from vault.workings.names import Holder, find_holder, holder_by_id, update_holder
 from vault.workings.parts import OwnerParts
-from vault.workings.steps import removal
+from vault.workings.steps import checked_places, removal
 
 __all__ = ["Offboarded", "offboard"]
 
@@ -46,9 +47,10 @@ def offboard(parts: OwnerParts, name: str) -> Offboarded:
         if vendor is None or vendor.id == parts.owner:
             raise NotFound(f"there is no vendor named '{name[:80]}'")
         head = parts.heads.vendor_in(transaction, vendor.id)
+        # Before the point of no return, since the last transaction has to be able to follow it.
+        checked_places(parts, transaction, vendor.id)
     if vendor.ended:
         return Offboarded(name, 0, 0, 0, parts.kms.destruction, False)
-    removal(parts, name, Kind.OFFBOARDING, _everything)
     keys = _destroy(parts, vendor)
     return Offboarded(name, len(head.grants), len(head.credentials), keys, parts.kms.destruction, True)
 
@@ -60,10 +62,15 @@ def _everything(head: VendorHead) -> dict[str, object] | None:
 
 
 def _destroy(parts: OwnerParts, vendor: Holder) -> int:
-    """Destroy every KMS key of the vendor, one that a rewrap makes meanwhile too, and forget what is under them."""
+    """End its access, destroy every KMS key that it has and ever had, one that a rewrap makes meanwhile too, and forget
+    what is under them.
+    """
     for _ in range(_TRIES):
-        for key in sorted(vendor.kms_keys):
-            parts.kms.destroy_key(key)
+        removal(parts, vendor.name, Kind.OFFBOARDING, _everything)
+        for key in sorted(vendor.every_kms_key):
+            # An earlier key may be gone from the KMS for good; the present one may not be missing.
+            if key in vendor.kms_keys or parts.kms.state(key) is not KeyState.ABSENT:
+                parts.kms.destroy_key(key)
         try:
             return _forget(parts, vendor)
         except Conflict:
@@ -79,6 +86,8 @@ def _forget(parts: OwnerParts, vendor: Holder) -> int:
         present = holder_by_id(transaction, sealer, vendor.id)
         if present.kms_keys != vendor.kms_keys:
             raise Conflict("the vendor has another KMS key by now")
+        if _everything(parts.heads.vendor_in(transaction, vendor.id)) is not None:
+            raise Conflict("the vendor was thawed or given something in the meantime")
         heads = [
             head
             for place in transaction.compartments(holder=vendor.id)

@@ -7,14 +7,18 @@ one. A broker reads a data key and the KMS key that it is under in one row, so i
 the old KMS key is disabled or destroyed nothing is lost by stopping.
 """
 
+import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from vault.audit import Kind
 from vault.catalog import KeyRow
-from vault.errors import Conflict, NotFound
+from vault.derivation import key_id
+from vault.errors import Conflict, IntegrityError, KmsError, NotFound
+from vault.kms import KeyState
 from vault.workings.names import Holder, holder_by_id, holders, update_holder
 from vault.workings.parts import OwnerParts, holder_sealer, wrapped_key
+from vault.workings.steps import checked_places
 
 __all__ = ["Rewrapped", "rewrap"]
 
@@ -62,11 +66,18 @@ def rewrap(
         assert current.successor is not None
         moved = 0 if prepare else _move_all(parts, current, progress)
         if not prepare and disable_old:
-            parts.kms.disable_key(current.kms_key)
-            parts.journal.record(Kind.KMS_KEY_DISABLED, vendor=holder.name, vendor_id=holder.id, key=current.kms_key)
+            _disable(parts, holder, (*current.earlier, current.kms_key))
         results.append(Rewrapped(holder.name, moved, current.kms_key, current.successor, not prepare))
     parts.journal.checkpoint()
     return results
+
+
+def _disable(parts: OwnerParts, holder: Holder, keys: tuple[str, ...]) -> None:
+    """Disable the KMS keys of before: also that which an earlier run was killed ahead of disabling."""
+    for key in keys:
+        if parts.kms.state(key) is KeyState.ENABLED:
+            parts.journal.record(Kind.KMS_KEY_DISABLED, vendor=holder.name, vendor_id=holder.id, key=key)
+            parts.kms.disable_key(key)
 
 
 def _with_successor(parts: OwnerParts, holder: Holder) -> Holder:
@@ -91,17 +102,40 @@ def _with_successor(parts: OwnerParts, holder: Holder) -> Holder:
 def _move_all(parts: OwnerParts, holder: Holder, progress: Callable[[int, int], None]) -> int:
     assert holder.successor is not None
     moved = 0
+    settled: set[tuple[str, str, int]] = set()
     for _ in range(_TRIES):
         with parts.catalog.read() as transaction:
+            checked_places(parts, transaction, holder.id)
             rows = transaction.keys_of_holder(holder.id)
-        left = [row for row in rows if row.kms_key != holder.successor]
+        if any(row.kms_key not in holder.kms_keys for row in rows):
+            raise IntegrityError(f"a data key of '{holder.name}' is under another KMS key than its holder's")
+        unsure = [row for row in rows if row.kms_key == holder.successor and _place(row) not in settled]
+        wrong = [replace(row, kms_key=holder.kms_key) for row in unsure if not _opens(parts, row)]
+        settled |= {_place(row) for row in unsure}
+        left = [row for row in rows if row.kms_key != holder.successor] + wrong
         for start in range(0, len(left), _BATCH):
-            moved += _move(parts, holder.successor, left[start : start + _BATCH])
+            batch = left[start : start + _BATCH]
+            moved += _move(parts, holder.successor, batch)
+            settled |= {_place(row) for row in batch}
             progress(moved, len(rows))
         if _finish(parts, holder, moved):
             parts.keyring.drop({holder.id, *(row.compartment for row in rows)})
             return moved
     raise Conflict(f"new data keys of '{holder.name}' kept coming while they were rewrapped; run it again")
+
+
+def _place(row: KeyRow) -> tuple[str, str, int]:
+    return row.compartment, row.group, row.epoch
+
+
+def _opens(parts: OwnerParts, row: KeyRow) -> bool:
+    """Whether a row that says that it moved before opens so: the old key may be disabled on its word."""
+    key = wrapped_key(parts.vault, row)
+    try:
+        plaintext = parts.kms.unwrap(key.kms_key, key.wrapped, key.scope.context())
+    except KmsError:
+        return False
+    return hmac.compare_digest(key_id(plaintext), key.key_id)
 
 
 def _move(parts: OwnerParts, successor: str, rows: list[KeyRow]) -> int:
@@ -127,7 +161,9 @@ def _finish(parts: OwnerParts, holder: Holder, moved: int) -> bool:
         if any(row.kms_key != holder.successor for row in transaction.keys_of_holder(holder.id)):
             return False
         assert holder.successor is not None
-        update_holder(transaction, replace(present, kms_key=holder.successor, successor=None), sealer, own)
+        earlier = (*present.earlier, holder.kms_key)
+        after = replace(present, kms_key=holder.successor, successor=None, earlier=earlier)
+        update_holder(transaction, after, sealer, own)
         parts.journal.record_in(
             transaction,
             Kind.REWRAPPED,

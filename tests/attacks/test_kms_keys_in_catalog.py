@@ -6,10 +6,12 @@ from contextlib import closing, contextmanager
 
 import pytest
 
+import vault
 from tests.conftest import Lab
 from tests.support.reading import read
 from tests.support.tables import rows
 from vault.errors import IntegrityError, KmsError, VaultError
+from vault.kms import KeyState
 
 
 @contextmanager
@@ -69,3 +71,34 @@ def test_rows_of_before_a_rewrap_bring_nothing_back(granted: Lab) -> None:
     with pytest.raises(VaultError):
         granted.vault.rekey("acme")
     assert not granted.vault.check().ok
+
+
+def test_the_owners_compartment_cannot_be_slipped_to_a_vendor(granted: Lab) -> None:
+    """With the owner's compartment put down as acme's, neither rewrap, policy nor offboarding takes its keys for acme's."""
+    people = {each.holder: each.id for each in granted.vault.kms_keys()}
+    with _sql(granted) as connection:
+        connection.execute("update compartments set dataset = ? where holder = ?", ("0" * 32, people["acme"]))
+        connection.execute("update compartments set holder = ? where holder = ?", (people["acme"], people["owner"]))
+        before = connection.execute("select * from keys order by compartment, column_group").fetchall()
+    for act in (
+        lambda: granted.vault.rewrap("acme"),
+        lambda: granted.vault.privileges("acme"),
+        lambda: granted.vault.offboard("acme"),
+    ):
+        with pytest.raises(IntegrityError):
+            act()
+    with _sql(granted) as connection:
+        assert connection.execute("select * from keys order by compartment, column_group").fetchall() == before
+    assert all(each.state is KeyState.ENABLED for each in granted.vault.kms_keys())
+
+
+def test_a_row_that_only_says_that_it_moved_is_moved(granted: Lab) -> None:
+    """Rows that name the successor over a blob of the old key are found before the old key is disabled."""
+    (ready,) = granted.vault.rewrap("owner", prepare=True)
+    with _sql(granted) as connection:
+        connection.execute(
+            "update keys set kms_key = ? where kms_key = ? and column_group != 'metadata'", (ready.new, ready.old)
+        )
+    (done,) = granted.vault.rewrap("owner", disable_old=True)
+    assert done.keys > 0
+    assert vault.open(granted.folder).scan("evals").read_all().num_rows == 100

@@ -155,3 +155,31 @@ def test_the_key_that_was_being_moved_to_goes_too(both: Lab) -> None:
     (ready,) = both.vault.rewrap("acme", prepare=True)
     both.vault.offboard("acme")
     assert {both.vault.parts.kms.state(key) for key in (ready.old, ready.new)} == {KeyState.DESTROYED}
+
+
+def test_the_keys_of_before_a_rewrap_go_too(both: Lab) -> None:
+    """A copy of the catalog from before a rewrap is worth nothing either: every KMS key that the vendor had is destroyed."""
+    old = [both.vault.rewrap("acme")[0].old for _ in range(2)]
+    assert {both.vault.parts.kms.state(key) for key in old} == {KeyState.ENABLED}
+    both.vault.offboard("acme")
+    assert {both.vault.parts.kms.state(key) for key in old} == {KeyState.DESTROYED}
+
+
+def test_a_vendor_that_is_thawed_meanwhile_is_offboarded_all_the_same(
+    both: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thaw and a credential between the KMS key's end and the last transaction do not survive it."""
+    real = offboard._forget
+    done: list[bool] = []
+
+    def forget(*arguments: Any) -> int:
+        if not done:
+            done.append(True)
+            both.vault.issue_credential("acme")
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(offboard, "_forget", forget)
+        both.vault.offboard("acme")
+    assert both.vault.check().ok
+    assert [state.credentials for state in both.vault.vendors() if state.name == "acme"] == [0]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import vault
 from tests.conftest import Lab
 from tests.support.reading import read
 from tests.support.tables import rows
@@ -96,8 +97,11 @@ def test_the_kms_is_asked_once_for_each_data_key_and_the_store_never(
     opened.parts.sealer()
     kms.calls.clear()
 
-    def refuse(*_arguments: object) -> bytes:
-        raise AssertionError("a rewrap reads no object")
+    real = type(opened.parts.store).get
+
+    def refuse(store: Any, name: str) -> bytes:
+        assert name.startswith("heads/"), "a rewrap reads no object that holds data"
+        return real(store, name)
 
     monkeypatch.setattr(type(opened.parts.store), "get", refuse)
     (done,) = opened.rewrap("acme")
@@ -309,3 +313,32 @@ def test_a_stale_run_puts_nothing_back(granted: Lab, monkeypatch: pytest.MonkeyP
         assert transaction.move_keys([(replace(row, wrapped=b"what it was before"), slept[0], b"stale")]) == 0
     parts = granted.broker_parts()
     assert read(parts, granted.caller(parts, "acme")).num_rows == 50
+
+
+def test_a_key_that_was_to_be_disabled_is_disabled_by_the_next_run(
+    granted: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after the data keys moved and before the old KMS key was disabled, the same command disables it."""
+    old = next(each.key for each in granted.vault.kms_keys() if each.holder == "acme")
+
+    def cut(*_arguments: object) -> None:
+        raise Unavailable("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rewrap, "_disable", cut)
+        with pytest.raises(Unavailable):
+            granted.vault.rewrap("acme", disable_old=True)
+    assert granted.vault.parts.kms.state(old) is KeyState.ENABLED
+    granted.vault.rewrap("acme", disable_old=True)
+    assert granted.vault.parts.kms.state(old) is KeyState.DISABLED
+
+
+def test_the_owners_key_cannot_be_disabled_by_mistake(granted: Lab) -> None:
+    """Disabling what opens the vault itself is refused; an earlier KMS key of the owner's can be disabled."""
+    from vault.errors import InvalidInput
+
+    old = granted.vault.rewrap("owner")[0].old
+    with pytest.raises(InvalidInput, match="opens the vault"):
+        granted.vault.disable_kms_key("owner")
+    granted.vault.disable_kms_key("owner", old)
+    assert vault.open(granted.folder).check().ok

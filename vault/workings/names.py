@@ -41,11 +41,17 @@ class Holder:
     created: str
     successor: str | None = None
     ended: bool = False
+    earlier: tuple[str, ...] = ()
 
     @property
     def kms_keys(self) -> frozenset[str]:
         """The KMS keys that its data keys may be wrapped under."""
         return frozenset(key for key in (self.kms_key, self.successor) if key is not None)
+
+    @property
+    def every_kms_key(self) -> frozenset[str]:
+        """The KMS keys that its data keys may be or have been wrapped under: old copies of the catalog hold those."""
+        return self.kms_keys | set(self.earlier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,7 @@ def _sealed(holder: Holder) -> bytes:
             "kms_key": holder.kms_key,
             "successor": holder.successor,
             "ended": holder.ended,
+            "earlier": list(holder.earlier),
         }
     )
 
@@ -95,7 +102,8 @@ def _open_holder(row: HolderRow, sealer: FieldSealer) -> Holder:
     document = from_json(row.name.open(sealer, row.id), "a holder's name")
     if document["kms_key"] != row.kms_key:
         raise IntegrityError("the KMS key of a holder was changed in the catalog")
-    return Holder(row.id, document["name"], row.kms_key, row.created, document["successor"], document["ended"])
+    successor, ended, earlier = document["successor"], document["ended"], tuple(document["earlier"])
+    return Holder(row.id, document["name"], row.kms_key, row.created, successor, ended, earlier)
 
 
 def own_holder_name(row: HolderRow, own_sealer: FieldSealer) -> str:

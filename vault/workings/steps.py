@@ -3,14 +3,14 @@
 from collections.abc import Callable
 
 from vault.audit import Kind
-from vault.catalog import HeadRow
+from vault.catalog import CompartmentRow, HeadRow, Transaction
 from vault.errors import Conflict, IntegrityError, NotFound
 from vault.trust import VendorHead
 from vault.workings.names import Holder, holder_named, holders
 from vault.workings.parts import OwnerParts
 from vault.workings.permissions import next_vendor_head
 
-__all__ = ["announce", "listing_vendor", "present_vendor", "removal", "standing", "vendor_named"]
+__all__ = ["announce", "checked_places", "listing_vendor", "present_vendor", "removal", "standing", "vendor_named"]
 
 
 def vendor_named(parts: OwnerParts, name: str) -> Holder:
@@ -29,6 +29,18 @@ def present_vendor(parts: OwnerParts, name: str) -> Holder:
     if vendor.ended:
         raise Conflict(f"the vendor '{name}' was offboarded; its keys are gone for good")
     return vendor
+
+
+def checked_places(parts: OwnerParts, transaction: Transaction, holder: str) -> list[CompartmentRow]:
+    """A holder's compartments, after every compartment's signed head confirmed whose it is; raises IntegrityError.
+
+    The catalog's word alone would let its writer have the owner's data keys counted among a vendor's.
+    """
+    places = transaction.compartments()
+    for place in places:
+        if parts.heads.compartment_in(transaction, place) is None:
+            raise IntegrityError("a compartment in the catalog has no head")
+    return [place for place in places if place.holder == holder]
 
 
 def listing_vendor(parts: OwnerParts, listed: Callable[[VendorHead], bool]) -> Holder | None:
