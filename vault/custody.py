@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vault.audit import Kind
-from vault.errors import IntegrityError, InvalidInput, NotFound
+from vault.errors import IntegrityError, InvalidInput, KmsError, NotFound
 from vault.kms import KeyState
 from vault.model import MANIFEST_GROUP, METADATA_GROUP, KeyScope
 from vault.workings.names import Holder, find_holder, holders
@@ -82,7 +82,11 @@ def _change(parts: OwnerParts, name: str, key: str | None, kind: Kind, change: C
     reference = key or vendor.kms_key
     # The entry comes first: a run that is killed in between is in the log, and the change may be repeated.
     parts.journal.record(kind, vendor=vendor.name, vendor_id=vendor.id, key=reference)
-    change(reference)
+    try:
+        change(reference)
+    except KmsError:
+        parts.journal.record(kind, vendor=vendor.name, vendor_id=vendor.id, key=reference, failed=True)
+        raise
     with parts.catalog.read() as transaction:
         places = {vendor.id, *(row.id for row in transaction.compartments(holder=vendor.id))}
     parts.keyring.drop(places)

@@ -342,3 +342,17 @@ def test_the_owners_key_cannot_be_disabled_by_mistake(granted: Lab) -> None:
         granted.vault.disable_kms_key("owner")
     granted.vault.disable_kms_key("owner", old)
     assert vault.open(granted.folder).check().ok
+
+
+def test_a_disabling_that_failed_is_in_the_log_as_failed(granted: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads the log at night is not told that a KMS key is disabled which the KMS did not disable."""
+
+    def refuse(*_arguments: object) -> None:
+        raise KmsError("trouble")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(granted.vault.parts.kms), "disable_key", refuse)
+        with pytest.raises(KmsError):
+            granted.vault.disable_kms_key("acme")
+    last = granted.vault.audit_entries()[-1][1]
+    assert (last.kind.value, last.fields["failed"]) == ("KMS key disabled", True)
