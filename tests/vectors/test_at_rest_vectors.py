@@ -9,8 +9,10 @@ from typing import Any, cast
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from tests.primitives import hpke
 from tests.vectors import make_at_rest
-from tests.vectors.make_at_rest import AUDITOR, CHUNK, HOLDER, KIND, PASSPHRASE, VAULT
+from tests.vectors.make_at_rest import AUDITOR, KIND, PASSPHRASE
+from tests.vectors.make_keys import CHUNK, HOLDER, VAULT, canonical
 from vault import keyfile
 from vault.audit import ChainRow, Tail, open_entry, seal_entry, verify_chain
 from vault.encoding import json_bytes
@@ -69,8 +71,8 @@ def test_entries_are_sealed_as_they_are_opened() -> None:
     """What dsvault seals opens with the implementation that made the vectors, under the info of the vectors."""
     entry = open_entry(bytes.fromhex(VECTORS["entries"][1]["sealed"]), VAULT, AUDITOR)
     public = X25519PrivateKey.from_private_bytes(AUDITOR).public_key().public_bytes_raw()
-    info = make_at_rest.canonical("dsvault log entry", VAULT)
-    opened = make_at_rest.hpke.open_(seal_entry(entry, VAULT, public), AUDITOR, info)
+    info = canonical("dsvault log entry", VAULT)
+    opened = hpke.open_(seal_entry(entry, VAULT, public), AUDITOR, info)
     assert opened.decode() == VECTORS["entries"][1]["entry"]
 
 

@@ -36,7 +36,7 @@ def _others(identity: ChunkIdentity) -> list[ChunkIdentity]:
     scope = identity.scope
     ids = (scope.vault, scope.compartment, scope.group, identity.chunk)
     swapped = [order for order in itertools.permutations(ids) if order != ids]
-    others = [ChunkIdentity(KeyScope(*order[:3], scope.epoch), order[3]) for order in swapped]
+    others = [ChunkIdentity(KeyScope(a, b, c, scope.epoch), d) for a, b, c, d in swapped]
     return others + [replace(identity, scope=replace(scope, epoch=epoch)) for epoch in (0, scope.epoch + 1, 256)]
 
 
