@@ -1,5 +1,6 @@
 """JSON, log entries, the log's chain and key files are what ``at_rest.json`` says, which nothing of dsvault computed."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -118,6 +119,18 @@ def test_a_changed_chain_is_refused(number: int) -> None:
     for each in spoiled:
         with pytest.raises(IntegrityError):
             _verified(each)
+
+
+@pytest.mark.parametrize("numbers", [(0, 1), (2, 3), (1, 3), (1, 1), (2, 1)])
+def test_a_chain_that_is_numbered_otherwise_is_refused(numbers: tuple[int, ...]) -> None:
+    """Entries are numbered from 1 without a gap, even where every hash fits the number that is written."""
+    rows, previous = [], bytes(32)
+    for number, row in zip(numbers, _rows(), strict=False):
+        found = hashlib.sha256(canonical("dsvault log link", VAULT, number, row.time, previous, row.sealed)).digest()
+        rows.append(ChainRow(number, row.time, previous, row.sealed, found))
+        previous = found
+    with pytest.raises(IntegrityError):
+        verify_chain(ROOT, rows, Tail(len(rows), previous, rows[-1].time), [])
 
 
 def test_the_chain_of_another_vault_is_refused() -> None:

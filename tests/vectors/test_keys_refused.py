@@ -49,6 +49,8 @@ def test_another_identity_has_another_chunk_key() -> None:
     assert len({each.encode() for each in (identity, *others)}) == 27
     for data_key, expected in vector["chunk_keys"].items():
         sealed = AESGCM(bytes.fromhex(expected)).encrypt(NONCE, b"a module", bytes.fromhex(vector["identity"]))
+        own = AESGCM(chunk_key(bytes.fromhex(data_key), identity))
+        assert own.decrypt(NONCE, sealed, identity.encode()) == b"a module"
         for each in others:
             with pytest.raises(InvalidTag):
                 AESGCM(chunk_key(bytes.fromhex(data_key), each)).decrypt(NONCE, sealed, identity.encode())
@@ -114,6 +116,9 @@ def test_a_sealed_field_opens_nowhere_else(vector: dict[str, Any]) -> None:
     """Any bit of the blob, vault and holder swapped, field and row swapped, or another key; indexes differ alike."""
     key, blob = bytes.fromhex(vector["metadata_key"]), bytes.fromhex(vector["blob"])
     sealer = FieldSealer(VAULT, HOLDER, key)
+    # Refusals say something only about a blob that opens in its own place.
+    assert sealer.open("holder name", ROW, blob).hex() == vector["plaintext"]
+    assert sealer.index("holder name", vector["index_of"]).hex() == vector["index"]
     for wrong in (*_bits(blob), blob[:-1], b""):
         with pytest.raises(IntegrityError):
             sealer.open("holder name", ROW, wrong)
