@@ -98,6 +98,85 @@ def test_the_client_bears_what_passes(bao: OpenBao, mount: str, fault: str) -> N
         kms.close()
 
 
+@pytest.mark.parametrize("answer", ["portal", "redirect", "nothing", "list", "list-refused", "text", "null"])
+def test_an_answer_of_something_else_passes_for_nothing(bao: OpenBao, mount: str, answer: str) -> None:
+    """A portal's page, a redirect or an empty answer gives no key, and no change is reported that was not made."""
+    with proxy(bao.address) as before:
+        kms = TransitKms(before.address, mount, bao.token)
+        key = kms.create_key(new_id())
+        wrapped = kms.wrap(key, SECRET, context())
+        for act in (
+            lambda: kms.unwrap(key, wrapped, context()),
+            lambda: kms.wrap(key, SECRET, context()),
+            lambda: kms.create_key(new_id()),
+            lambda: kms.rotate_key(key, new_id()),
+            lambda: kms.disable_key(key),
+            lambda: kms.destroy_key(key),
+            lambda: kms.state(key),
+        ):
+            before.next(*[answer] * 9)
+            with pytest.raises(KmsError):
+                act()
+        before.next()
+        assert kms.unwrap(key, wrapped, context()) == SECRET
+        kms.close()
+
+
+@pytest.mark.parametrize("answer", ["nothing", "text"])
+@pytest.mark.parametrize("act", ["rotate_key", "disable_key", "destroy_key"])
+def test_a_change_that_was_not_made_is_not_reported(bao: OpenBao, mount: str, act: str, answer: str) -> None:
+    """Where only the change's own answer is somebody else's, what the engine says afterwards gives it away."""
+    with proxy(bao.address) as before:
+        kms = TransitKms(before.address, mount, bao.token)
+        key = kms.create_key(new_id())
+        arguments = (key, new_id()) if act == "rotate_key" else (key,)
+        kms.rotate_key(key, new_id())  # so that ending the version needs no other one first
+        if act == "destroy_key":
+            kms.disable_key(key)
+        before.next("", answer)  # the key is looked at first
+        with pytest.raises(KmsError):
+            getattr(kms, act)(*arguments)
+        assert before.met == [answer]
+        assert kms.state(key) is (KeyState.DISABLED if act == "destroy_key" else KeyState.ENABLED)
+        getattr(kms, act)(*arguments)
+        kms.close()
+
+
+def test_enabling_a_version_enables_no_other(kms: TransitKms) -> None:
+    """The engine would enable the later versions too; that has to be asked for by their own references."""
+    key = kms.create_key(new_id())
+    later = kms.rotate_key(key, new_id())
+    kms.disable_key(key)
+    kms.disable_key(later)
+    with pytest.raises(KmsError, match=f"{later} comes first"):
+        kms.enable_key(key)
+    assert kms.state(later) is KeyState.DISABLED
+    kms.enable_key(later)
+    assert kms.state(key) is KeyState.DISABLED
+    kms.enable_key(key)
+    assert kms.state(key) is KeyState.ENABLED
+
+
+def test_a_token_whose_lookup_failed_is_renewed_all_the_same(
+    bao: OpenBao, mount: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trouble at the first look at the token does not end its renewal for good."""
+    monkeypatch.setattr("vault.kms.transit._RETRY_SECONDS", 0.1)
+    owner = TransitKms(bao.address, mount, bao.token)
+    key = owner.create_key(new_id())
+    wrapped = owner.wrap(key, SECRET, context())
+    with proxy(bao.address) as before:
+        token = bao.token_for(f'path "{mount}/decrypt/*" {{ capabilities = ["update"] }}', ttl="3s")
+        kms = TransitKms(before.address, mount, token)
+        before.next("", "portal")
+        assert kms.unwrap(key, wrapped, context()) == SECRET
+        assert before.met == ["portal"]
+        time.sleep(5)
+        assert kms.unwrap(key, wrapped, context()) == SECRET
+        kms.close()
+    owner.close()
+
+
 def test_a_server_that_is_not_there_is_one_sentence() -> None:
     """An address where nothing listens is a KmsError that holds neither the token nor what was sent."""
     kms = TransitKms("http://127.0.0.1:9", "transit", "the-token", timeout=0.2)

@@ -9,11 +9,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-#: What is answered without asking the server; AWS's own way of throttling is a 400 that says so.
+#: What is answered without asking the server: trouble, or what something else that stands in its place says. AWS's own way of throttling is a 400 that says so.
 _REFUSALS = {
     "error": (503, b'{"errors": ["trouble"]}'),
     "throttle": (429, b'{"errors": ["trouble"]}'),
     "aws-throttle": (400, b'{"__type": "ThrottlingException", "message": "Rate exceeded"}'),
+    "portal": (200, b"<html>log in to the network</html>"),
+    "redirect": (307, b""),
+    "nothing": (204, b""),
+    "list": (200, b"[]"),
+    "list-refused": (400, b"[]"),
+    "text": (200, b'{"data": "x"}'),
+    "null": (200, b'{"data": {"plaintext": null, "ciphertext": null, "latest_version": null}}'),
 }
 _DROPPED = {"connection", "transfer-encoding", "content-length", "keep-alive"}
 
@@ -85,7 +92,7 @@ class Proxy:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def next(self, *faults: str) -> None:
-        """``slow`` (1 s late), ``lost`` (done, but the answer never comes), or one of the refusals above."""
+        """``slow`` (1 s late), ``lost`` (done, but the answer never comes), or one of the answers above."""
         with self._lock:
             self._plan = list(faults)
             self.met = []

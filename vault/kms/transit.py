@@ -3,7 +3,11 @@
 A holder has one transit key, and its successors are that key's versions, so the policies that name the key outlive a
 rotation. A reference is ``transit:NAME:VERSION``. A version is disabled by raising the engine's
 ``min_decryption_version`` and ``min_encryption_version`` above it, and destroyed by trimming the key above it; the
-newest version is rotated first, so that there is one to go on from. Ending a version ends the versions before it too.
+newest version is rotated first, so that there is one to go on from. Ending a version ends the versions before it too,
+and a version can only be enabled together with those after it: `enable_key` refuses where that would enable others.
+
+An answer counts only if it is what the request asks for: a portal's page or a redirect in the engine's place must not
+pass for a key, nor for a key's end. What was changed is read again before it is reported as done.
 
 The context goes along as ``associated_data``. The engine's own rewrap takes none (it answers "message authentication
 failed"), so `rewrap` opens and wraps anew in this process; see decision 0009. A blob is ``version 1 | what the engine's
@@ -12,6 +16,7 @@ text form carries``, without the text's prefix and base64, both of which would b
 
 import base64
 import binascii
+import json
 import logging
 import os
 import re
@@ -32,6 +37,9 @@ _VERSION: Final = b"\x01"
 _KEY_BYTES: Final = 32
 _MAX_PLAINTEXT: Final = 4096
 _EPOCH: Final = "dsvault:epoch"
+_ODD: Final = "the KMS answered in a form that this release does not know"
+#: How long a token that could not be looked up or renewed is left before the next try, in seconds.
+_RETRY_SECONDS: Final = 5.0
 _TRIES: Final = 4
 _UNUSABLE: Final = (
     "too old",
@@ -103,14 +111,17 @@ class TransitKms:
         name = f"dsvault-{label}-{new_id()[:8]}"
         # Several threads or a lost answer may send it twice: making a key that is there changes nothing.
         self._call("post", f"keys/{name}", {"type": "aes256-gcm96", "exportable": False})
+        self._usable_info(name)
         return f"transit:{name}:1"
 
     def rotate_key(self, key: str, label: str) -> str:  # noqa: ARG002
         """Make the key's next version."""
         name, _ = self._place(key)
-        self._usable_info(name)
+        before = self._usable_info(name)["latest_version"]
         self._call("post", f"keys/{name}/rotate", {})
-        return f"transit:{name}:{self._usable_info(name)['latest_version']}"
+        made = self._usable_info(name)["latest_version"]
+        _done(made > before)
+        return f"transit:{name}:{made}"
 
     def generate_data_key(self, key: str, context: Mapping[str, str]) -> DataKey:
         """A fresh data key from the system's generator: HashiCorp Vault's own takes no associated data."""
@@ -127,7 +138,7 @@ class TransitKms:
             "associated_data": _text(associated_data(context)),
             "key_version": version,
         }
-        found = str(self._call("post", f"encrypt/{name}", body).get("ciphertext"))
+        found = _string(self._call("post", f"encrypt/{name}", body), "ciphertext")
         prefix = f"vault:v{version}:"
         if not found.startswith(prefix):
             raise KmsError("the KMS wrapped a key in a form that this release does not know")
@@ -142,7 +153,7 @@ class TransitKms:
             "ciphertext": f"vault:v{version}:{_text(wrapped[1:])}",
             "associated_data": _text(associated_data(context)),
         }
-        return _bytes(str(self._call("post", f"decrypt/{name}", body).get("plaintext")))
+        return _bytes(_string(self._call("post", f"decrypt/{name}", body), "plaintext"))
 
     def rewrap(self, source: str, wrapped: bytes, context: Mapping[str, str], target: str) -> bytes:
         """Wrap anew under another key or version."""
@@ -158,10 +169,14 @@ class TransitKms:
         self._set_least(name, version + 1)
 
     def enable_key(self, key: str) -> None:
-        """Lower the least version that opens and wraps to this one."""
+        """Lower the least version that opens and wraps to this one; raises KmsError where more would be enabled."""
         name, version = self._place(key)
-        info = self._held_info(name, version)
-        if version < info["min_decryption_version"]:
+        least = self._held_info(name, version)["min_decryption_version"]
+        if version + 1 < least:
+            raise KmsError(
+                f"the engine enables no version without those after it: transit:{name}:{least - 1} comes first"
+            )
+        if version < least:
             self._set_least(name, version)
 
     def destroy_key(self, key: str) -> None:
@@ -176,6 +191,7 @@ class TransitKms:
         if version >= info["min_decryption_version"]:
             self._set_least(name, version + 1)
         self._call("post", f"keys/{name}/trim", {"min_available_version": version + 1})
+        _done(version < self._usable_info(name)["min_available_version"])
 
     def state(self, key: str) -> KeyState:
         """What the engine says of the key's version."""
@@ -199,7 +215,8 @@ class TransitKms:
     def public_key(self, key: str) -> bytes:
         """The public half as the engine shows it."""
         name, version = self._place(key)
-        entry = self._call("get", f"keys/{name}").get("keys", {}).get(str(version))
+        versions = self._call("get", f"keys/{name}").get("keys")
+        entry = versions.get(str(version)) if isinstance(versions, dict) else None
         if not isinstance(entry, dict) or not isinstance(entry.get("public_key"), str):
             raise KeyUnavailable("the KMS key is not a signing key, or not there")
         return _bytes(entry["public_key"])
@@ -208,7 +225,7 @@ class TransitKms:
         """Sign with the version that the reference names."""
         name, version = self._place(key)
         found = self._call("post", f"sign/{name}", {"input": _text(message), "key_version": version})
-        return _bytes(str(found.get("signature")).removeprefix(f"vault:v{version}:"))
+        return _bytes(_string(found, "signature").removeprefix(f"vault:v{version}:"))
 
     def close(self) -> None:
         """End the renewal of the token."""
@@ -224,7 +241,7 @@ class TransitKms:
         found = self._call("get", f"keys/{name}")
         fields = ("latest_version", "min_available_version", "min_decryption_version")
         if not all(isinstance(found.get(field), int) for field in fields):
-            raise KmsError("the KMS described a key in a form that this release does not know")
+            raise KmsError(_ODD)
         return {field: found[field] for field in fields}
 
     def _held_info(self, name: str, version: int) -> dict[str, int]:
@@ -243,6 +260,7 @@ class TransitKms:
     def _set_least(self, name: str, version: int) -> None:
         body = {"min_decryption_version": version, "min_encryption_version": version}
         self._call("post", f"keys/{name}/config", body)
+        _done(self._usable_info(name)["min_decryption_version"] == version)
 
     def _refuse_upserts(self) -> None:
         """Turn off that the engine makes an unknown key of any name when something is wrapped under it."""
@@ -252,8 +270,10 @@ class TransitKms:
             self._call("post", "config/keys", {"disable_upsert": True})
         self._checked_upsert = True
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None, *, auth: bool = False) -> Any:
-        """One request; retried by the session where that is safe. Returns the answer's data.
+    def _call(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, auth: bool = False
+    ) -> dict[str, Any]:
+        """One request; retried by the session where that is safe. Returns the answer's data, empty where it has none.
 
         What fails is raised anew without its cause: a request's object holds the token and what was wrapped.
         """
@@ -263,16 +283,46 @@ class TransitKms:
         place = path if auth else f"{self._mount}/{path}"
         try:
             answer = self._client.adapter.request(method, f"/v1/{place}", json=body)
-            if not auth:
-                self._renewal.begin()
+            found = _data(answer.status_code, answer.content)
         except hvac.exceptions.VaultError as error:
             raise _refusal(error) from None
-        except (requests.RequestException, ValueError) as error:
+        except (requests.RequestException, ValueError, AttributeError) as error:
             raise KmsError(f"the KMS could not be reached or did not answer ({type(error).__name__})") from None
-        return answer.get("data") or answer.get("auth") or {} if isinstance(answer, dict) else {}
+        if not auth:
+            self._renewal.begin()
+        return found
 
     def __repr__(self) -> str:
         return f"TransitKms({self._mount})"
+
+
+def _data(status: int, body: bytes) -> dict[str, Any]:
+    """What an answer holds; raises KmsError for whatever the engine does not answer."""
+    if status == 204 and not body:
+        return {}
+    try:
+        document = json.loads(body) if status == 200 else None
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise KmsError(_ODD)
+    found = document.get("data") or document.get("auth") or {}
+    if not isinstance(found, dict):
+        raise KmsError(_ODD)
+    return found
+
+
+def _string(found: dict[str, Any], name: str) -> str:
+    value = found.get(name)
+    if not isinstance(value, str) or not value:
+        raise KmsError(_ODD)
+    return value
+
+
+def _done(changed: bool) -> None:
+    """Raises KmsError where the engine does not say that what was asked for is so."""
+    if not changed:
+        raise KmsError("the KMS answered without doing what it was asked")
 
 
 def _refusal(error: Any) -> KmsError:
@@ -322,6 +372,7 @@ def _connect(address: str, token: str, namespace: str | None, ca_file: str | Non
         timeout=timeout,
         session=session,
         allow_redirects=False,
+        adapter=hvac.adapters.RawAdapter,
     )
 
 
@@ -338,42 +389,54 @@ class _Renewal:
         with self._lock:
             call = None if self._begun else self._call()
             self._begun = True
-        if call is None:
-            return
+        if call is not None:
+            self._look(call)
+
+    def _look(self, call: Callable[..., Any]) -> None:
+        """Learn how long the token lives; asked again later unless the server says that it may not ask."""
         try:
             found = call("get", "auth/token/lookup-self", auth=True)
-        except KmsError:
+        except KeyUnavailable:
             _LOG.warning("the KMS token cannot look itself up, so it is not renewed")
             return
-        if found.get("renewable") and found.get("ttl"):
-            self._schedule(float(found["ttl"]) / 2)
+        except KmsError as error:
+            _LOG.warning("the KMS token could not be looked up: %s", error)
+            self._schedule(_RETRY_SECONDS, self._look)
+            return
+        if found.get("renewable") and (life := _seconds(found.get("ttl"))):
+            self._schedule(life / 2, self._renew)
 
-    def _schedule(self, seconds: float) -> None:
+    def _schedule(self, seconds: float, act: Callable[[Callable[..., Any]], None]) -> None:
+        def run() -> None:
+            call = self._call()
+            if call is not None:
+                act(call)
+
         with self._lock:
             if self._stopped:
                 return
-            self._timer = threading.Timer(max(seconds, 0.5), self._renew)
+            self._timer = threading.Timer(max(seconds, 0.5), run)
             self._timer.daemon = True
             self._timer.start()
 
-    def _renew(self) -> None:
-        call = self._call()
-        if call is None:
-            return
+    def _renew(self, call: Callable[..., Any]) -> None:
         try:
-            found = call("post", "auth/token/renew-self", {}, auth=True)
-            life = float(found.get("lease_duration") or 0)
+            life = _seconds(call("post", "auth/token/renew-self", {}, auth=True).get("lease_duration"))
         except KmsError as error:
             _LOG.warning("the KMS token could not be renewed: %s", error)
-            life = 10.0
+            life = 2 * _RETRY_SECONDS
         if life:
-            self._schedule(life / 2)
+            self._schedule(life / 2, self._renew)
 
     def stop(self) -> None:
         with self._lock:
             self._stopped = True
             if self._timer is not None:
                 self._timer.cancel()
+
+
+def _seconds(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _text(data: bytes) -> str:
@@ -384,4 +447,4 @@ def _bytes(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise KmsError("the KMS answered in a form that this release does not know") from error
+        raise KmsError(_ODD) from error
