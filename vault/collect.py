@@ -4,6 +4,9 @@ First vendors' compartments are narrowed to what their live grants need; then wh
 left behind is deleted, objects before the rows that name them. The store is listed before the catalog is read: an
 object that is seen there was put by a job that the catalog already knew. Nothing is deleted while anything about
 what is in use is in doubt, nor before the log, which a rolled-back catalog contradicts, was verified.
+
+Where the KMS refuses a vendor's key on purpose, nobody can tell which objects that vendor's manifests name. Only those
+are deleted then that another compartment's forgotten manifests name, since no two compartments share an object.
 """
 
 from dataclasses import dataclass
@@ -15,13 +18,14 @@ from vault.catalog import CompartmentRow, HeadRow, Transaction
 from vault.encoding import from_timestamp, timestamp
 from vault.errors import IntegrityError
 from vault.model import MANIFEST_GROUP
-from vault.trust import CompartmentHead
+from vault.trust import CompartmentHead, Label, ManifestStatement, Signed
 from vault.workings.fanout import needed_groups
 from vault.workings.jobs import ACTIVE, DONE, begin_job, is_dead
 from vault.workings.names import Holder, holders
 from vault.workings.parts import OwnerParts
 from vault.workings.reading import OpenVersion, open_version
-from vault.workings.usage import survey
+from vault.workings.trouble import naming
+from vault.workings.usage import Usage, chunks_of, survey
 from vault.workings.writing import Writer
 
 __all__ = ["DEFAULT_GRACE", "Collected", "collect"]
@@ -33,13 +37,17 @@ _UNFINISHED: Final = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What gc removed, and what it left because a job that wrote it may still live."""
+    """What gc removed, and what it left because a job that wrote it may still live.
+
+    ``left`` says why objects were left that may be in use by a vendor whose KMS key is refused.
+    """
 
     objects: int
     bytes: int
     manifests: int
     keys: int
     busy: int
+    left: tuple[str, ...] = ()
 
 
 def collect(parts: OwnerParts, grace: timedelta = DEFAULT_GRACE) -> Collected:
@@ -49,18 +57,17 @@ def collect(parts: OwnerParts, grace: timedelta = DEFAULT_GRACE) -> Collected:
     is not certain.
     """
     parts.journal.verify()
-    faults = survey(parts).faults
-    if faults:
-        raise IntegrityError(f"nothing was removed, since what is in use is not certain: {faults[0]}")
-    _narrow(parts)
+    before = _survey(parts)
+    _narrow(parts, before)
     listed = list(parts.store.list("objects"))
     _end_dead_jobs(parts)
-    manifests = _forget_manifests(parts, grace)
-    usage = survey(parts)
-    if usage.faults:
-        raise IntegrityError(f"nothing was removed, since what is in use is not certain: {usage.faults[0]}")
+    manifests, condemned = _forget_manifests(parts, grace, before)
+    usage = _survey(parts)
     unused = [info for info in listed if info.name not in usage.objects]
     garbage = [info for info in unused if info.name.split("/")[1] not in usage.busy]
+    unsettled = len(unused) - len(garbage)
+    if usage.closed:
+        garbage = [info for info in garbage if info.name in condemned]
     keys = _drop_keys(parts)
     size = sum(info.size for info in garbage)
     # The entry comes first: a run that is killed among its deletions is in the log.
@@ -70,7 +77,16 @@ def collect(parts: OwnerParts, grace: timedelta = DEFAULT_GRACE) -> Collected:
     parts.store.discard_unfinished(parts.clock() - _UNFINISHED)
     parts.journal.checkpoint()
     parts.journal.prune_checkpoints()
-    return Collected(len(garbage), size, manifests, keys, len(unused) - len(garbage))
+    left = tuple(sorted(set(usage.closed.values())))
+    return Collected(len(garbage), size, manifests, keys, unsettled, left)
+
+
+def _survey(parts: OwnerParts) -> Usage:
+    """What is in use; raises IntegrityError where it is not certain."""
+    usage = survey(parts)
+    if usage.faults:
+        raise IntegrityError(f"nothing was removed, since what is in use is not certain: {usage.faults[0]}")
+    return usage
 
 
 def _end_dead_jobs(parts: OwnerParts) -> None:
@@ -82,17 +98,28 @@ def _end_dead_jobs(parts: OwnerParts) -> None:
                 transaction.set_job(job.id, before=ACTIVE, state=DONE, beat=timestamp(now))
 
 
-def _forget_manifests(parts: OwnerParts, grace: timedelta) -> int:
-    """Forget manifests that were retired long enough ago."""
+def _forget_manifests(parts: OwnerParts, grace: timedelta, usage: Usage) -> tuple[int, set[str]]:
+    """Forget manifests that were retired long enough ago; how many, and the objects that they name.
+
+    Those of closed compartments stay: what they name could not be told from what is in use.
+    """
     limit = parts.clock() - grace
-    forgotten = 0
+    with parts.catalog.read() as transaction:
+        old = [
+            (compartment, row)
+            for compartment in transaction.compartments()
+            if compartment.id not in usage.closed
+            for row in transaction.versions(compartment.id)
+            if row.retired is not None and from_timestamp(row.retired) <= limit
+        ]
+    condemned: set[str] = set()
+    for compartment, row in old if usage.closed else ():
+        statement = ManifestStatement.parse(Signed.decode(row.statement, Label.MANIFEST))
+        condemned |= {statement.object, *chunks_of(parts, compartment, statement)}
     with parts.catalog.write() as transaction:
-        for compartment in transaction.compartments():
-            for row in transaction.versions(compartment.id):
-                if row.retired is not None and from_timestamp(row.retired) <= limit:
-                    transaction.delete_version(row.compartment, row.version, row.generation)
-                    forgotten += 1
-    return forgotten
+        for _, row in old:
+            transaction.delete_version(row.compartment, row.version, row.generation)
+    return len(old), condemned
 
 
 def _drop_keys(parts: OwnerParts) -> int:
@@ -112,13 +139,14 @@ def _drop_keys(parts: OwnerParts) -> int:
     return dropped
 
 
-def _narrow(parts: OwnerParts) -> None:
+def _narrow(parts: OwnerParts, usage: Usage) -> None:
     """Take out of vendors' compartments what no live grant needs any more."""
     with parts.catalog.read() as transaction:
         people = {holder.id: holder for holder in holders(transaction, parts.sealer())}
         rows = [row for row in transaction.compartments() if row.holder != parts.owner]
-    for row in rows:
-        head = _narrow_one(parts, row, people[row.holder])
+    for row in (row for row in rows if row.id not in usage.closed):
+        with naming(parts, people[row.holder]):
+            head = _narrow_one(parts, row, people[row.holder])
         if head is not None:
             parts.heads.announce([head])
 

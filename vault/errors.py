@@ -14,12 +14,16 @@ One tree, so that a caller can catch as much or as little as it means to::
     ├── KmsError            the KMS refused or failed
     │   └── KeyUnavailable  the KMS key is disabled, destroyed, or not held here
     ├── AuditError          the log could not be written; nothing is served without it
+    ├── PartlyDone          an act on several vendors failed for some and is done for the others
     └── Unavailable         a store, catalog or broker could not be reached
 
 Two families matter to a reader of the access path: *IntegrityError* says that what was served is
 wrong; *Unavailable* says that it could not be fetched. Every message is one sentence for a person
 and carries no plaintext, key or token.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 __all__ = [
     "AuditError",
@@ -31,6 +35,7 @@ __all__ = [
     "KmsError",
     "NotFound",
     "NotGranted",
+    "PartlyDone",
     "Refused",
     "Unauthenticated",
     "Unavailable",
@@ -84,6 +89,15 @@ class KeyUnavailable(KmsError):
 
 class AuditError(VaultError):
     """An entry could not be appended durably; the act that it would record does not happen."""
+
+
+class PartlyDone(VaultError):
+    """An act on several vendors failed for some of them: ``done`` holds the results of the others."""
+
+    def __init__(self, failures: Sequence[str], done: Sequence[Any]) -> None:
+        super().__init__("; ".join(failures))
+        self.failures = tuple(failures)
+        self.done = tuple(done)
 
 
 class Unavailable(VaultError):

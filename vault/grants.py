@@ -16,7 +16,7 @@ from vault.workings.names import Dataset, Holder, dataset_named, holder_named
 from vault.workings.parts import OwnerParts, holder_sealer
 from vault.workings.permissions import next_vendor_head, open_grant
 from vault.workings.reading import OpenVersion
-from vault.workings.steps import listing_vendor, present_vendor, removal, standing, vendor_named
+from vault.workings.steps import listing_vendor, present_vendor, refuse_gone, removal, standing, vendor_named
 
 __all__ = ["GrantState", "grant", "grants", "resume_grant", "revoke"]
 
@@ -83,8 +83,7 @@ def resume_grant(parts: OwnerParts, grant_id: str) -> Grant:
         if rows[0].settled is not None:
             raise Conflict("the grant was revoked; make a new one")
         vendor = holder_named(transaction, sealer, statement.vendor_name)
-        if vendor.ended:
-            raise Conflict(f"the vendor '{vendor.name}' was offboarded; its keys are gone for good")
+        refuse_gone(vendor)
         dataset = dataset_named(transaction, sealer, statement.dataset_name)
         signed = Signed.decode(rows[0].statement.open(sealer, grant_id), Label.GRANT)
     if signed.digest != digest or head.frozen:

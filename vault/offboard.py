@@ -1,9 +1,10 @@
 """Offboarding a vendor: its access ends, and what was encrypted for it becomes unreadable for ever.
 
-The order is: its head (frozen, no grants, no credentials), so that nothing is served any more; its KMS key, which is
-the point of no return; then, in one transaction, the wrapped keys and manifests in the catalog and the heads of its
-compartments. Its objects in the store are ciphertext without a key then, and gc takes them. The log's entries are
-sealed to the auditor and stay as they are, and so do the owner's copies of its grants. May be killed and run again.
+The order is: its head (frozen, no grants, no credentials), so that nothing is served any more; a mark in its row,
+from which every other act knows what is going on; its KMS key, which is the point of no return; then, in one
+transaction, the wrapped keys and manifests in the catalog and the heads of its compartments. Its objects in the store
+are ciphertext without a key then, and gc takes them. The log's entries are sealed to the auditor and stay as they are,
+and so do the owner's copies of its grants. May be killed and run again.
 """
 
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from vault.catalog import CompartmentRow, HeadRow, Transaction
 from vault.errors import Conflict, NotFound
 from vault.kms import KeyState
 from vault.trust import VendorHead, compartment_body, head_statement
-from vault.workings.names import Holder, find_holder, holder_by_id, update_holder
+from vault.workings.names import Holder, find_holder, holder_by_id, note_ending, update_holder
 from vault.workings.parts import OwnerParts
 from vault.workings.steps import checked_places, removal
 
@@ -67,6 +68,7 @@ def _destroy(parts: OwnerParts, vendor: Holder) -> int:
     """
     for _ in range(_TRIES):
         removal(parts, vendor.name, Kind.OFFBOARDING, _everything)
+        vendor = _mark(parts, vendor)
         for key in sorted(vendor.every_kms_key):
             # An earlier key may be gone from the KMS for good; the present one may not be missing.
             if key in vendor.kms_keys or parts.kms.state(key) is not KeyState.ABSENT:
@@ -77,6 +79,16 @@ def _destroy(parts: OwnerParts, vendor: Holder) -> int:
             with parts.catalog.read() as transaction:
                 vendor = holder_by_id(transaction, parts.sealer(), vendor.id)
     raise Conflict(f"the KMS key of '{vendor.name}' kept changing while it was offboarded; run it again")
+
+
+def _mark(parts: OwnerParts, vendor: Holder) -> Holder:
+    """Note that the vendor's KMS keys may be gone from here on; returns it as it stands."""
+    sealer = parts.sealer()
+    with parts.catalog.write() as transaction:
+        present = holder_by_id(transaction, sealer, vendor.id)
+        if not present.ending:
+            note_ending(transaction, present, sealer)
+    return replace(present, ending=True)
 
 
 def _forget(parts: OwnerParts, vendor: Holder) -> int:
@@ -97,7 +109,7 @@ def _forget(parts: OwnerParts, vendor: Holder) -> int:
             transaction.add_head(head)
             transaction.delete_versions(head.subject)
         keys = transaction.delete_keys_of_holder(vendor.id)
-        update_holder(transaction, replace(present, successor=None, ended=True), sealer, None)
+        update_holder(transaction, replace(present, successor=None, ending=False, ended=True), sealer, None)
         parts.journal.record_in(
             transaction,
             Kind.OFFBOARDED,

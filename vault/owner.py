@@ -230,11 +230,11 @@ class Vault:
         """Every holder's KMS key and how the KMS says that it stands."""
         return _custody.custody(self.parts)
 
-    def disable_kms_key(self, vendor: str, key: str | None = None) -> str:
-        """Disable a vendor's KMS key, or an earlier one of its; returns its reference."""
+    def disable_kms_key(self, vendor: str, key: str | None = None) -> tuple[str, ...]:
+        """Disable a vendor's KMS keys, or the one named; returns their references."""
         return _custody.disable(self.parts, vendor, key)
 
-    def enable_kms_key(self, vendor: str, key: str | None = None) -> str:
+    def enable_kms_key(self, vendor: str, key: str | None = None) -> tuple[str, ...]:
         """Undo `disable_kms_key`."""
         return _custody.enable(self.parts, vendor, key)
 

@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from vault.audit import Kind
 from vault.catalog import KeyRow
 from vault.derivation import key_id
-from vault.errors import Conflict, IntegrityError, KmsError, NotFound
+from vault.errors import Conflict, IntegrityError, KeyUnavailable, KmsError, NotFound, PartlyDone
 from vault.kms import KeyState
 from vault.workings.names import Holder, holder_by_id, holders, update_holder
 from vault.workings.parts import OwnerParts, holder_sealer, wrapped_key
-from vault.workings.steps import checked_places
+from vault.workings.steps import checked_places, refuse_gone
+from vault.workings.trouble import each_holder, stopped
 
 __all__ = ["Rewrapped", "rewrap"]
 
@@ -52,7 +53,8 @@ def rewrap(
 
     With ``prepare`` the next KMS keys are made and nothing moves yet, so that a policy can name them first. With
     ``disable_old`` the old ones are disabled in the end. ``progress`` is told (keys done, keys in all). May be
-    killed and run again. Raises NotFound, KmsError, or Conflict where new data keys keep coming.
+    killed and run again. Raises NotFound, KmsError, Conflict where new data keys keep coming, and PartlyDone where
+    it failed for some of several holders.
     """
     sealer = parts.sealer()
     with parts.catalog.read() as transaction:
@@ -60,14 +62,25 @@ def rewrap(
     chosen = [holder for holder in people if vendor in {None, holder.name}]
     if not chosen:
         raise NotFound(f"there is no vendor named '{str(vendor)[:80]}'")
-    results = []
-    for holder in chosen:
+
+    def step(holder: Holder) -> Rewrapped:
+        refuse_gone(holder)
+        # Before a new KMS key is made for data keys that cannot be moved to it.
+        why_not = None if prepare else stopped(parts, holder)
+        if why_not is not None:
+            raise KeyUnavailable(why_not)
         current = _with_successor(parts, holder)
         assert current.successor is not None
         moved = 0 if prepare else _move_all(parts, current, progress)
         if not prepare and disable_old:
             _disable(parts, holder, (*current.earlier, current.kms_key))
-        results.append(Rewrapped(holder.name, moved, current.kms_key, current.successor, not prepare))
+        return Rewrapped(holder.name, moved, current.kms_key, current.successor, not prepare)
+
+    try:
+        results = each_holder(parts, chosen, lambda holder: holder, step)
+    except PartlyDone:
+        parts.journal.checkpoint()
+        raise
     parts.journal.checkpoint()
     return results
 
@@ -88,8 +101,7 @@ def _with_successor(parts: OwnerParts, holder: Holder) -> Holder:
     sealer, own = parts.sealer(), holder_sealer(parts, parts.keyring, holder.id)
     with parts.catalog.write() as transaction:
         present = holder_by_id(transaction, sealer, holder.id)
-        if present.ended:
-            raise NotFound(f"the vendor '{holder.name}' was offboarded")
+        refuse_gone(present)
         if present.successor is None and present.kms_key == holder.kms_key:
             present = replace(present, successor=made)
             update_holder(transaction, present, sealer, own)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from vault.audit import Kind
 from vault.catalog import CompartmentRow
-from vault.errors import Conflict, NotFound
+from vault.errors import Conflict, NotFound, PartlyDone
 from vault.manifest import ChunkRef, Manifest
 from vault.trust import CompartmentHead
 from vault.workings.fanout import source_of
@@ -18,6 +18,7 @@ from vault.workings.jobs import Job, begin_job
 from vault.workings.names import Holder, datasets, holders
 from vault.workings.parts import OwnerParts
 from vault.workings.reading import OpenVersion, open_version
+from vault.workings.trouble import each_holder
 from vault.workings.writing import Writer
 
 __all__ = ["Rekeyed", "rekey"]
@@ -50,15 +51,15 @@ def rekey(
 ) -> list[Rekeyed]:
     """Rekey the compartments of a vendor, or of everyone, on a dataset, or on all.
 
-    ``progress`` is told (bytes done, bytes in all). Raises NotFound for an unknown name and Conflict when a
-    compartment keeps changing.
+    ``progress`` is told (bytes done, bytes in all). Raises NotFound for an unknown name, Conflict when a compartment
+    keeps changing, and PartlyDone where it failed for some of several compartments.
     """
     targets = _targets(parts, vendor, dataset)
-    done = []
-    for target in targets:
-        result = _rekey(parts, target, progress)
-        if result is not None:
-            done.append(result)
+    try:
+        done = each_holder(parts, targets, lambda target: target.holder, lambda target: _rekey(parts, target, progress))
+    except PartlyDone:
+        parts.journal.checkpoint()
+        raise
     parts.journal.checkpoint()
     return done
 

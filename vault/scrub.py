@@ -18,6 +18,7 @@ from vault.workings.names import Holder, datasets, holders, own_holder_name
 from vault.workings.parts import OwnerParts, holder_sealer, wrapped_key
 from vault.workings.permissions import live_for_vendor
 from vault.workings.reading import OpenVersion, identity_of
+from vault.workings.trouble import stopped
 from vault.workings.usage import survey
 from vault.workings.writing import checksum
 
@@ -26,7 +27,11 @@ __all__ = ["CheckReport", "check"]
 
 @dataclass(slots=True)
 class CheckReport:
-    """What a check saw: counts, every fault in a sentence, and what gc may remove."""
+    """What a check saw: counts, every fault in a sentence, and what gc may remove.
+
+    ``not_checked`` says whose data could not be looked into because the KMS refuses the key on purpose, and
+    ``in_doubt`` how many objects may therefore be in use or not.
+    """
 
     chunks: int = 0
     bytes: int = 0
@@ -37,11 +42,13 @@ class CheckReport:
     garbage: list[str] = field(default_factory=list)
     garbage_bytes: int = 0
     busy: int = 0
+    not_checked: list[str] = field(default_factory=list)
+    in_doubt: int = 0
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong; garbage is not."""
-        return not self.faults
+        """Whether everything was checked and nothing is wrong; garbage is not."""
+        return not self.faults and not self.not_checked
 
     def noting(self, place: str, step: Callable[[], None]) -> None:
         """Run a step; what it raises is a fault of that place."""
@@ -58,7 +65,8 @@ def check(parts: OwnerParts, progress: Callable[[int], None] = lambda _done: Non
     report.noting("the log", lambda: _check_log(parts, report))
     _check_people(parts, report)
     usage = survey(parts)
-    report.faults += usage.faults
+    report.faults += [fault for fault in usage.faults if fault not in report.faults]
+    report.not_checked += sorted(set(usage.closed.values()) - set(report.not_checked))
     for ref, version in usage.live.values():
         _check_chunk(parts, report, ref, version)
         progress(report.bytes)
@@ -67,6 +75,8 @@ def check(parts: OwnerParts, progress: Callable[[int], None] = lambda _done: Non
             continue
         if info.name.split("/")[1] in usage.busy:
             report.busy += 1
+        elif usage.closed:
+            report.in_doubt += 1
         else:
             report.garbage.append(info.name)
             report.garbage_bytes += info.size
@@ -94,6 +104,9 @@ def _check_people(parts: OwnerParts, report: CheckReport) -> None:
     for holder in people:
         if holder.id != parts.owner:
             report.vendors += 1
+            if not holder.ended and (reason := stopped(parts, holder)) is not None:
+                report.not_checked.append(reason)
+                continue
             report.noting(f"vendor {holder.name}", lambda holder=holder: _check_vendor(parts, holder))  # type: ignore[misc]
         report.noting(f"keys of {holder.name}", lambda holder=holder: _check_keys(parts, holder))  # type: ignore[misc]
 

@@ -23,12 +23,13 @@ __all__ = ["VendorState", "add_holder", "add_vendor", "freeze", "thaw", "vendors
 
 @dataclass(frozen=True, slots=True)
 class VendorState:
-    """A vendor as its newest head has it; ``ended`` says that it was offboarded."""
+    """A vendor as its newest head has it; ``ended`` says that it was offboarded, ``ending`` that this was begun."""
 
     id: str
     name: str
     frozen: bool
     ended: bool
+    ending: bool
     grants: int
     credentials: int
     created: str
@@ -79,6 +80,7 @@ def vendors(parts: OwnerParts) -> list[VendorState]:
                     holder.name,
                     head.frozen,
                     holder.ended,
+                    holder.ending,
                     len(head.grants),
                     len(head.credentials),
                     holder.created,

@@ -3,7 +3,7 @@
 import json as json_text
 from dataclasses import asdict
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
@@ -11,6 +11,9 @@ import typer
 from vault_cli.opening import open_vault, split_names
 from vault_cli.options import Json, VaultDir
 from vault_cli.output import emit, table
+
+if TYPE_CHECKING:
+    from vault.custody import Custody
 
 __all__ = ["app"]
 
@@ -38,9 +41,14 @@ def list_(vault: VaultDir = None, json: Json = False) -> None:
         json,
         lambda: table(
             ("holder", "state", "data keys", "KMS key", "moving to"),
-            [(each.holder, each.state.value, each.data_keys, each.key, each.successor) for each in states],
+            [row for each in states for row in _rows(each)],
         ),
     )
+
+
+def _rows(each: "Custody") -> list[tuple[object, ...]]:
+    earlier = [(each.holder, state.value, 0, f"{key} (before a rewrap)", None) for key, state in each.earlier]
+    return [*earlier, (each.holder, each.state.value, each.data_keys, each.key, each.successor)]
 
 
 @app.command()
@@ -100,17 +108,19 @@ def _show(policy: Any) -> None:
 
 @app.command()
 def disable(vendor: Holder, key: Key = None, vault: VaultDir = None, json: Json = False) -> None:
-    """Have the KMS refuse a vendor's key; brokers serve what they hold for at most a minute."""
-    reference = open_vault(vault).disable_kms_key(vendor, key)
-    told = f"disabled {reference}; 'dsvault kms enable {vendor}{f' --key {key}' if key else ''}' undoes it"
-    emit({"vendor": vendor, "key": reference, "state": "disabled"}, json, told)
+    """Have the KMS refuse what opens a vendor's data; brokers serve what they hold for at most a minute."""
+    references = open_vault(vault).disable_kms_key(vendor, key)
+    undo = f"'dsvault kms enable {vendor}{f' --key {key}' if key else ''}' undoes it"
+    told = "\n".join([*(f"disabled {reference}" for reference in references), undo])
+    emit({"vendor": vendor, "keys": references, "state": "disabled"}, json, told)
 
 
 @app.command()
 def enable(vendor: Holder, key: Key = None, vault: VaultDir = None, json: Json = False) -> None:
     """Let a vendor's KMS key be used again."""
-    reference = open_vault(vault).enable_kms_key(vendor, key)
-    emit({"vendor": vendor, "key": reference, "state": "enabled"}, json, f"enabled {reference}")
+    references = open_vault(vault).enable_kms_key(vendor, key)
+    told = "\n".join(f"enabled {reference}" for reference in references)
+    emit({"vendor": vendor, "keys": references, "state": "enabled"}, json, told)
 
 
 @app.command()

@@ -1,7 +1,8 @@
 """``dsvault rotate``, ``check`` and ``gc``."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,13 +30,14 @@ def rekey(
     """Encrypt compartments anew under fresh keys; the old keys open nothing that is live."""
     opened = open_vault(vault)
     with progress("rekeying", "bytes", json) as on_progress:
-        done = opened.rekey(vendor, dataset, on_progress)
+        done, failures = _whatever_was_done(lambda: opened.rekey(vendor, dataset, on_progress))
     rows = [(item.vendor, item.dataset, item.chunks, item.bytes) for item in done]
     emit(
-        {"rekeyed": [asdict(item) for item in done]},
+        {"rekeyed": [asdict(item) for item in done], "failures": failures},
         json,
         lambda: table(("holder", "dataset", "chunks", "bytes"), rows),
     )
+    _end_partly_done(failures)
 
 
 @app.command()
@@ -52,15 +54,35 @@ def rewrap(
     """Wrap data keys anew under new KMS keys; no object is read, and brokers go on serving."""
     opened = open_vault(vault)
     with progress("rewrapping", "keys", json) as on_progress:
-        done = opened.rewrap(vendor, prepare=prepare, disable_old=disable_old, progress=on_progress)
+        done, failures = _whatever_was_done(
+            lambda: opened.rewrap(vendor, prepare=prepare, disable_old=disable_old, progress=on_progress)
+        )
     emit(
-        {"rewrapped": [asdict(item) for item in done]},
+        {"rewrapped": [asdict(item) for item in done], "failures": failures},
         json,
         lambda: table(
             ("holder", "data keys", "from KMS key", "to KMS key"),
             [(item.vendor, item.keys, item.old, item.new) for item in done],
         ),
     )
+    _end_partly_done(failures)
+
+
+def _whatever_was_done(act: Callable[[], Sequence[Any]]) -> tuple[Sequence[Any], Sequence[str]]:
+    """The results of an act on several vendors, and in sentences what failed: both are told."""
+    from vault.errors import PartlyDone
+
+    try:
+        return act(), ()
+    except PartlyDone as error:
+        return error.done, error.failures
+
+
+def _end_partly_done(sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        typer.echo(f"dsvault: {sentence}", err=True)
+    if sentences:
+        raise typer.Exit(1)
 
 
 def check(vault: VaultDir = None, json: Json = False) -> None:
@@ -74,6 +96,8 @@ def check(vault: VaultDir = None, json: Json = False) -> None:
         "bytes": report.bytes,
         "log_entries": report.log_entries,
         "faults": report.faults,
+        "not_checked": report.not_checked,
+        "objects_in_doubt": report.in_doubt,
         "removable_objects": len(report.garbage),
         "removable_bytes": report.garbage_bytes,
         "objects_of_running_jobs": report.busy,
@@ -84,12 +108,17 @@ def check(vault: VaultDir = None, json: Json = False) -> None:
         typer.echo(f"gc may remove {len(report.garbage)} objects, {report.garbage_bytes} bytes")
         if report.busy:
             typer.echo(f"{report.busy} objects belong to jobs that run, or were killed less than gc's grace time ago")
+        if report.in_doubt:
+            typer.echo(f"{report.in_doubt} objects may be in use by whoever was not checked, or be left over")
         for fault in report.faults:
             typer.echo(f"FAULT: {fault}")
+        for reason in report.not_checked:
+            typer.echo(f"NOT CHECKED: {reason}")
 
     emit(document, json, human)
     if not report.ok:
-        typer.echo(f"dsvault: {len(report.faults)} faults were found", err=True)
+        unchecked = f", and {len(report.not_checked)} vendors were not checked" if report.not_checked else ""
+        typer.echo(f"dsvault: {len(report.faults)} faults were found{unchecked}", err=True)
         raise typer.Exit(1)
 
 
@@ -109,3 +138,4 @@ def gc(
         json,
         f"removed {done.objects} objects ({done.bytes} bytes), {done.manifests} old manifests and {done.keys} old keys",
     )
+    _end_partly_done([f"objects were kept that may be in use: {reason}" for reason in done.left])

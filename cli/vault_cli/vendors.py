@@ -11,6 +11,7 @@ from vault_cli.output import emit, table
 
 if TYPE_CHECKING:
     from vault.offboard import Offboarded
+    from vault.vendors import VendorState
 
 __all__ = ["app"]
 
@@ -37,7 +38,7 @@ def list_(vault: VaultDir = None, json: Json = False) -> None:
             [
                 (
                     state.name,
-                    _standing(state.frozen, state.ended),
+                    _standing(state),
                     state.grants,
                     state.credentials,
                     state.created[:19],
@@ -99,5 +100,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _standing(frozen: bool, ended: bool) -> str:
-    return "offboarded" if ended else "frozen" if frozen else "active"
+def _standing(state: "VendorState") -> str:
+    if state.ended or state.ending:
+        return "offboarded" if state.ended else "being offboarded"
+    return "frozen" if state.frozen else "active"

@@ -9,7 +9,7 @@ from tests.support.reading import read
 from tests.support.tables import rows
 from vault import offboard
 from vault.encoding import duration
-from vault.errors import Conflict, KeyUnavailable, KmsError, NotFound, Refused, Unauthenticated
+from vault.errors import Conflict, KeyUnavailable, KmsError, NotFound, PartlyDone, Refused, Unauthenticated
 from vault.kms import KeyState
 
 
@@ -128,26 +128,83 @@ def test_cut_short_it_is_finished_by_running_it_again(both: Lab, monkeypatch: py
 
 
 def test_a_key_that_is_made_meanwhile_goes_too(both: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rewrap that begins between the KMS key's end and the last transaction leaves no key of its own behind."""
-    real = offboard._forget
+    """A rewrap that begins just before the mark leaves no key of its own behind, and after the mark none begins."""
+    real = offboard._mark
     made: list[str] = []
 
-    def forget(*arguments: Any) -> int:
-        if not made:
-            made.append(both.vault.rewrap("globex", prepare=True)[0].new)
-        return real(*arguments)
+    def mark(*arguments: Any) -> Any:
+        made.append(both.vault.rewrap("globex", prepare=True)[0].new)
+        marked = real(*arguments)
+        with pytest.raises(Conflict, match="'dsvault vendor offboard globex' ends it"):
+            both.vault.rewrap("globex", prepare=True)
+        return marked
 
-    # The vendor's own metadata key cannot be opened any more, so its successor can be noted from a warm process only.
-    both.vault.parts.sealer()
-    from vault.workings.parts import holder_sealer
-
-    vendor = next(state.id for state in both.vault.vendors() if state.name == "globex")
-    holder_sealer(both.vault.parts, both.vault.parts.keyring, vendor)
     with monkeypatch.context() as patch:
-        patch.setattr(offboard, "_forget", forget)
-        patch.setattr(type(both.vault.parts.keyring), "drop", lambda *_arguments: None)
+        patch.setattr(offboard, "_mark", mark)
         both.vault.offboard("globex")
     assert both.vault.parts.kms.state(made[0]) is KeyState.DESTROYED
+
+
+def test_begun_and_not_ended_everyone_is_told_and_the_others_go_on(both: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the KMS key's end and the last transaction nothing new is given to the vendor, and every act on the whole
+    vault does the others' part and says how to end it."""
+    vault = both.vault
+
+    def cut(*_arguments: object) -> int:
+        raise KmsError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(offboard, "_forget", cut)
+        with pytest.raises(KmsError):
+            vault.offboard("acme")
+    remedy = "'dsvault vendor offboard acme' ends it"
+    with pytest.raises(Conflict, match=remedy):
+        vault.issue_credential("acme")
+    with pytest.raises(Conflict, match=remedy):
+        vault.thaw("acme")
+    with pytest.raises(Conflict, match=remedy):
+        vault.grant("acme", "evals", ["id"])
+    with pytest.raises(Conflict, match=remedy):
+        vault.enable_kms_key("acme")
+    with pytest.raises(Conflict, match=remedy):
+        vault.rewrap("acme", prepare=True)
+    for act in (vault.rekey, vault.rewrap):
+        with pytest.raises(PartlyDone, match=remedy) as caught:
+            act()
+        assert {item.vendor for item in caught.value.done} == {"owner", "globex"}
+        assert len(caught.value.failures) == 1
+    assert [(state.name, state.ending) for state in vault.vendors()] == [("acme", True), ("globex", False)]
+    report = vault.check()
+    assert (report.faults, report.ok) == ([], False)
+    assert [remedy in reason for reason in report.not_checked] == [True]
+    vault.publish("evals", rows(10, start=100), key="id", append=True)
+    kept = vault.gc(duration("0s", ""))
+    assert [remedy in reason for reason in kept.left] == [True]
+    assert vault.offboard("acme").changed
+    assert vault.gc(duration("0s", "")).left == ()
+    assert vault.check().ok
+    assert vault.scan("evals").read_all().num_rows == 110
+
+
+def test_a_publish_that_an_offboarding_overtakes_says_so(both: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A publisher that has a vendor's compartment before it when the vendor goes is told to try again, not of tampering."""
+    from vault.workings import fanout
+
+    real = fanout.VendorCopy.take
+    done: list[bool] = []
+
+    def take(self: Any, *arguments: Any) -> None:
+        if not done:
+            done.append(True)
+            both.vault.offboard("acme")
+        real(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fanout.VendorCopy, "take", take)
+        with pytest.raises(Conflict, match="'acme' was offboarded in the meantime"):
+            both.vault.publish("evals", rows(10, start=100), key="id", append=True)
+    assert both.vault.check().ok
+    assert both.vault.scan("evals").read_all().num_rows == 100
 
 
 def test_the_key_that_was_being_moved_to_goes_too(both: Lab) -> None:
@@ -179,6 +236,8 @@ def test_a_vendor_that_is_thawed_meanwhile_is_offboarded_all_the_same(
         return real(*arguments)
 
     with monkeypatch.context() as patch:
+        # A command that looked at the vendor before its offboarding was begun.
+        patch.setattr("vault.workings.steps.refuse_gone", lambda _vendor: None)
         patch.setattr(offboard, "_forget", forget)
         both.vault.offboard("acme")
     assert both.vault.check().ok

@@ -82,6 +82,11 @@ class Transaction:
             update(table).where(table.c.id == row).values(kms_key=kms_key, name=name, own_name=own_name)
         )
 
+    def set_holder_name(self, row: str, name: SealedValue) -> None:
+        """Replace what is sealed of a holder for the owner."""
+        table = schema.holders
+        self.connection.execute(update(table).where(table.c.id == row).values(name=name))
+
     def holders(self) -> list[HolderRow]:
         """Every holder, oldest first."""
         table = schema.holders

@@ -20,6 +20,7 @@ from vault.workings.names import Holder
 from vault.workings.parts import OwnerParts
 from vault.workings.permissions import live_for_vendor
 from vault.workings.reading import OpenVersion, open_version
+from vault.workings.trouble import naming
 from vault.workings.writing import Source, Writer
 
 __all__ = ["VendorCopy", "begin_copy", "fill", "needed_groups", "source_of"]
@@ -56,12 +57,14 @@ class VendorCopy:
 
     def __init__(
         self,
+        parts: OwnerParts,
         vendor: Holder,
         row: CompartmentRow,
         writer: Writer,
         groups: frozenset[str],
         had: OpenVersion | None,
     ) -> None:
+        self._parts = parts
         self.vendor = vendor
         self.row = row
         self.writer = writer
@@ -79,7 +82,8 @@ class VendorCopy:
         if not self.wants(ref) or ref.content in self._refs:
             return
         held = self._had.get(ref.content)
-        self._refs[ref.content] = replace(held, shard=ref.shard) if held is not None else self.writer.copy(source())
+        with naming(self._parts, self.vendor):
+            self._refs[ref.content] = replace(held, shard=ref.shard) if held is not None else self.writer.copy(source())
 
     def manifest(self, owners: Manifest) -> Manifest:
         """What the vendor's manifest of this version is to say."""
@@ -98,7 +102,8 @@ class VendorCopy:
         and columns that a vendor is not to have any more do not stay under its keys.
         """
         manifest = self.manifest(owners)
-        self.writer.manifest(manifest, publisher)
+        with naming(self._parts, self.vendor):
+            self.writer.manifest(manifest, publisher)
         for version in self._present.head.versions if self._present is not None else ():
             if version != manifest.version:
                 self.writer.withdraw(version)
@@ -117,11 +122,12 @@ def begin_copy(parts: OwnerParts, job: Job, vendor: Holder, dataset: str, groups
     with parts.catalog.read() as transaction:
         row = transaction.compartment(vendor.id, dataset)
         head = parts.heads.compartment_in(transaction, row) if row else None
-    had = open_version(parts, parts.keyring, row) if row and head and head.versions else None
+    with naming(parts, vendor):
+        had = open_version(parts, parts.keyring, row) if row and head and head.versions else None
     if had is not None:
         head = had.head
     target = row or CompartmentRow(new_id(), vendor.id, dataset)
-    return VendorCopy(vendor, target, Writer(parts, job, target, vendor.kms_key, head), groups, had)
+    return VendorCopy(parts, vendor, target, Writer(parts, job, target, vendor.kms_key, head), groups, had)
 
 
 def source_of(parts: OwnerParts, ref: ChunkRef, key: WrappedKey) -> Source:

@@ -4,7 +4,7 @@ A sealed name is bound to its row, and holds what the row's open columns must ag
 index entries or KMS keys between rows is found out here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vault.catalog import DatasetRow, FieldSealer, HolderRow, SealedValue, Transaction
 from vault.encoding import from_json, json_bytes
@@ -22,6 +22,7 @@ __all__ = [
     "holders",
     "insert_dataset",
     "insert_holder",
+    "note_ending",
     "update_dataset",
     "update_holder",
 ]
@@ -31,8 +32,8 @@ __all__ = [
 class Holder:
     """The owner or a vendor.
 
-    ``successor`` is the KMS key that its data keys are being wrapped under anew, if they are. ``ended`` says that it
-    was offboarded: its KMS key is destroyed and its name stays taken.
+    ``successor`` is the KMS key that its data keys are being wrapped under anew, if they are. ``ending`` says that its
+    offboarding was begun and its KMS keys may be destroyed; ``ended`` that they are, and its name stays taken.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Holder:
     successor: str | None = None
     ended: bool = False
     earlier: tuple[str, ...] = ()
+    ending: bool = False
 
     @property
     def kms_keys(self) -> frozenset[str]:
@@ -86,6 +88,12 @@ def update_holder(
     transaction.set_holder(holder.id, holder.kms_key, SealedValue(owner_sealer, holder.id, sealed), own)
 
 
+def note_ending(transaction: Transaction, holder: Holder, owner_sealer: FieldSealer) -> None:
+    """Note for the owner that a holder's offboarding has begun; what the holder itself could open stays as it was."""
+    sealed = SealedValue(owner_sealer, holder.id, _sealed(replace(holder, ending=True)))
+    transaction.set_holder_name(holder.id, sealed)
+
+
 def _sealed(holder: Holder) -> bytes:
     return json_bytes(
         {
@@ -94,6 +102,7 @@ def _sealed(holder: Holder) -> bytes:
             "successor": holder.successor,
             "ended": holder.ended,
             "earlier": list(holder.earlier),
+            "ending": holder.ending,
         }
     )
 
@@ -103,7 +112,8 @@ def _open_holder(row: HolderRow, sealer: FieldSealer) -> Holder:
     if document["kms_key"] != row.kms_key:
         raise IntegrityError("the KMS key of a holder was changed in the catalog")
     successor, ended, earlier = document["successor"], document["ended"], tuple(document["earlier"])
-    return Holder(row.id, document["name"], row.kms_key, row.created, successor, ended, earlier)
+    ending = bool(document["ending"])
+    return Holder(row.id, document["name"], row.kms_key, row.created, successor, ended, earlier, ending)
 
 
 def own_holder_name(row: HolderRow, own_sealer: FieldSealer) -> str:

@@ -9,8 +9,18 @@ from vault.trust import VendorHead
 from vault.workings.names import Holder, holder_named, holders
 from vault.workings.parts import OwnerParts
 from vault.workings.permissions import next_vendor_head
+from vault.workings.trouble import being_offboarded
 
-__all__ = ["announce", "checked_places", "listing_vendor", "present_vendor", "removal", "standing", "vendor_named"]
+__all__ = [
+    "announce",
+    "checked_places",
+    "listing_vendor",
+    "present_vendor",
+    "refuse_gone",
+    "removal",
+    "standing",
+    "vendor_named",
+]
 
 
 def vendor_named(parts: OwnerParts, name: str) -> Holder:
@@ -24,11 +34,18 @@ def vendor_named(parts: OwnerParts, name: str) -> Holder:
 
 
 def present_vendor(parts: OwnerParts, name: str) -> Holder:
-    """A vendor that was not offboarded; raises NotFound or Conflict."""
+    """A vendor that was not offboarded, nor is being so; raises NotFound or Conflict."""
     vendor = vendor_named(parts, name)
-    if vendor.ended:
-        raise Conflict(f"the vendor '{name}' was offboarded; its keys are gone for good")
+    refuse_gone(vendor)
     return vendor
+
+
+def refuse_gone(vendor: Holder) -> None:
+    """Raises Conflict for a vendor that was offboarded, or is being so."""
+    if vendor.ended:
+        raise Conflict(f"the vendor '{vendor.name}' was offboarded; its keys are gone for good")
+    if vendor.ending:
+        raise Conflict(being_offboarded(vendor.name))
 
 
 def checked_places(parts: OwnerParts, transaction: Transaction, holder: str) -> list[CompartmentRow]:

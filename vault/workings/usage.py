@@ -1,7 +1,8 @@
 """What is in use: every object that a live or lately retired manifest names, and everything that makes that doubtful.
 
 Nothing in the catalog is believed for being absent. The store's heads say which compartments and vendors there are;
-one that the catalog lacks is a fault, and so is whatever cannot be opened.
+one that the catalog lacks is a fault, and so is whatever cannot be opened, except where the KMS refuses a vendor's key
+on purpose: what is in use there is not known then, and nothing that may be is to be removed.
 """
 
 from collections.abc import Iterable
@@ -13,20 +14,26 @@ from vault.manifest import ChunkRef
 from vault.model import MANIFEST_GROUP
 from vault.trust import CompartmentHead, Label, ManifestStatement, Role, Signed
 from vault.workings.jobs import ACTIVE
+from vault.workings.names import Holder, holders
 from vault.workings.parts import OwnerParts, wrapped_key
 from vault.workings.reading import OpenVersion, open_manifest, open_version
+from vault.workings.trouble import stopped
 
-__all__ = ["Usage", "survey"]
+__all__ = ["Usage", "chunks_of", "survey"]
 
 
 @dataclass(slots=True)
 class Usage:
-    """Live chunks by object, all objects in use, jobs that have not ended, and faults in sentences."""
+    """Live chunks by object, all objects in use, jobs that have not ended, and faults in sentences.
+
+    ``closed`` are the compartments that were not looked into, with the reason and the remedy in a sentence.
+    """
 
     live: dict[str, tuple[ChunkRef, OpenVersion]] = field(default_factory=dict)
     objects: set[str] = field(default_factory=set)
     busy: set[str] = field(default_factory=set)
     faults: list[str] = field(default_factory=list)
+    closed: dict[str, str] = field(default_factory=dict)
 
 
 def survey(parts: OwnerParts) -> Usage:
@@ -37,12 +44,14 @@ def survey(parts: OwnerParts) -> Usage:
         rows = transaction.compartments()
         usage.busy = {job.id for job in transaction.jobs() if job.state == ACTIVE}
         subjects |= {subject for subject, _ in transaction.head_subjects()}
-        known = {row.id for row in rows} | {holder.id for holder in transaction.holders()}
+        people = _people(parts, transaction, usage)
+        known = {row.id for row in rows} | {row.id for row in transaction.holders()}
         heads = _heads(parts, transaction, rows, usage)
         retired = [(row, each) for row in rows for each in _statements(parts, transaction, row, usage)]
     usage.faults += [f"the catalog lacks the holder or compartment {subject}" for subject in sorted(subjects - known)]
+    usage.closed = _closed(parts, rows, people)
     for row, head in heads:
-        for number in head.versions:
+        for number in head.versions if row.id not in usage.closed else ():
             try:
                 version = open_version(parts, parts.keyring, row, number)
             except VaultError as error:
@@ -52,9 +61,24 @@ def survey(parts: OwnerParts) -> Usage:
     usage.objects |= usage.live.keys()
     for row, (statement, is_retired) in retired:
         usage.objects.add(statement.object)
-        if is_retired:
-            usage.objects |= _chunks_of(parts, row, statement)
+        if is_retired and row.id not in usage.closed:
+            usage.objects |= chunks_of(parts, row, statement)
     return usage
+
+
+def _people(parts: OwnerParts, transaction: Transaction, usage: Usage) -> dict[str, Holder]:
+    try:
+        return {holder.id: holder for holder in holders(transaction, parts.sealer())}
+    except VaultError as error:
+        usage.faults.append(f"holders: {error}")
+        return {}
+
+
+def _closed(parts: OwnerParts, rows: list[CompartmentRow], people: dict[str, Holder]) -> dict[str, str]:
+    """The compartments of holders whose keys the KMS refuses on purpose, and why."""
+    vendors = {row.holder for row in rows} - {parts.owner}
+    reasons = {vendor: stopped(parts, people[vendor]) for vendor in vendors if vendor in people}
+    return {row.id: reason for row in rows if (reason := reasons.get(row.holder)) is not None}
 
 
 def _heads(
@@ -87,7 +111,7 @@ def _statements(
             usage.faults.append(f"version {row.version} of compartment {place.id}: {error}")
 
 
-def _chunks_of(parts: OwnerParts, place: CompartmentRow, statement: ManifestStatement) -> set[str]:
+def chunks_of(parts: OwnerParts, place: CompartmentRow, statement: ManifestStatement) -> set[str]:
     """The chunks of a retired manifest; none where it, or its key, is gone already."""
     with parts.catalog.read() as transaction:
         row = transaction.key(place.id, MANIFEST_GROUP, statement.epoch)

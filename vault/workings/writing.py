@@ -223,8 +223,8 @@ class Writer:
         disabled next: those that it could not see follow here. They are few, one for each new column or epoch.
         """
         holder = holder_by_id(transaction, self._parts.sealer(), self._place.holder)
-        if holder.ended:
-            raise Conflict("the vendor was offboarded in the meantime")
+        if holder.ended or holder.ending:
+            raise Conflict(f"the vendor '{holder.name}' was offboarded in the meantime")
         kms = self._parts.kms
         return [
             key
