@@ -80,14 +80,20 @@ def issue_credential(parts: OwnerParts, vendor_name: str, expires: timedelta) ->
 
 
 def credentials(parts: OwnerParts) -> list[CredentialState]:
-    """Every credential, oldest first."""
+    """Every credential, oldest first; raises IntegrityError naming one that is live and not what was signed."""
     sealer, now = parts.sealer(), parts.clock()
     with parts.catalog.read() as transaction:
         names = {holder.id: holder.name for holder in holders(transaction, sealer)}
         states = []
         for row in transaction.credentials():
-            signed, credential = _open_credential(parts, row)
             listed = parts.heads.vendor_in(transaction, row.vendor).credentials.get(row.id)
+            try:
+                signed, credential = _open_credential(parts, row)
+            except IntegrityError as error:
+                if listed is None:
+                    continue  # it counts for nothing, whatever was done to it
+                remedy = f"'dsvault credential revoke {row.id}' ends it"
+                raise IntegrityError(f"credential {row.id}: {error}; {remedy}") from error
             state = standing(now < credential.expires, listed == signed.digest, settled=True)
             states.append(CredentialState(credential, names[row.vendor], state))
     return states

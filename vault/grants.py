@@ -193,15 +193,23 @@ def _settle(parts: OwnerParts, vendor: Holder, dataset: Dataset, statement: Gran
 
 
 def grants(parts: OwnerParts, vendor_name: str | None = None) -> list[GrantState]:
-    """Every grant, or those of one vendor, oldest first."""
+    """Every grant, or those of one vendor, oldest first.
+
+    Raises IntegrityError naming one that is live and not what was signed.
+    """
     sealer = parts.sealer()
     wanted = vendor_named(parts, vendor_name).id if vendor_name is not None else None
     now = parts.clock()
     with parts.catalog.read() as transaction:
         states = []
         for row in transaction.grants(vendor=wanted):
-            found, digest = open_grant(parts.root, row, sealer, own=False)
             head = parts.heads.vendor_in(transaction, row.vendor)
+            try:
+                found, digest = open_grant(parts.root, row, sealer, own=False)
+            except IntegrityError as error:
+                if row.id not in head.grants:
+                    continue  # it counts for nothing, whatever was done to it
+                raise IntegrityError(f"grant {row.id}: {error}; 'dsvault revoke {row.id}' ends it") from error
             live = head.grants.get(row.id) == digest
             states.append(GrantState(found, standing(found.live_at(now), live, row.settled is not None)))
     return states

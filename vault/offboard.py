@@ -13,7 +13,7 @@ from vault.audit import Kind
 from vault.catalog import CompartmentRow, HeadRow, Transaction
 from vault.errors import Conflict, NotFound
 from vault.kms import KeyState
-from vault.trust import VendorHead, compartment_body, head_statement
+from vault.trust import VendorHead, emptied_body, head_statement
 from vault.workings.names import Holder, find_holder, holder_by_id, note_ending, update_holder
 from vault.workings.parts import OwnerParts
 from vault.workings.steps import checked_places, removal
@@ -129,8 +129,7 @@ def _emptied(parts: OwnerParts, transaction: Transaction, place: CompartmentRow)
     head = parts.heads.compartment_in(transaction, place)
     if head is None:
         return None
-    epochs = {group: (epoch, "") for group, (epoch, _) in head.epochs.items()}
-    body = compartment_body(place.holder, place.dataset, {}, epochs)
+    body = emptied_body(head)
     signed = head_statement(
         parts.signers.publisher(),
         vault=parts.vault,

@@ -274,16 +274,19 @@ class Vault:
         """The next root document, signed by the administrator whose key is here, if one is."""
         return _roots.propose_change(self.parts, change)
 
-    def apply_root(self, proposal: Signed) -> _roots.Applied:
-        """Make a proposal the newest root document, with everything live signed anew under keys that count."""
-        return _roots.apply(self.parts, proposal)
+    def apply_root(self, proposal: Signed, leave_out: Sequence[str] = ()) -> _roots.Applied:
+        """Make a proposal the newest root document, with everything live signed anew under keys that count.
 
-    def rotate_key(self, role: Role, kms: str | None = None) -> _roots.Rotated:
+        Vendors in ``leave_out`` end up frozen, without grants and credentials.
+        """
+        return _roots.apply(self.parts, proposal, leave_out)
+
+    def rotate_key(self, role: Role, kms: str | None = None, leave_out: Sequence[str] = ()) -> _roots.Rotated:
         """Replace a role's key by a new one, in a file or in the KMS of a URI.
 
         Where others must sign first, the proposal is returned unapplied.
         """
-        return _roots.rotate(self.parts, role, kms)
+        return _roots.rotate(self.parts, role, kms, leave_out)
 
     def __repr__(self) -> str:
         return f"Vault({self.folder})"

@@ -7,7 +7,7 @@ document names it, and an old one is removed only when nothing needs it any more
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +17,21 @@ from vault.catalog import RootRow
 from vault.encoding import new_id
 from vault.errors import Conflict, IntegrityError, InvalidInput, KeyUnavailable
 from vault.trust import Label, Role, Root, Signed, public_key_id
-from vault.trust.proposals import Change, accept, add_signature, changed_keys, propose, signers_of
-from vault.trust.root import read_proposal
+from vault.trust.proposals import (
+    Change,
+    accept,
+    add_signature,
+    changed_keys,
+    check_form,
+    check_next,
+    propose,
+    signers_of,
+)
 from vault.workings.keyfolder import make_key, open_signer, public_file
 from vault.workings.names import holders
 from vault.workings.parts import OwnerParts
 from vault.workings.resigning import Resigner
+from vault.workings.steps import vendor_named
 
 __all__ = [
     "Applied",
@@ -64,7 +73,10 @@ class Unrecorded:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a change did; ``changed`` is False where it had been applied before."""
+    """What a change did; ``changed`` is False where it had been applied before.
+
+    ``left_out`` are the vendors of whom nothing was signed anew: they are frozen and have nothing.
+    """
 
     version: int
     changed: bool
@@ -74,6 +86,7 @@ class Applied:
     credentials: int = 0
     manifests: int = 0
     heads: int = 0
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +125,13 @@ def read(path: Path) -> Signed:
     """A proposal from its file; raises InvalidInput."""
     try:
         signed = Signed.decode(path.read_bytes(), Label.ROOT)
-        read_proposal(signed)
+        check_form(signed)
     except OSError as error:
         raise InvalidInput(f"{path}: the proposal cannot be read ({error.strerror})") from error
     except IntegrityError as error:
         raise InvalidInput(f"{path}: this is not a proposal that 'dsvault root propose' makes") from error
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error}") from error
     return signed
 
 
@@ -127,9 +142,14 @@ def write(path: Path, proposal: Signed) -> None:
     _replace(path, proposal.encode() + b"\n")
 
 
-def sign(path: Path, key: Path, passphrase: str | None) -> tuple[Signed, str]:
-    """Add the signature of an administrator's key file to a proposal's file; returns it and the key's id."""
+def sign(path: Path, key: Path, passphrase: str | None, root: Root | None = None) -> tuple[Signed, str]:
+    """Add the signature of an administrator's key file to a proposal's file; returns it and the key's id.
+
+    With the vault's ``root`` at hand a proposal that is not its next version is refused.
+    """
     proposal = read(path)
+    if root is not None:
+        check_next(root, proposal)
     signer = open_signer(key, Role.ADMINISTRATOR, passphrase)
     signed = add_signature(proposal, signer)
     _replace(path, signed.encode() + b"\n")
@@ -182,12 +202,14 @@ def signed_by(parts: OwnerParts, proposal: Signed) -> tuple[frozenset[str], int]
     return signers_of(root, proposal), root.roles[Role.ADMINISTRATOR].threshold
 
 
-def apply(parts: OwnerParts, proposal: Signed) -> Applied:
+def apply(parts: OwnerParts, proposal: Signed, leave_out: Sequence[str] = ()) -> Applied:
     """Make a proposal the newest root document, with everything live under keys that count.
 
-    May be killed and run again at any moment. Raises InvalidInput for what the proposal lacks, KeyUnavailable when a
-    new private key that must sign is not here, Conflict when another change came first, and IntegrityError when
-    something live does not verify even under the present root document: then nothing is changed.
+    Vendors named in ``leave_out`` need not be in order; they end up frozen, without grants and credentials. May be
+    killed and run again at any moment. Raises InvalidInput for what the proposal lacks, NotFound for a vendor's name,
+    KeyUnavailable when a new private key that must sign is not here or the KMS refuses a vendor's key, Conflict when
+    another change came first, and IntegrityError when something live does not verify even under the present root
+    document: then nothing is changed.
     """
     old = parts.root.refresh()
     if proposal.digest == old.digest:
@@ -195,7 +217,8 @@ def apply(parts: OwnerParts, proposal: Signed) -> Applied:
         return Applied(old.version, False, [], [])
     new = accept(old, proposal)
     added, removed = changed_keys(old, new)
-    resigner = Resigner(parts, old, new)
+    without = frozenset(vendor_named(parts, name).id for name in leave_out)
+    resigner = Resigner(parts, old, new, without)
     with parts.catalog.read() as transaction:
         resigner.run(transaction, write=False)
     with parts.catalog.write() as transaction:
@@ -214,11 +237,13 @@ def apply(parts: OwnerParts, proposal: Signed) -> Applied:
                 "removed": removed,
                 "administrators": sorted(signers_of(old, proposal)),
                 "signers": new.roles[Role.ADMINISTRATOR].threshold,
+                "left_out": done.left_out,
             },
         )
     reconcile(parts)
     heads = len(done.heads)
-    return Applied(new.version, True, added, removed, done.grants, done.credentials, done.manifests, heads)
+    left_out = tuple(done.left_out)
+    return Applied(new.version, True, added, removed, done.grants, done.credentials, done.manifests, heads, left_out)
 
 
 def reconcile(parts: OwnerParts) -> None:
@@ -264,11 +289,11 @@ def _entries(parts: OwnerParts) -> Iterator[tuple[int, Entry]]:
     return parts.journal.entries(parts.signers.keys.auditor_secrets())
 
 
-def rotate(parts: OwnerParts, role: Role, kms: str | None = None) -> Rotated:
+def rotate(parts: OwnerParts, role: Role, kms: str | None = None, leave_out: Sequence[str] = ()) -> Rotated:
     """Replace the role's key that is here (or its only one) by a new one, and apply it where that may be done alone.
 
     The new private key is in the vault's directory, or in the KMS of a URI, when this returns, also where others must
-    sign first.
+    sign first. ``leave_out`` is that of `apply`.
     """
     root = parts.root.refresh()
     old = _replaced(parts, root, role)
@@ -276,7 +301,7 @@ def rotate(parts: OwnerParts, role: Role, kms: str | None = None) -> Rotated:
     change = Change(add=((role, public),), remove=((role, old),))
     proposal = _signed_here(parts, root, propose(root, change))
     signatures, needed = signers_of(root, proposal), root.roles[Role.ADMINISTRATOR].threshold
-    applied = apply(parts, proposal) if len(signatures) >= needed else None
+    applied = apply(parts, proposal, leave_out) if len(signatures) >= needed else None
     return Rotated(public_key_id(public), applied, proposal, signatures, needed)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["emit", "progress", "table"]
+__all__ = ["emit", "printable", "progress", "table"]
 
 
 def emit(document: Any, as_json: bool, human: Callable[[], None] | str) -> None:
@@ -32,11 +32,11 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     for heading in headings:
         shown.add_column(heading, overflow="fold")
     for row in rows:
-        shown.add_row(*(Text(_printable(cell)) for cell in row))
+        shown.add_row(*(Text(printable(cell)) for cell in row))
     Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200).print(shown)
 
 
-def _printable(cell: object) -> str:
+def printable(cell: object) -> str:
     """Text for a terminal: what was published may hold control characters, which must not act here."""
     text = "" if cell is None else str(cell)
     return "".join(character if character.isprintable() else "·" for character in text)

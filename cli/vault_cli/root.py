@@ -9,13 +9,18 @@ import typer
 from vault.errors import InvalidInput
 from vault_cli.opening import open_vault
 from vault_cli.options import Json, VaultDir
-from vault_cli.output import emit, table
+from vault_cli.output import emit, printable, table
 
 if TYPE_CHECKING:
     from vault.roots import Applied
-    from vault.trust import Role, Signed
+    from vault.trust import Role, Root, Signed
 
 __all__ = ["app"]
+
+_LOG_KEY = (
+    "brokers on other machines, and directories of who is on call, need the new log key (broker/log-….json): without "
+    "it they serve nothing, and not even a freeze works from there"
+)
 
 app = typer.Typer(no_args_is_help=True)
 RoleName = Annotated[
@@ -24,13 +29,24 @@ RoleName = Annotated[
 KmsUri = Annotated[
     str | None, typer.Option("--kms", metavar="URI", help="Keep the private key in this KMS: transit:// or awskms://.")
 ]
+LeaveOut = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--leave-out",
+        metavar="VENDOR",
+        help="Sign nothing anew for this vendor, which is left frozen, without grants and credentials; repeatable.",
+    ),
+]
 Proposal = Annotated[Path, typer.Argument(metavar="FILE", help="The proposal.")]
 
 
 @app.command()
 def show(
     proposal: Annotated[
-        Path | None, typer.Option("--proposal", metavar="FILE", help="What a proposal says instead; needs no vault.")
+        Path | None,
+        typer.Option(
+            "--proposal", metavar="FILE", help="What a proposal says; compared with a vault where --vault is."
+        ),
     ] = None,
     vault: VaultDir = None,
     json: Json = False,
@@ -39,7 +55,7 @@ def show(
     if proposal is not None:
         from vault import roots
 
-        _show_proposal(roots.read(proposal), json)
+        _show_proposal(roots.read(proposal), json, _root_of(vault))
         return
     opened = open_vault(vault)
     states = opened.root_keys()
@@ -74,19 +90,39 @@ def _content(signed: "Signed") -> dict[str, Any]:
             for role, entry in claimed.roles.items()
             for key in entry.keys
         ],
-        "signed_by": sorted({key for key, _ in signed.signatures}),
+        "signatures_claimed": sorted({key for key, _ in signed.signatures}),
     }
 
 
-def _show_proposal(signed: "Signed", json: bool) -> None:
+def _root_of(vault: Path | None) -> "Root | None":
+    """The root document of a vault that was named; a proposal can be read and signed without one."""
+    return open_vault(vault).parts.root.refresh() if vault is not None else None
+
+
+def _show_proposal(signed: "Signed", json: bool, root: "Root | None") -> None:
+    from vault.trust import Role
+    from vault.trust.proposals import changed_keys, check_form, check_next, signers_of
+
     document = _content(signed)
+    if root is not None:
+        check_next(root, signed)
+        added, removed = changed_keys(root, check_form(signed))
+        signers = {"signed_by": sorted(signers_of(root, signed))}
+        document |= {"added": added, "removed": removed, **signers}
 
     def human() -> None:
         typer.echo(f"proposed version {document['version']} of vault {document['vault']}")
         table(
             ("role", "key", "must sign"), [(entry["role"], entry["id"], entry["signers"]) for entry in document["keys"]]
         )
-        typer.echo(f"signatures by: {', '.join(document['signed_by']) or 'nobody yet'}")
+        if root is None:
+            claimed = ", ".join(printable(key) for key in document["signatures_claimed"])
+            typer.echo(f"signatures that it carries, not verified without --vault: {claimed or 'none'}")
+            return
+        for change in ("added", "removed"):
+            typer.echo(f"{change}: {', '.join(document[change]) or 'no key'}")
+        need = root.roles[Role.ADMINISTRATOR].threshold
+        typer.echo(f"signatures that hold, of {need} needed: {', '.join(document['signed_by']) or 'none'}")
 
     emit(document, json, human)
 
@@ -159,24 +195,29 @@ def _tell_signatures(out: Path, proposal: "Signed", have: frozenset[str], need: 
 def sign(
     proposal: Proposal,
     key: Annotated[Path, typer.Option("--key", metavar="FILE", help="An administrator's private key.")],
+    vault: VaultDir = None,
     json: Json = False,
 ) -> None:
-    """Add an administrator's signature to a proposal, and show what was signed. Needs no vault."""
+    """Add an administrator's signature to a proposal, and show what was signed.
+
+    Needs no vault; with --vault a proposal is refused that is not the next version of that vault's root document.
+    """
     from vault import roots
     from vault.deployment import passphrase
 
-    signed, identifier = roots.sign(proposal, key, passphrase())
-    _show_proposal(signed, json)
+    root = _root_of(vault)
+    signed, identifier = roots.sign(proposal, key, passphrase(), root)
+    _show_proposal(signed, json, root)
     if not json:
         typer.echo(f"signed {proposal} with {identifier}")
 
 
 @app.command()
-def apply(proposal: Proposal, vault: VaultDir = None, json: Json = False) -> None:
+def apply(proposal: Proposal, leave_out: LeaveOut = None, vault: VaultDir = None, json: Json = False) -> None:
     """Make a proposal the root document, and sign anew what a removed key had signed."""
     from vault import roots
 
-    applied = open_vault(vault).apply_root(roots.read(proposal))
+    applied = open_vault(vault).apply_root(roots.read(proposal), leave_out or ())
     emit(asdict(applied), json, _told(applied))
 
 
@@ -184,12 +225,14 @@ def _told(applied: "Applied") -> str:
     if not applied.changed:
         return f"version {applied.version} of the root document had been applied before"
     changes = [f"added {key}" for key in applied.added] + [f"removed {key}" for key in applied.removed]
+    changes += [f"left out {vendor}: it is frozen, and its grants and credentials ended" for vendor in applied.left_out]
     return "\n".join(
         [
             f"the root document is at version {applied.version}",
             *changes,
             f"signed anew: {applied.grants} grants, {applied.credentials} credentials, {applied.manifests} manifests, "
             f"{applied.heads} heads",
+            *([_LOG_KEY] if any(key.startswith("log:") for key in applied.removed) else []),
         ]
     )
 
@@ -202,6 +245,7 @@ def rotate(
         typer.Option("-o", "--output", metavar="FILE", help="Where the proposal goes when others must sign it."),
     ] = None,
     kms: KmsUri = None,
+    leave_out: LeaveOut = None,
     vault: VaultDir = None,
     json: Json = False,
 ) -> None:
@@ -210,7 +254,7 @@ def rotate(
 
     wanted = _role(role)
     opened = open_vault(vault)
-    rotated = opened.rotate_key(wanted, kms)
+    rotated = opened.rotate_key(wanted, kms, leave_out or ())
     if rotated.applied is not None:
         told = f"the new {role} key is {rotated.key}\n{_told(rotated.applied)}"
         emit({"role": role, "key": rotated.key, **asdict(rotated.applied)}, json, told)

@@ -1,6 +1,8 @@
 """The root document's chain, proposals, and signers that live elsewhere: decisions without a vault."""
 
+import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,8 @@ from vault.trust.root import encode_chain, follow, read_proposal
 _SIGNERS = {role: Signer(bytes([number]) * 32) for number, role in enumerate(Role, 1)}
 _ROLES = {role: RoleKeys({signer.key_id: signer.public}, 1) for role, signer in _SIGNERS.items()}
 _ALICE, _BOB, _CAROL = _SIGNERS[Role.ADMINISTRATOR], Signer(b"\x21" * 32), Signer(b"\x22" * 32)
-_FIRST = root_statement("v", 1, _ROLES, [_ALICE])
+_VAULT = "0123456789abcdef" * 2
+_FIRST = root_statement(_VAULT, 1, _ROLES, [_ALICE])
 
 
 def _root(*later: Signed) -> Root:
@@ -31,7 +34,7 @@ def _three_of_which_two_sign() -> tuple[Root, Signed]:
 def test_a_proposal_adds_and_removes_keys_and_sets_how_many_sign() -> None:
     """The next version has what was added and lacks what was removed; everything else stays."""
     root, _ = _three_of_which_two_sign()
-    assert (root.version, root.vault, root.fingerprint) == (2, "v", _FIRST.digest)
+    assert (root.version, root.vault, root.fingerprint) == (2, _VAULT, _FIRST.digest)
     assert root.roles[Role.ADMINISTRATOR].threshold == 2
     assert list(root.roles[Role.ADMINISTRATOR].keys) == [_ALICE.key_id, _BOB.key_id, _CAROL.key_id]
     assert root.roles[Role.AUTHORITY] == _ROLES[Role.AUTHORITY]
@@ -95,7 +98,7 @@ def test_a_proposal_made_on_another_version_or_vault_is_refused() -> None:
     with pytest.raises(InvalidInput, match="make it anew"):
         accept(root, second)
     with pytest.raises(InvalidInput, match="another vault"):
-        accept(_root(), root_statement("w", 2, _ROLES, [_ALICE]))
+        accept(_root(), root_statement(_VAULT[::-1], 2, _ROLES, [_ALICE]))
 
 
 def test_the_signatures_of_removed_administrators_count_nothing() -> None:
@@ -118,7 +121,7 @@ def test_signing_never_changes_what_is_signed() -> None:
     spaced = Signed(Label.ROOT, b" " + proposal.payload, ())
     with pytest.raises(InvalidInput):
         add_signature(spaced, _ALICE)
-    with pytest.raises(IntegrityError):
+    with pytest.raises(InvalidInput):
         add_signature(Signed(Label.ROOT, json_bytes({"type": "grant"}), ()), _ALICE)
 
 
@@ -164,3 +167,41 @@ def test_a_remote_signers_answer_is_not_believed() -> None:
     for answer in answers:
         with pytest.raises(KmsError):
             RemoteSigner(public, answer).sign(Label.GRANT, {"a": 1})
+
+
+def _proposal(**changes: Any) -> Signed:
+    """A proposal whose payload somebody wrote by hand."""
+    document = propose(_root(), Change(add=((Role.ADMINISTRATOR, _BOB.public),))).document() | changes
+    payload = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+    return Signed(Label.ROOT, payload, ())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": 2.0},
+        {"version": True},
+        {"version": -1},
+        {"version": 1},
+        {"version": 10**30},
+        {"version": "2"},
+        {"vault": 7},
+        {"vault": "../elsewhere"},
+        {"vault": "\x1b[2J"},
+        {"note": 1.5},
+        {"note": "beside what is shown"},
+        {"roles": []},
+        {"roles": 1.5},
+        {"threshold": 1.5},
+        {"threshold": 0},
+    ],
+)
+def test_a_proposal_that_says_something_else_is_not_signed(changes: dict[str, Any]) -> None:
+    """Whatever is odd about a proposal is one sentence, and nobody's signature comes under it."""
+    if "threshold" in changes:
+        roles = _proposal().document()["roles"]
+        roles["administrator"]["threshold"] = changes["threshold"]
+        changes = {"roles": roles}
+    with pytest.raises(InvalidInput):
+        add_signature(_proposal(**changes), _ALICE)
+    add_signature(_proposal(), _ALICE)

@@ -694,6 +694,80 @@ def test_a_root_document_of_strangers_is_refused(granted: Lab) -> None:
         granted.broker_parts()
 
 
+def test_thousands_of_planted_heads_hide_none_that_counts(granted: Lab) -> None:
+    """However many heads of a replaced key lie above the vendor's own, that one is found, or the folder is named."""
+    parts, authority = granted.vault.parts, _key(granted, Role.AUTHORITY)
+    vendor = granted.vault.vendors()[0].id
+    with parts.catalog.read() as transaction:
+        head = transaction.newest_head(vendor)
+    assert head is not None
+    granted.vault.rotate_key(Role.AUTHORITY)
+
+    def plant(number: int) -> None:
+        step = head_statement(
+            authority, vault=parts.vault, kind="vendor", subject=vendor, sequence=number, body=head.body, frozen=False,
+            now=parts.clock(),
+        )  # fmt: skip
+        parts.store.put(f"heads/{vendor}/{number:020d}", step.encode())
+
+    for number in range(70):
+        plant(10**15 + number)
+    opened = vault.open(granted.folder)
+    assert opened.freeze("acme")
+    assert opened.thaw("acme")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vault.workings.heads._PASSED_OVER", 64)
+        with pytest.raises(IntegrityError, match=f"look at heads/{vendor}"):
+            vault.open(granted.folder).freeze("acme")
+
+
+@pytest.mark.parametrize("what", ["credential", "manifest", "disabled"])
+def test_what_stands_in_the_way_is_named_and_can_be_left_out(granted: Lab, what: str) -> None:
+    """A spoiled row or a disabled KMS key of one vendor is told with its name, and does not keep a stolen key in use."""
+    opened, role = granted.vault, Role.AUTHORITY
+    opened.grant("globex", "evals", ["answer"])
+    made = opened.issue_credential("globex").profile.token
+    token = (made.credential, made.secret)
+    spoiled = opened.issue_credential("acme").profile.token.credential
+    acme = opened.vendors()[0].id
+    if what == "credential":
+        said = f"vendor 'acme': credential {spoiled}: "
+        with sql(granted) as connection:
+            connection.execute("update credentials set statement = x'00' where id = ?", (spoiled,))
+        with pytest.raises(IntegrityError, match=f"'dsvault credential revoke {spoiled}' ends it"):
+            opened.credentials()
+    elif what == "manifest":
+        role, said = Role.PUBLISHER, "the dataset 'evals' of 'acme': version 1: "
+        with sql(granted) as connection:
+            places = "select id from compartments where holder = ?"
+            connection.execute(f"update versions set statement = x'00' where compartment in ({places})", (acme,))
+    else:
+        said = "a KMS key of 'acme' is disabled; 'dsvault kms enable acme'"
+        opened.disable_kms_key("acme")
+    with pytest.raises((IntegrityError, KeyUnavailable), match=f"{said}.*'--leave-out acme' goes on"):
+        opened.rotate_key(role)
+    assert opened.parts.root.refresh().version == 1
+    done = opened.rotate_key(role, leave_out=["acme"]).applied
+    assert done is not None
+    assert done.left_out == ("acme",)
+    assert _served(granted.broker_parts(), token) == 100
+    assert [(state.name, state.frozen, state.grants, state.credentials) for state in opened.vendors()] == [
+        ("acme", True, 0, 0),
+        ("globex", False, 1, 1),
+    ]
+    opened.credentials()
+    opened.grants()
+    if what == "disabled":
+        opened.enable_kms_key("acme")
+    assert opened.check().faults == []
+    assert opened.thaw("acme")
+    opened.grant("acme", "evals", ["id"])
+    again = opened.issue_credential("acme").profile.token
+    assert _served(granted.broker_parts(), (again.credential, again.secret)) > 0
+    opened.gc(timedelta(0))
+    assert opened.check().ok
+
+
 def test_nothing_is_signed_anew_that_did_not_hold_before(granted: Lab) -> None:
     """A live grant that a stranger signed stops the rotation, and nothing is changed."""
     _forge_only_grant(granted, Signer(b"\x07" * 32))

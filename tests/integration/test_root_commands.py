@@ -1,5 +1,6 @@
 """``dsvault root``: what the how-to says works as written, and every mistake is one sentence."""
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def test_two_signers_from_proposal_to_rotation(tmp_path: Path) -> None:
     (tmp_path / "new.json").rename(away / "new.json")
     (tmp_path / "admin0.json").rename(away / "admin0.json")
     assert document("root", "show", "--proposal", "new.json", cwd=away)["version"] == 3
-    assert bob in document("root", "sign", "new.json", "--key", "admin0.json", cwd=away)["signed_by"]
+    assert bob in document("root", "sign", "new.json", "--key", "admin0.json", cwd=away)["signatures_claimed"]
     applied = document("root", "apply", "away/new.json", *vault, cwd=tmp_path)
     assert (applied["version"], applied["changed"]) == (3, True)
     assert document("root", "apply", "away/new.json", *vault, cwd=tmp_path)["changed"] is False
@@ -53,6 +54,28 @@ def test_two_signers_from_proposal_to_rotation(tmp_path: Path) -> None:
     kinds = [entry["kind"] for entry in document("audit", "show", *vault, cwd=tmp_path)["entries"]]
     assert kinds.count("root document changed") == 2
     assert document("audit", "compare", *vault, cwd=tmp_path) == {"ok": True, "unrecorded": []}
+
+
+def test_a_proposal_is_compared_with_the_vault_where_it_is_at_hand(tmp_path: Path) -> None:
+    """Signatures are only told as holding when they were verified, and nothing in a file acts on the terminal."""
+    _done("init", "lab", cwd=tmp_path)
+    _administrators(tmp_path, 1)
+    vault = ("--vault", "lab")
+    proposed = document(
+        "root", "propose", "-o", "p.json", "--add", "administrator=admin0.json.pub", *vault, cwd=tmp_path
+    )
+    proposal: dict[str, Any] = json.loads((tmp_path / "p.json").read_text())
+    junk = {"key": "\x1b[2J" + "f" * 32, "signature": "AAAA"}
+    (tmp_path / "p.json").write_text(json.dumps(proposal | {"signatures": [*proposal["signatures"], junk]}))
+    alone = _done("root", "show", "--proposal", "p.json", cwd=tmp_path)
+    assert "not verified without --vault" in alone
+    assert "\x1b" not in alone
+    shown = document("root", "show", "--proposal", "p.json", *vault, cwd=tmp_path)
+    assert shown["signed_by"] == proposed["signed_by"]
+    assert len(shown["added"]) == 1
+    assert shown["removed"] == []
+    told = _done("root", "show", "--proposal", "p.json", *vault, cwd=tmp_path)
+    assert f"signatures that hold, of 1 needed: {proposed['signed_by'][0]}" in told
 
 
 def test_keys_under_a_passphrase(tmp_path: Path) -> None:
@@ -81,6 +104,9 @@ def mistaken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     proposal: dict[str, Any] = json.loads((folder / "others.json").read_text())
     (folder / "unsigned.json").write_text(json.dumps(proposal | {"signatures": []}))
     (folder / "nonsense.json").write_text("[]")
+    claims = json.loads(base64.b64decode(proposal["payload"])) | {"version": 1.5}
+    odd = base64.b64encode(json.dumps(claims, sort_keys=True, separators=(",", ":")).encode()).decode()
+    (folder / "odd.json").write_text(json.dumps(proposal | {"payload": odd}))
     return folder
 
 
@@ -107,6 +133,11 @@ def mistaken(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("root", "sign", "others.json", "--key", "authority.json"),
         ("root", "sign", "others.json", "--key", "nope.json"),
         ("root", "show", "--proposal", "nonsense.json"),
+        ("root", "show", "--proposal", "odd.json"),
+        ("root", "sign", "odd.json", "--key", "admin0.json"),
+        ("root", "show", "--proposal", "others.json", "--vault", "lab"),
+        ("root", "sign", "others.json", "--key", "admin0.json", "--vault", "lab"),
+        ("root", "rotate", "authority", "--leave-out", "nobody", "--vault", "lab"),
         ("root", "apply", "others.json", "--vault", "lab"),
         ("root", "apply", "unsigned.json", "--vault", "other"),
         ("root", "apply", "nonsense.json", "--vault", "lab"),

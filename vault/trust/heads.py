@@ -27,6 +27,7 @@ __all__ = [
     "Frontier",
     "VendorHead",
     "compartment_body",
+    "emptied_body",
     "head_statement",
     "trusted_compartment_head",
     "trusted_vendor_head",
@@ -110,6 +111,12 @@ def compartment_body(
             "epochs": {group: list(entry) for group, entry in epochs.items()},
         }
     )
+
+
+def emptied_body(head: CompartmentHead) -> bytes:
+    """The listing of a compartment that has no version and no live key any more; the epochs' numbers stay taken."""
+    epochs = {group: (epoch, "") for group, (epoch, _) in head.epochs.items()}
+    return compartment_body(head.holder, head.dataset, {}, epochs)
 
 
 def _body_digest(body: bytes) -> str:

@@ -7,11 +7,12 @@ judging it need the document before it and nothing else, so an administrator can
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from vault.encoding import is_id, json_bytes
 from vault.errors import IntegrityError, InvalidInput
-from vault.trust.root import Role, RoleKeys, Root, follow, read_proposal, root_statement
+from vault.trust.root import Role, RoleKeys, Root, follow, read_proposal, root_payload, root_statement
 from vault.trust.signed import Label, Signed, Signer, public_key_id, signature_holds
 
-__all__ = ["Change", "accept", "add_signature", "changed_keys", "propose", "signers_of"]
+__all__ = ["Change", "accept", "add_signature", "changed_keys", "check_form", "check_next", "propose", "signers_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +71,29 @@ def _check_usable(roles: Mapping[Role, RoleKeys]) -> None:
                 raise InvalidInput(f"key {key} would be both {seen[key].value} and {role.value}; each role has its own")
 
 
+def check_form(proposal: Signed) -> Root:
+    """What a proposal says; raises InvalidInput unless it says just that, in the form that dsvault writes.
+
+    Whoever signs sees every field that is signed then, and nothing beside them.
+    """
+    try:
+        claimed = read_proposal(proposal)
+    except IntegrityError as error:
+        raise InvalidInput(f"this is not a proposal that 'dsvault root propose' makes: {error}") from error
+    if proposal.payload != json_bytes(root_payload(claimed.vault, claimed.version, claimed.roles)):
+        raise InvalidInput("the proposal is not in the form that 'dsvault root propose' writes")
+    if not is_id(claimed.vault):
+        raise InvalidInput("the proposal names no vault")
+    if claimed.version < 2:
+        raise InvalidInput("the proposal would be the first version of the root document, which none can follow")
+    _check_usable(claimed.roles)
+    return claimed
+
+
 def add_signature(proposal: Signed, signer: Signer) -> Signed:
-    """The proposal with one signature more; one that is there already is replaced by itself."""
-    read_proposal(proposal)
+    """The proposal with one signature more; one that is there already is replaced by itself. Raises as `check_form`."""
+    check_form(proposal)
     signed = signer.sign(Label.ROOT, proposal.document())
-    if signed.payload != proposal.payload:
-        raise InvalidInput("the proposal is not in the form that dsvault writes, so it is not signed")
     others = tuple(entry for entry in proposal.signatures if entry[0] != signer.key_id)
     return Signed(Label.ROOT, proposal.payload, (*others, *signed.signatures))
 
@@ -92,15 +110,7 @@ def signers_of(root: Root, proposal: Signed) -> frozenset[str]:
 
 def accept(root: Root, proposal: Signed) -> Root:
     """The root document that a proposal makes; raises InvalidInput with what it lacks."""
-    claimed = read_proposal(proposal, root.fingerprint)
-    if claimed.vault != root.vault:
-        raise InvalidInput("the proposal is about another vault")
-    if claimed.version != root.version + 1:
-        raise InvalidInput(
-            f"the proposal would be version {claimed.version} of the root document, which is at version "
-            f"{root.version}; make it anew"
-        )
-    _check_usable(claimed.roles)
+    check_next(root, proposal)
     have, need = len(signers_of(root, proposal)), root.roles[Role.ADMINISTRATOR].threshold
     if have < need:
         raise InvalidInput(f"the proposal has {have} of the {need} administrators' signatures that it needs")
@@ -108,6 +118,19 @@ def accept(root: Root, proposal: Signed) -> Root:
         return follow(root, proposal, root.fingerprint)
     except IntegrityError as error:
         raise InvalidInput(f"the proposal cannot be applied: {error}") from error
+
+
+def check_next(root: Root, proposal: Signed) -> Root:
+    """What a proposal says; raises InvalidInput unless it is about the next version of ``root``."""
+    claimed = check_form(proposal)
+    if claimed.vault != root.vault:
+        raise InvalidInput("the proposal is about another vault")
+    if claimed.version != root.version + 1:
+        raise InvalidInput(
+            f"the proposal would be version {claimed.version} of the root document, which is at version "
+            f"{root.version}; make it anew"
+        )
+    return claimed
 
 
 def changed_keys(before: Root, after: Root) -> tuple[list[str], list[str]]:

@@ -152,16 +152,23 @@ def read_proposal(signed: Signed, fingerprint: str = "") -> Root:
         if document["format"][0] != FORMAT[0] or document["type"] != "root":
             raise IntegrityError("the root document has a format that this release does not know")
         roles = {role: _role(document["roles"][role.value]) for role in Role}
-        return Root(str(document["vault"]), int(document["version"]), fingerprint, signed.digest, roles)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        return Root(str(document["vault"]), _number(document["version"]), fingerprint, signed.digest, roles)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise IntegrityError("the root document lacks a field") from error
+
+
+def _number(value: object) -> int:
+    # JSON has other numbers that Python would round, and true is an int to it.
+    if type(value) is not int or not 1 <= value < 2**31:
+        raise IntegrityError("a number in the root document is none of its numbers")
+    return value
 
 
 def _role(entry: dict[str, Any]) -> RoleKeys:
     keys = {str(key["id"]): from_base64(key["public"], "a public key") for key in entry["keys"]}
     if any(public_key_id(public) != key for key, public in keys.items()):
         raise IntegrityError("a key id in the root document is not that of its key")
-    threshold = int(entry["threshold"])
-    if not 1 <= threshold <= len(keys):
+    threshold = _number(entry["threshold"])
+    if threshold > len(keys):
         raise IntegrityError("a threshold in the root document cannot be met")
     return RoleKeys(keys, threshold)

@@ -44,8 +44,9 @@ def _head_name(subject: str, sequence: int) -> str:
     return f"heads/{subject}/{sequence:020d}"
 
 
-#: How many heads under keys that were replaced are passed over in the store in search of one that counts.
-_PASSED_OVER = 64
+#: How many heads under keys that were replaced are passed over in the store in search of one that counts. A thief can
+#: plant as many as the store takes, and each has to be read.
+_PASSED_OVER = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,12 @@ class Heads:
         """
         replaced = Frontier()
         names = sorted((info.name for info in self._store.list(f"heads/{subject}")), reverse=True)
-        for name in names[:_PASSED_OVER]:
+        for passed, name in enumerate(names):
+            if passed == _PASSED_OVER:
+                raise IntegrityError(
+                    f"more than {_PASSED_OVER} heads in the store carry signatures of keys that were replaced: "
+                    f"look at heads/{subject}, and remove those with numbers that nobody gave"
+                )
             try:
                 signed = Signed.decode(self._store.get(name), Label.HEAD)
             except NotFound as error:

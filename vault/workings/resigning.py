@@ -4,13 +4,17 @@ A statement's digest covers what it says and not its signatures, so heads and ma
 are. Everything is verified under the root document of before, and nothing that fails there is signed: what is live and
 fails stops the change, what is not live is left as it is. A vendor's new head is the authority's, and a
 compartment's the publisher's, on top of what there was and under a number that is free in the store.
+
+A vendor can be left out, since a stolen key must be replaceable while one vendor's rows are spoiled or its KMS key is
+disabled: nothing of it is signed anew, and its new heads say that it is frozen and has nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from vault.catalog import CompartmentRow, CredentialRow, FieldSealer, GrantRow, HeadRow, SealedValue, Transaction
-from vault.errors import IntegrityError, VaultError
+from vault.errors import IntegrityError, KeyUnavailable, KmsError, VaultError
 from vault.trust import (
     Frontier,
     Label,
@@ -18,11 +22,15 @@ from vault.trust import (
     Root,
     Signed,
     VendorHead,
+    emptied_body,
     head_statement,
     trusted_compartment_head,
     trusted_vendor_head,
+    vendor_body,
 )
+from vault.workings.names import Holder, datasets, holders
 from vault.workings.parts import OwnerParts, holder_sealer
+from vault.workings.trouble import stopped
 
 __all__ = ["Resigned", "Resigner"]
 
@@ -35,19 +43,21 @@ class Resigned:
     credentials: int = 0
     manifests: int = 0
     heads: list[HeadRow] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 class Resigner:
-    """One change of the root document, from ``old`` to ``new``.
+    """One change of the root document, from ``old`` to ``new``, leaving out the vendors of the ids in ``without``.
 
     `run` is called first without writing: it then verifies everything and keeps the new signatures and free numbers,
     so that the run that writes holds the catalog for as short as can be.
     """
 
-    def __init__(self, parts: OwnerParts, old: Root, new: Root) -> None:
+    def __init__(self, parts: OwnerParts, old: Root, new: Root, without: frozenset[str] = frozenset()) -> None:
         self._parts = parts
         self._old = old
         self._new = new
+        self._without = without
         self._kept: dict[str, Signed] = {}
         self._numbers: dict[str, int] = {}
         self._write = False
@@ -57,12 +67,56 @@ class Resigner:
         """Go through everything in a transaction; raises IntegrityError, KeyUnavailable and KmsError."""
         self._write, self._done = write, Resigned()
         owner = self._parts.sealer()
-        for holder in transaction.holders():
-            if holder.id != self._parts.owner:
-                self._vendor(transaction, holder.id, owner)
+        people = {holder.id: holder for holder in holders(transaction, owner)}
+        names = {dataset.id: dataset.name for dataset in datasets(transaction, owner)}
+        for vendor in (holder for holder in people.values() if holder.id != self._parts.owner):
+            if vendor.id in self._without:
+                self._leave_out(transaction, vendor)
+                continue
+            with self._about(vendor, f"vendor '{vendor.name}'"):
+                self._vendor(transaction, vendor.id, owner)
         for place in transaction.compartments():
-            self._compartment(transaction, place)
+            holder = people[place.holder]
+            with self._about(holder, f"the dataset '{names[place.dataset]}' of '{holder.name}'"):
+                if holder.id in self._without:
+                    self._empty(transaction, place)
+                else:
+                    self._compartment(transaction, place)
         return self._done
+
+    @contextmanager
+    def _about(self, holder: Holder, what: str) -> Iterator[None]:
+        """Say what it is that cannot be signed anew, and how to go on without it."""
+        try:
+            yield
+        except (IntegrityError, KmsError) as error:
+            reason = stopped(self._parts, holder) if isinstance(error, KeyUnavailable) else None
+            if reason is None and not isinstance(error, IntegrityError):
+                raise
+            vendor = holder.id != self._parts.owner
+            how = f"; '--leave-out {holder.name}' goes on and leaves that vendor frozen with nothing" if vendor else ""
+            raise type(error)(f"{reason or f'{what}: {error}'}{how}") from error
+
+    def _leave_out(self, transaction: Transaction, vendor: Holder) -> None:
+        """A head that lists nothing: whatever of the vendor's rows cannot be trusted is not needed for it."""
+        head = self._parts.heads.vendor_in(transaction, vendor.id)
+        owner = self._parts.sealer()
+        for grant in transaction.grants(vendor=vendor.id):
+            self._grant(transaction, grant, None, owner)
+        for credential in transaction.credentials(vendor.id):
+            self._credential(transaction, credential, None)
+        self._next_head(transaction, "vendor", vendor.id, head.sequence, vendor_body({}, {}), True, Role.AUTHORITY)
+        self._done.left_out.append(vendor.name)
+
+    def _empty(self, transaction: Transaction, place: CompartmentRow) -> None:
+        """A compartment without a version or a live key; the next grant fills it anew under fresh keys."""
+        head = self._parts.heads.compartment_in(transaction, place)
+        if head is None:
+            return
+        body = emptied_body(head)
+        self._next_head(transaction, "compartment", place.id, head.sequence, body, frozen=False, role=Role.PUBLISHER)
+        if self._write:
+            transaction.delete_versions(place.id)
 
     def _again(self, signed: Signed, role: Role) -> Signed | None:
         """The statement under a key that counts; None where its present signature does. Raises IntegrityError."""
@@ -102,8 +156,8 @@ class Resigner:
         def own() -> FieldSealer:
             return holder_sealer(self._parts, self._parts.keyring, row.vendor)
 
-        kept = self._copy(lambda: row.statement.open(owner, row.id), Label.GRANT, listed)
-        theirs = self._copy(lambda: row.vendor_statement.open(own(), row.id), Label.GRANT, listed)
+        kept = self._copy(lambda: row.statement.open(owner, row.id), Label.GRANT, row.id, listed)
+        theirs = self._copy(lambda: row.vendor_statement.open(own(), row.id), Label.GRANT, row.id, listed)
         if kept is None and theirs is None:
             return
         self._done.grants += 1
@@ -115,20 +169,24 @@ class Resigner:
             )
 
     def _credential(self, transaction: Transaction, row: CredentialRow, listed: str | None) -> None:
-        fresh = self._copy(lambda: row.statement, Label.CREDENTIAL, listed)
+        fresh = self._copy(lambda: row.statement, Label.CREDENTIAL, row.id, listed)
         if fresh is None:
             return
         self._done.credentials += 1
         if self._write:
             transaction.set_credential_statement(row.id, fresh.encode())
 
-    def _copy(self, read: Callable[[], bytes], label: Label, listed: str | None) -> Signed | None:
+    def _copy(self, read: Callable[[], bytes], label: Label, row: str, listed: str | None) -> Signed | None:
         """A stored statement of the authority, signed anew where it must be; only a listed one must be good."""
         try:
             signed = Signed.decode(read(), label)
             if listed is not None and signed.digest != listed:
                 raise IntegrityError(f"a {label.value} in the catalog is not the one that its vendor's head lists")
             return self._again(signed, Role.AUTHORITY)
+        except IntegrityError as error:
+            if listed is not None:
+                raise IntegrityError(f"{label.value} {row}: {error}") from error
+            return None
         except VaultError:
             if listed is not None:
                 raise
@@ -146,7 +204,12 @@ class Resigner:
             return
         live = set()
         for version in transaction.versions(place.id):
-            signed = Signed.decode(version.statement, Label.MANIFEST)
+            try:
+                signed = Signed.decode(version.statement, Label.MANIFEST)
+            except IntegrityError as error:
+                if version.retired is not None:
+                    continue
+                raise IntegrityError(f"version {version.version}: {error}") from error
             is_live = version.retired is None and head.versions.get(version.version) == signed.digest
             if is_live:
                 live.add(version.version)
