@@ -244,7 +244,11 @@ def open_delivery(parts: Parts, caller: Caller, request: Request, where: str | N
         where=permit.where.text() if permit.where else None,
         limit=permit.limit,
     )
-    keys = ScopedKeyring(parts.keyring, (version.keys[group].scope for group in plan.groups))
+    scopes = (version.keys[group].scope for group in plan.groups)
+    # By this process's own clock: expiry is judged at every batch, and here it matters whether anybody ended it.
+    keys = ScopedKeyring(
+        parts.keyring, scopes, lambda: still_allowed(permit, parts.heads.vendor(caller.vendor), parts.clock())
+    )
     return Delivery(permit, plan.schema, _deliver(parts, caller, permit, keys, plan, read))
 
 

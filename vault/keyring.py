@@ -178,14 +178,22 @@ class Keyring:
 
 @final
 class ScopedKeyring:
-    """A keyring that opens the (compartment, column group, epoch) set of one permit, and nothing else."""
+    """A keyring that opens the (compartment, column group, epoch) set of one permit, and nothing else.
 
-    def __init__(self, keyring: Keyring, scopes: Iterable[KeyScope]) -> None:
+    ``allowed`` raises Refused where the permit has ended: what a stream fetches ahead of its reader would otherwise
+    bring back keys that a freeze had dropped.
+    """
+
+    def __init__(
+        self, keyring: Keyring, scopes: Iterable[KeyScope], allowed: Callable[[], None] = lambda: None
+    ) -> None:
         self._keyring = keyring
         self._scopes = frozenset(scopes)
+        self._allowed = allowed
 
     def open(self, key: WrappedKey) -> bytes:
-        """Unwrap a key of the permit; raises NotGranted for any other, before any KMS call."""
+        """Unwrap a key of the permit; raises NotGranted for any other, and Refused, before any KMS call."""
         if key.scope not in self._scopes:
             raise NotGranted("the permit does not cover that key")
+        self._allowed()
         return self._keyring.open(key)

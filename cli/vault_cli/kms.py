@@ -3,6 +3,7 @@
 import json as json_text
 from dataclasses import asdict
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
@@ -61,6 +62,9 @@ def policy(
         str | None, typer.Option("--broker", metavar="ARN", help="aws-key: the role of the broker.")
     ] = None,
     owner: Annotated[str | None, typer.Option("--owner", metavar="ARN", help="aws-key: the role of the lab.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Write each policy to a file of its own there.")
+    ] = None,
     vault: VaultDir = None,
     json: Json = False,
 ) -> None:
@@ -84,7 +88,28 @@ def policy(
         "kms_keys": keys,
         "policy": _policy(chosen, uri.path.strip("/"), keys, contexts, broker, owner),
     }
-    emit(document, json, lambda: _show(document["policy"]))
+    if output is not None:
+        document["files"] = _write(output, chosen, document["policy"])
+    told = "\n".join(f"wrote {path}" for path in document.get("files", ()))
+    emit(document, json, told or (lambda: _show(document["policy"])))
+
+
+def _write(folder: Path, form: Format, policy: Any) -> list[str]:
+    """Files that the services' own tools take: one policy each; what was there before is replaced."""
+    if form is Format.OPENBAO:
+        files = {"policy.hcl": policy}
+    elif form is Format.AWS_IAM:
+        files = {f"policy-{number}.json": _text(each) for number, each in enumerate(policy, 1)}
+    else:
+        files = {f"{key.rpartition('/')[2]}.json": _text(each) for key, each in policy.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    return [str(folder / name) for name in files]
+
+
+def _text(policy: Any) -> str:
+    return json_text.dumps(policy, indent=2) + "\n"
 
 
 def _policy(

@@ -1,15 +1,19 @@
 """Unwrapped data keys leave a broker's memory when they must."""
 
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import Lab
 from tests.support.reading import read
+from tests.support.tables import rows
 from vault import access, deployment
-from vault.errors import InvalidInput
+from vault.errors import Frozen, InvalidInput
 from vault.workings.parts import Parts
 
 
@@ -58,6 +62,63 @@ def test_every_broker_drops_a_vendors_keys_within_a_second(warm: tuple[Lab, Part
         # A rekey moves the compartment's keys; the holder's metadata key stays what it was.
         kept = acme - {row for row in acme if row in _compartments(lab)} if act == "rekey" else set()
         assert all(_within_a_second(lambda p=parts: p.keyring.compartments == globex | kept) for parts in brokers)  # type: ignore[misc]
+
+
+def test_a_stream_that_fetches_ahead_brings_no_key_back(published: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a stream's threads open after a freeze is refused, or gone again within the age of a head."""
+    from vault.access import Request
+    from vault.workings import reading
+
+    published.vault.publish("evals", rows(60, start=1000), key="id", append=True)
+    published.vault.grant("acme", "evals", ["id", "prompt"])
+    parts = published.broker_parts()
+    caller = published.caller(parts, "acme")
+    frozen, met = threading.Event(), threading.Event()
+    real = reading.open_chunk
+
+    def late(*arguments: Any) -> Any:
+        """Stands before its key when the vendor is frozen, and goes on afterwards."""
+        met.set()
+        assert frozen.wait(20)
+        return real(*arguments)
+
+    monkeypatch.setattr(reading, "open_chunk", late)
+    watching = access.watch(parts)
+    watching.look()
+    delivery = access.open_delivery(parts, caller, Request("evals"))
+
+    def take() -> None:
+        # It may end well: for a second everybody may act on the head of before.
+        with suppress(Frozen):
+            list(delivery.batches)
+
+    reader = threading.Thread(target=take)
+    reader.start()
+    assert met.wait(20)
+    published.vault.freeze("acme")
+    watching.look()
+    frozen.set()
+    reader.join(20)
+    for _ in range(3):
+        watching.look()
+    assert not parts.keyring.compartments & _places(published, "acme")
+
+
+def test_a_permit_that_ended_opens_no_key(published: Lab) -> None:
+    """The keyring of a permit asks whether it still counts before it asks the KMS."""
+    from vault.keyring import ScopedKeyring
+    from vault.workings.parts import metadata_key, wrapped_key
+
+    parts = published.vault.parts
+    with parts.catalog.read() as transaction:
+        key = wrapped_key(parts.vault, metadata_key(transaction, parts.owner))
+
+    def ended() -> None:
+        raise Frozen("the vendor is frozen")
+
+    with pytest.raises(Frozen):
+        ScopedKeyring(parts.keyring, [key.scope], ended).open(key)
+    assert ScopedKeyring(parts.keyring, [key.scope]).open(key)
 
 
 def _compartments(lab: Lab) -> set[str]:

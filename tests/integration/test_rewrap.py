@@ -209,16 +209,21 @@ def test_two_rewraps_at_once_end_under_one_key(granted: Lab) -> None:
     def work(opened: Vault) -> None:
         start.wait()
         try:
-            opened.rewrap("acme")
+            ended.append(opened.rewrap("acme")[0].new)
         except Conflict:
             return
 
+    (before,) = {row.kms_key for row in _key_rows(granted, "acme")}
+    ended: list[str] = []
     threads = [threading.Thread(target=work, args=(each,)) for each in labs]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     keys = {row.kms_key for row in _key_rows(granted, "acme")}
+    assert ended, "one of the two has to succeed"
+    assert keys <= set(ended)
+    assert before not in keys
     assert keys == {next(each.key for each in granted.vault.kms_keys() if each.holder == "acme")}
     parts = granted.broker_parts()
     assert read(parts, granted.caller(parts, "acme")).num_rows == 50

@@ -101,6 +101,7 @@ def _contexts() -> list[dict[str, Any]]:
             {
                 "context": pairs,
                 "associated_data": associated.hex(),
+                "pkcs11_aad": canonical("dsvault pkcs11 kms", CHUNK, *ordered).hex(),
                 "local": {"id": CHUNK, "key": key.hex(), "plaintext": plaintext.hex(), "blob": blob.hex()},
             }
         )

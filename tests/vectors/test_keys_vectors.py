@@ -14,6 +14,7 @@ from vault.derivation import chunk_key, key_id
 from vault.encoding import canonical, json_bytes
 from vault.errors import IntegrityError, KmsError
 from vault.kms import LocalKms
+from vault.kms.pkcs11 import _aad
 from vault.kms.transit import associated_data
 from vault.model import ChunkIdentity, KeyScope
 from vault.trust import Label, Signed, Signer, compartment_body, vendor_body
@@ -57,6 +58,7 @@ def test_commitments() -> None:
 def test_contexts(vector: dict[str, Any], tmp_path: Path) -> None:
     """The associated data of a context, and a blob of the local KMS; with one bit changed or another context it is refused."""
     assert associated_data(vector["context"]).hex() == vector["associated_data"]
+    assert _aad(f"pkcs11:{CHUNK}", vector["context"]).hex() == vector["pkcs11_aad"]
     local = vector["local"]
     keyfile.write_new(tmp_path / f"{local['id']}.json", "local KMS key", local["id"], bytes.fromhex(local["key"]), None)
     kms, key, blob = LocalKms(None, tmp_path, None), f"local:{local['id']}", bytes.fromhex(local["blob"])

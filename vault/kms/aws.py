@@ -244,7 +244,8 @@ def _connect(region: str | None, endpoint: str | None, timeout: float) -> Any:
     except ImportError as error:
         raise InvalidInput("--kms: awskms:// needs the package boto3: install dsvault[awskms]") from error
     logger = logging.getLogger(_TALKATIVE)
-    logger.setLevel(max(logger.level, logging.INFO))
+    # What it inherits counts where it has no level of its own: raising that to INFO would have it say more, not less.
+    logger.setLevel(max(logger.getEffectiveLevel(), logging.INFO))
     config = Config(
         connect_timeout=timeout,
         read_timeout=timeout,

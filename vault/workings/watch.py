@@ -2,14 +2,17 @@
 
 A read looks at its vendor's head by itself before every batch. This is for the keys that a process holds while nobody
 reads: a freeze, a revocation and a rekey change a head, and a rewrap the KMS key of a holder. What may have changed is
-dropped; a key that is still needed is asked of the KMS again.
+dropped; a key that is still needed is asked of the KMS again. It is dropped at the next looks too, for as long as
+somebody may act on the head of before: a stream that was fetching ahead may have brought it back.
 """
 
 import logging
+import math
 import threading
 from types import TracebackType
 from typing import final
 
+from vault.workings.heads import HEAD_AGE_SECONDS
 from vault.workings.parts import Parts
 
 __all__ = ["WATCH_SECONDS", "Watch"]
@@ -17,6 +20,7 @@ __all__ = ["WATCH_SECONDS", "Watch"]
 _LOG = logging.getLogger("dsvault.keys")
 #: How often the catalog is looked at; two looks fit into a second.
 WATCH_SECONDS = 0.4
+_LOOKS_AGAIN = math.ceil(HEAD_AGE_SECONDS / WATCH_SECONDS)
 
 
 @final
@@ -27,6 +31,7 @@ class Watch:
         self._parts = parts
         self._seconds = seconds
         self._seen: dict[str, str] = {}
+        self._again: dict[str, int] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dsvault-watch", daemon=True)
 
@@ -48,8 +53,9 @@ class Watch:
             keyring.drop(keyring.compartments)
             return
         self._seen = marks
-        if changed:
-            keyring.drop(changed)
+        keyring.drop(changed | self._again.keys())
+        left = {subject: looks - 1 for subject, looks in self._again.items() if looks > 1}
+        self._again = left | dict.fromkeys(changed, _LOOKS_AGAIN)
 
     def _run(self) -> None:
         while not self._stop.wait(self._seconds):
