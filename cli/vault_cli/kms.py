@@ -71,6 +71,7 @@ def policy(
     """Print the policy that holds a broker to the columns of the vendor's live grants."""
     from vault import deployment
     from vault.errors import InvalidInput
+    from vault.kms.policies import AWS_POLICIES_OF_A_ROLE
 
     opened = open_vault(vault)
     uri = urlsplit(deployment.kms_uri(opened.folder))
@@ -88,6 +89,12 @@ def policy(
         "kms_keys": keys,
         "policy": _policy(chosen, uri.path.strip("/"), keys, contexts, broker, owner),
     }
+    if chosen is Format.AWS_IAM and len(document["policy"]) > AWS_POLICIES_OF_A_ROLE:
+        typer.echo(
+            f"dsvault: these are {len(document['policy'])} policies, and AWS attaches {AWS_POLICIES_OF_A_ROLE} to a "
+            "role unless its quota was raised; --format aws-key needs none of them",
+            err=True,
+        )
     if output is not None:
         document["files"] = _write(output, chosen, document["policy"])
     told = "\n".join(f"wrote {path}" for path in document.get("files", ()))

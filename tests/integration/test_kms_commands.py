@@ -54,6 +54,42 @@ def test_keys_are_listed_disabled_and_enabled(folder: Path) -> None:
     assert "no vendor named" in _run(folder, "kms", "disable", "nobody", code=1)
 
 
+def test_one_disabled_key_is_named_and_stops_nobody_else(folder: Path) -> None:
+    """Upkeep for the whole vault prints what was done, says whose key is disabled and what helps, and ends with 1."""
+    _run(folder, "vendor", "freeze", "acme")
+    _run(folder, "kms", "disable", "acme")
+    remedy = "a KMS key of 'acme' is disabled; 'dsvault kms enable acme'"
+    for words in (("rotate", "rekey"), ("rotate", "rewrap"), ("gc", "--grace", "0s"), ("check",)):
+        command = [sys.executable, "-m", "vault_cli.main", *words, "--vault", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 1
+        assert remedy in done.stdout + done.stderr
+        assert "owner" in done.stdout or words[0] != "rotate"
+        assert "Traceback" not in done.stderr
+    _run(folder, "kms", "enable", "acme")
+    _run(folder, "gc", "--grace", "0s")
+    _run(folder, "check")
+
+
+def test_policies_go_to_files_that_the_services_tools_take(
+    moto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With -o there is one file for each policy, named by the KMS key where the policy is the key's own."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
+    lab = tmp_path / "aws"
+    vault.init(lab, kms=f"awskms://{moto.removeprefix('http://')}?region=eu-central-1").add_vendor("acme")
+    (key,) = [each["key"] for each in _json(lab, "kms", "list")["keys"] if each["holder"] == "acme"]
+    roles = ("--broker", "arn:aws:iam::123456789012:role/b", "--owner", "arn:aws:iam::123456789012:role/o")
+    policies = ("kms", "policy", "--vendor", "acme", "-o", str(tmp_path / "out"))
+    told = _run(lab, *policies, "--format", "aws-key", *roles)
+    path = tmp_path / "out" / f"{key.rpartition('/')[2]}.json"
+    assert told == f"wrote {path}\n"
+    assert json.loads(path.read_text())["Statement"][0]["Sid"] == "Administration"
+    assert _json(lab, *policies)["files"] == [str(tmp_path / "out" / "policy-1.json")]
+    assert json.loads((tmp_path / "out" / "policy-1.json").read_text())["Statement"][0]["Action"] == "kms:Decrypt"
+
+
 def test_rewrap_says_what_moved(folder: Path) -> None:
     """``rotate rewrap`` names the old and the new KMS key of each holder, and --prepare moves nothing."""
     (ready,) = _json(folder, "rotate", "rewrap", "--vendor", "acme", "--prepare")["rewrapped"]

@@ -258,3 +258,24 @@ def _deaf(lab: BaoLab, tmp_path: Path, age: int) -> None:
     cold, _ = deployment.open_broker(deaf)
     with pytest.raises(KmsError):
         read(cold, caller)
+
+
+def test_the_labs_policy_in_the_how_to_is_enough(bao: OpenBao, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a token under the policy that the how-to shows the lab does everything that it does with its KMS keys."""
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / "kms.md").read_text()
+    _, _, policy = text.partition("# dsvault-lab.hcl\n")
+    policy, _, _ = policy.partition("\n\n")
+    assert policy.count("path ") == 4
+    mount = bao.mount()
+    monkeypatch.setenv("BAO_TOKEN", bao.token_for(policy.replace('"transit/', f'"{mount}/')))
+    opened = vault.init(tmp_path / "lab", kms=bao.uri(mount))
+    opened.add_vendor("acme")
+    opened.publish("evals", rows(10), key="id")
+    opened.grant("acme", "evals", ["id"])
+    opened.rekey("acme")
+    opened.rewrap("acme", disable_old=True)
+    opened.disable_kms_key("acme")
+    opened.enable_kms_key("acme")
+    assert opened.check().ok
+    opened.offboard("acme")
+    assert opened.check().ok

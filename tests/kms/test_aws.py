@@ -1,5 +1,6 @@
 """What AWS answers and moto never does: each refusal becomes the right error, with botocore's own stubs."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,18 @@ def test_an_unreachable_service_is_a_sentence(kms: AwsKms) -> None:
     with pytest.raises(KmsError, match="could not be reached") as caught:
         kms.unwrap(f"awskms:{ARN}", b"blob", {})
     assert caught.value.__cause__ is None
+
+
+def test_a_quiet_program_stays_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where warnings only are shown, botocore's lines about where it found what stay away, and what it sends always."""
+    botocore = logging.getLogger("botocore")
+    monkeypatch.setattr(botocore, "level", logging.NOTSET)
+    for wanted in (logging.WARNING, logging.INFO, logging.DEBUG):
+        botocore.setLevel(logging.NOTSET)
+        monkeypatch.setattr(logging.getLogger(), "level", wanted)
+        logging.Logger.manager._clear_cache()  # type: ignore[attr-defined]
+        AwsKms("eu-central-1", endpoint="http://127.0.0.1:9")
+        assert botocore.getEffectiveLevel() == max(wanted, logging.INFO)
 
 
 def test_a_region_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,6 +120,9 @@ def test_owner_token_without_its_pin(hsm: SoftHsm) -> None:
     kms = Pkcs11Kms(hsm.module, hsm.token, hsm.pin, hsm.owner_token, None)
     with pytest.raises(KeyUnavailable, match="DSVAULT_PKCS11_OWNER_PIN"):
         kms.create_key(new_id(), owner=True)
+    owners = Pkcs11Kms(hsm.module, hsm.token, hsm.pin, hsm.owner_token, hsm.owner_pin).create_key(new_id(), owner=True)
+    with pytest.raises(KeyUnavailable, match="DSVAULT_PKCS11_OWNER_PIN"):
+        kms.wrap(owners, SECRET, context())
 
 
 def test_keys_lie_in_their_tokens(kms: Pkcs11Kms, broker: Pkcs11Kms) -> None:

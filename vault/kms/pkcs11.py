@@ -174,7 +174,9 @@ class Pkcs11Kms:
             if _perform(place, lambda session: _knows(session, identifier)):
                 self._places[identifier] = place
                 return place
-        hint = "" if self._owner else "; the owner's key needs DSVAULT_PKCS11_OWNER_PIN and the owner's token in the URI"
+        hint = (
+            "" if self._owner else "; the owner's key needs DSVAULT_PKCS11_OWNER_PIN and the owner's token in the URI"
+        )
         raise KeyUnavailable(f"the KMS key is not held here{hint}")
 
     def _use(self, key: str, use: "Callable[[_Session, Any], bytes]") -> bytes:

@@ -15,6 +15,7 @@ from vault.kms.transit import associated_data_prefix
 __all__ = [
     "AWS_KEY_POLICY_BYTES",
     "AWS_MANAGED_POLICY_CHARACTERS",
+    "AWS_POLICIES_OF_A_ROLE",
     "aws_iam_policies",
     "aws_key_policy",
     "openbao_policy",
@@ -23,6 +24,8 @@ __all__ = [
 #: AWS's limits: a key policy in bytes, and a managed IAM policy in characters without white space.
 AWS_KEY_POLICY_BYTES: Final = 32_768
 AWS_MANAGED_POLICY_CHARACTERS: Final = 6_144
+#: How many managed policies AWS attaches to a role, unless the account's quota was raised.
+AWS_POLICIES_OF_A_ROLE: Final = 10
 _VERSION: Final = "2012-10-17"
 _EPOCH: Final = "dsvault:epoch"
 _GROUP: Final = "dsvault:group"
