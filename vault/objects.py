@@ -8,17 +8,20 @@ below the vault's prefix, made of ids only, so a listing tells nobody what anyth
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias, final
 
 import fsspec
 
 from vault.encoding import new_id
 from vault.errors import Conflict, IntegrityError, InvalidInput, NotFound, Unavailable
 
-__all__ = ["ObjectInfo", "ObjectStore", "open_store"]
+__all__ = ["ObjectInfo", "ObjectStore", "StoredObject", "open_store"]
+
+#: Hands a new object's pieces, in order, to the function that it is given.
+Produce: TypeAlias = Callable[[Callable[[memoryview], object]], object]
 
 #: Where a local store's objects are written before they get their names; no object's name begins so.
 _UNFINISHED = ".unfinished"
@@ -56,15 +59,25 @@ class ObjectStore:
         Raises Conflict when the name exists, Unavailable when the store fails. A process that is killed meanwhile
         leaves the whole object or none: heads, checkpoints and root documents have names that cannot be had again.
         """
+        self.put_pieces(name, lambda write: write(memoryview(data).cast("B")))
+
+    def put_pieces(self, name: str, produce: "Produce") -> None:
+        """`put` of what ``produce`` hands, piece by piece, to the function that it is given.
+
+        What it raises is raised here, and no object is left. An S3 store takes whole objects only: there the pieces are
+        gathered in memory first.
+        """
         path = self._path(name)
         try:
             if self._local:
-                self._put_local(path, memoryview(data))
+                self._put_local(path, produce)
             elif hasattr(self._fs, "s3"):
-                self._fs.pipe_file(path, bytes(data), mode="create")
+                gathered = bytearray()
+                produce(gathered.extend)
+                self._fs.pipe_file(path, bytes(gathered), mode="create")
             else:
                 with self._fs.open(path, "xb") as file:
-                    file.write(memoryview(data))
+                    produce(file.write)
         except FileExistsError as error:
             raise Conflict("an object of that name exists already") from error
         except OSError as error:
@@ -72,7 +85,7 @@ class ObjectStore:
                 raise Conflict("an object of that name exists already") from error
             raise _unavailable("written", error) from error
 
-    def _put_local(self, path: str, data: memoryview) -> None:
+    def _put_local(self, path: str, produce: "Produce") -> None:
         unfinished = f"{self._prefix}/{_UNFINISHED}"
         for folder in (os.path.dirname(path), unfinished):
             os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -80,9 +93,7 @@ class ObjectStore:
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with open(descriptor, "wb", buffering=0) as file:
-                view = data.cast("B")
-                while view:
-                    view = view[file.write(view) :]
+                produce(lambda piece: _write_all(file, piece))
                 # The catalog will say that this object exists: it must outlive a power cut.
                 os.fsync(descriptor)
             # One step, and it fails where the name is taken.
@@ -130,6 +141,32 @@ class ObjectStore:
         except OSError as error:
             raise _unavailable("read", error) from error
 
+    def open(self, name: str, size: int) -> "StoredObject":
+        """An object of that size, to be read in pieces.
+
+        One that is missing, or not as long, raises NotFound or IntegrityError here or at the first piece; where the
+        store is not local, one that is longer is read as if it were not.
+        """
+        if self._local and (found := self.size(name)) not in {None, size}:
+            raise IntegrityError(f"the object {name} has {found} bytes instead of {size}")
+        return StoredObject(self, name, size)
+
+    def get_range(self, name: str, start: int, stop: int) -> bytes:
+        """Some bytes of an object; raises NotFound, Unavailable, or IntegrityError where it is shorter."""
+        path = self._path(name)
+        try:
+            if self._local:
+                found = _read_range(path, start, stop)
+            else:
+                found = bytes(self._fs.cat_file(path, start=start, end=stop))
+        except FileNotFoundError as error:
+            raise NotFound(f"the object {name} is missing from the store") from error
+        except OSError as error:
+            raise _unavailable("read", error) from error
+        if len(found) != stop - start:
+            raise IntegrityError(f"the object {name} is shorter than it was")
+        return found
+
     def size(self, name: str) -> int | None:
         """An object's size in bytes, or None where there is none."""
         try:
@@ -161,6 +198,42 @@ class ObjectStore:
             return
         except OSError as error:
             raise _unavailable("deleted", error) from error
+
+
+@final
+class StoredObject:
+    """An object of a known size by ranges (a `vault.chunks.Readable`)."""
+
+    #: Few requests, and little memory.
+    step = 8 << 20
+
+    def __init__(self, store: ObjectStore, name: str, size: int) -> None:
+        self._store = store
+        self._name = name
+        self.size = size
+
+    def read(self, start: int, stop: int) -> memoryview:
+        """Exactly these bytes."""
+        return memoryview(self._store.get_range(self._name, start, stop))
+
+    def __repr__(self) -> str:
+        return f"StoredObject({self._name})"
+
+
+def _write_all(file: Any, piece: memoryview) -> None:
+    while piece:
+        piece = piece[file.write(piece) :]
+
+
+def _read_range(path: str, start: int, stop: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        found = os.pread(descriptor, stop - start, start)
+        while more := os.pread(descriptor, stop - start - len(found), start + len(found)):
+            found += more
+        return found
+    finally:
+        os.close(descriptor)
 
 
 def _unavailable(verb: str, error: OSError) -> Unavailable:

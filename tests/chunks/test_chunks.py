@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pyarrow.parquet.encryption import create_encryption_properties
 
 from tests.support.tables import TYPES, array_of, same
-from vault.chunks import EncodeOptions, decode, encode, rekey, unsupported, verify
+from vault.chunks import EncodeOptions, decode, encode, rekey, rekey_into, unsupported, verify
 from vault.encoding import new_id
 from vault.errors import IntegrityError, InvalidInput
 from vault.model import ChunkIdentity, KeyScope
@@ -96,6 +96,52 @@ def test_random_schemas_survive(data: st.DataObject, kinds: list[pa.DataType], o
         for index, kind in enumerate(kinds)
     }
     _round_trip(pa.table(columns), options)
+
+
+class _Pieces:
+    """A chunk that is only to be had in pieces of a few bytes, and remembers the largest that it gave."""
+
+    step = 64
+
+    def __init__(self, data: Any) -> None:
+        self._data = bytes(memoryview(data))
+        self.size = len(self._data)
+        self.largest = 0
+
+    def read(self, start: int, stop: int) -> memoryview:
+        assert 0 <= start <= stop <= self.size
+        self.largest = max(self.largest, stop - start)
+        return memoryview(self._data[start:stop])
+
+
+@pytest.mark.parametrize("options", _OPTIONS)
+def test_a_chunk_moves_in_pieces(options: EncodeOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read and written a little at a time it is the same chunk as all at once, whatever the sizes of its pages."""
+    monkeypatch.setattr("vault.chunks.windows.PIECE", 100)
+    table = pa.table({"a": [f"text {number}" * (number % 7) for number in range(500)], "b": list(range(500))})
+    key, place, fresh, moved_to = os.urandom(32), identity(), os.urandom(32), identity()
+    data = encode(table, key, place, options)
+    written: list[bytes] = []
+    rekey_into(_Pieces(data), key, place, fresh, moved_to, lambda piece: written.append(bytes(piece)))
+    moved = b"".join(written)
+    assert len(moved) == data.size
+    verify(_Pieces(moved), fresh, moved_to)
+    assert same(decode(moved, fresh, moved_to, table.schema), table)
+    for wrong in (moved[:-1], moved + b"x", moved[:100] + bytes([moved[100] ^ 1]) + moved[101:]):
+        with pytest.raises(IntegrityError):
+            verify(_Pieces(wrong), fresh, moved_to)
+
+
+def test_the_pieces_of_a_large_chunk_are_small() -> None:
+    """Neither side holds more than a piece: that is what bounds the memory of a rekey."""
+    table = pa.table({"a": pa.array(os.urandom(16) for _ in range(400_000))})
+    key, place = os.urandom(32), identity()
+    data = encode(table, key, place, EncodeOptions(compression="none"))
+    source, sizes = _Pieces(data), []
+    source.step = 1 << 20  # type: ignore[misc]
+    rekey_into(source, key, place, os.urandom(32), identity(), lambda piece: sizes.append(len(piece)))
+    assert source.largest <= 2 << 20
+    assert max(sizes) <= 8 << 20
 
 
 def test_version_2_pages_move_too() -> None:

@@ -1,8 +1,20 @@
 """Chunks: one column group of one shard as an encrypted Parquet file."""
 
 from vault.chunks.codec import EncodeOptions, decode, encode, footer
-from vault.chunks.pages import rekey, verify
+from vault.chunks.pages import rekey, rekey_into, verify
 from vault.chunks.restore import restore
 from vault.chunks.storing import unsupported
+from vault.chunks.windows import Readable
 
-__all__ = ["EncodeOptions", "decode", "encode", "footer", "rekey", "restore", "unsupported", "verify"]
+__all__ = [
+    "EncodeOptions",
+    "Readable",
+    "decode",
+    "encode",
+    "footer",
+    "rekey",
+    "rekey_into",
+    "restore",
+    "unsupported",
+    "verify",
+]

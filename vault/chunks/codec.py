@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 from pyarrow.parquet.encryption import create_decryption_properties, create_encryption_properties
 
 from vault.chunks.restore import restore
-from vault.chunks.shape import MAX_ORDINAL, PYARROW_FAILURES, extents, frame
+from vault.chunks.shape import MAGIC, MAX_ORDINAL, PYARROW_FAILURES, extents, frame
 from vault.chunks.storing import storable
+from vault.chunks.windows import InMemory, readable
 from vault.errors import IntegrityError, InvalidInput
 from vault.model import ChunkIdentity
 
@@ -112,11 +113,16 @@ def _decryption(key: bytes, identity: ChunkIdentity) -> Any:
 
 
 def footer(data: Any, key: bytes, identity: ChunkIdentity) -> Any:
-    """The Parquet metadata out of the decrypted footer; raises IntegrityError."""
-    view = memoryview(data).cast("B")
-    frame(view, identity)
+    """The Parquet metadata out of the decrypted footer; of a `Readable` no more than the end is read.
+
+    Raises IntegrityError.
+    """
+    source = readable(data)
+    found = frame(source, identity)
+    # Between the magics only what tells of the footer: its offsets are of the whole file, and nobody follows them here.
+    end = MAGIC + bytes(source.read(found.crypto, source.size))
     try:
-        return pq.read_metadata(pa.BufferReader(pa.py_buffer(view)), decryption_properties=_decryption(key, identity))
+        return pq.read_metadata(pa.BufferReader(end), decryption_properties=_decryption(key, identity))
     except PYARROW_FAILURES as error:
         raise _refused(identity) from error
 
@@ -128,7 +134,7 @@ def decode(data: Any, key: bytes, identity: ChunkIdentity, schema: pa.Schema | N
     text stays out of the message.
     """
     view = memoryview(data).cast("B")
-    found = frame(view, identity)
+    found = frame(InMemory(view), identity)
     try:
         file = pq.ParquetFile(pa.BufferReader(pa.py_buffer(view)), decryption_properties=_decryption(key, identity))
         extents(file.metadata, found, identity)

@@ -11,9 +11,9 @@ we write is refused with IntegrityError.
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 from cryptography.exceptions import InvalidTag
@@ -36,131 +36,159 @@ from vault.chunks.shape import (
     frame,
     misshapen,
 )
+from vault.chunks.windows import Readable, Sink, Window, readable
 from vault.errors import IntegrityError
 from vault.model import ChunkIdentity
 
-__all__ = ["rekey", "verify"]
+__all__ = ["rekey", "rekey_into", "verify"]
 
-_FOOTER: Final = 0
-_DATA_PAGE: Final = 2
-_DICTIONARY_PAGE: Final = 3
-_DATA_PAGE_HEADER: Final = 4
-_DICTIONARY_PAGE_HEADER: Final = 5
+_FOOTER: Final = b"\x00"
+_DATA_PAGE: Final = b"\x02"
+_DICTIONARY_PAGE: Final = b"\x03"
+_DATA_PAGE_HEADER: Final = b"\x04"
+_DICTIONARY_PAGE_HEADER: Final = b"\x05"
 
 
 @dataclass(frozen=True, slots=True)
 class _Module:
-    """One module: where it begins, its whole length, and what the AAD says after prefix and file id."""
+    """One module's bytes, and what its AAD says after prefix and file id."""
 
-    start: int
-    size: int
+    data: memoryview
     suffix: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """A parsed chunk: its frame, and every module, the footer last."""
+class _Opener:
+    """Opens the modules of one chunk under one key, each into the same scratch."""
 
-    frame: Frame
-    modules: tuple[_Module, ...]
+    def __init__(self, key: bytes, identity: ChunkIdentity, file_id: bytes) -> None:
+        self._cipher = AESGCM(key)
+        self._identity = identity
+        self._prefix = identity.encode() + file_id
+        self._scratch = memoryview(bytearray(1 << 20))
+
+    def open(self, module: _Module) -> memoryview:
+        """The plaintext, until the next one is opened; raises IntegrityError."""
+        data, size = module.data, len(module.data) - LENGTH - NONCE - TAG
+        if size > len(self._scratch):
+            self._scratch = memoryview(bytearray(size))
+        plain, body = self._scratch[:size], LENGTH + NONCE
+        try:
+            self._cipher.decrypt_into(data[LENGTH:body], data[body:], self._prefix + module.suffix, plain)
+        except InvalidTag as error:
+            raise IntegrityError(
+                f"chunk {self._identity.chunk} was changed: one of its modules does not authenticate"
+            ) from error
+        return plain
 
 
-def verify(data: Any, key: bytes, identity: ChunkIdentity) -> None:
-    """Check every module's tag; raises IntegrityError unless the whole chunk is as it was written."""
-    view = memoryview(data).cast("B")
-    layout = _parse(view, key, identity)
-    cipher, prefix = AESGCM(key), identity.encode() + layout.frame.file_id
-    scratch = memoryview(bytearray(max(module.size for module in layout.modules)))
-    for module in layout.modules:
-        _decrypt(cipher, view, module, prefix, scratch, identity)
+def verify(data: object, key: bytes, identity: ChunkIdentity) -> None:
+    """Check every module's tag; raises IntegrityError unless the whole chunk is as it was written.
+
+    ``data`` is a buffer, or a `Readable`, of which a few MiB are held at a time.
+    """
+    source = readable(data)
+    found = frame(source, identity)
+    opener = _Opener(key, identity, found.file_id)
+    for module in _modules(source, found, key, identity):
+        opener.open(module)
 
 
-def rekey(data: Any, old_key: bytes, old: ChunkIdentity, new_key: bytes, new: ChunkIdentity) -> pa.Buffer:
+def rekey(data: object, old_key: bytes, old: ChunkIdentity, new_key: bytes, new: ChunkIdentity) -> pa.Buffer:
     """The same chunk under another key and identity, with a fresh file id and fresh nonces.
 
     The result has the length of the input. Raises IntegrityError unless every byte of the input is what was
     written under ``old_key`` and ``old``, and both keys are 256 bits long.
     """
-    check_key(new_key)
-    view = memoryview(data).cast("B")
-    layout = _parse(view, old_key, old)
-    output = pa.allocate_buffer(len(view))
-    out = memoryview(output).cast("B")
-    file_id = os.urandom(FILE_ID)
-    out[: len(MAGIC)] = MAGIC
-    out[layout.frame.crypto : layout.frame.footer] = CRYPTO_HEAD + file_id + CRYPTO_TAIL
-    out[-8:] = view[-8:]
-
-    reader, writer = AESGCM(old_key), AESGCM(new_key)
-    old_prefix, new_prefix = old.encode() + layout.frame.file_id, new.encode() + file_id
-    nonces = os.urandom(NONCE * len(layout.modules))
-    scratch = memoryview(bytearray(max(module.size for module in layout.modules)))
-    for index, module in enumerate(layout.modules):
-        plain = _decrypt(reader, view, module, old_prefix, scratch, old)
-        nonce = nonces[index * NONCE : (index + 1) * NONCE]
-        body = module.start + LENGTH + NONCE
-        out[module.start : module.start + LENGTH] = view[module.start : module.start + LENGTH]
-        out[module.start + LENGTH : body] = nonce
-        writer.encrypt_into(nonce, plain, new_prefix + module.suffix, out[body : module.start + module.size])
+    source = readable(data)
+    output = pa.allocate_buffer(source.size)
+    _move(source, old_key, old, new_key, new, _Into(memoryview(output).cast("B")))
     return output
 
 
-def _decrypt(
-    cipher: AESGCM,
-    view: memoryview,
-    module: _Module,
-    prefix: bytes,
-    scratch: memoryview,
-    identity: ChunkIdentity,
-) -> memoryview:
-    nonce_at = module.start + LENGTH
-    body = nonce_at + NONCE
-    plain = scratch[: module.size - LENGTH - NONCE - TAG]
-    try:
-        cipher.decrypt_into(view[nonce_at:body], view[body : module.start + module.size], prefix + module.suffix, plain)
-    except InvalidTag as error:
-        raise _altered(identity) from error
-    return plain
+def rekey_into(
+    data: object,
+    old_key: bytes,
+    old: ChunkIdentity,
+    new_key: bytes,
+    new: ChunkIdentity,
+    write: Callable[[memoryview], object],
+) -> None:
+    """`rekey` in pieces: each goes to ``write``, in order, and must not be kept.
+
+    Of a `Readable` and of the result a few MiB are held at a time, or as much as the largest page takes. Raises
+    IntegrityError as `rekey` does, when some pieces may have been written already: they are no chunk then.
+    """
+    source = readable(data)
+    sink = Sink(write, source.size)
+    _move(source, old_key, old, new_key, new, sink)
+    sink.flush()
 
 
-def _altered(identity: ChunkIdentity) -> IntegrityError:
-    return IntegrityError(f"chunk {identity.chunk} was changed: one of its modules does not authenticate")
+class _Into:
+    """Room in one buffer that holds the whole result."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+        self._used = 0
+
+    def room(self, count: int) -> memoryview:
+        """The next bytes."""
+        self._used += count
+        return self._view[self._used - count : self._used]
 
 
-def _parse(view: memoryview, key: bytes, identity: ChunkIdentity) -> _Layout:
-    """Find every module; the footer that says where they are is authenticated before it is believed."""
-    found = frame(view, identity)
-    metadata = footer(view, key, identity)
-    last = _module(view, found.footer, found.end, bytes([_FOOTER]), identity)
-    pages = (
-        module for extent in extents(metadata, found, identity) for module in _page_modules(view, extent, identity)
-    )
-    return _Layout(found, (*pages, last))
+def _move(
+    source: Readable, old_key: bytes, old: ChunkIdentity, new_key: bytes, new: ChunkIdentity, out: "Sink | _Into"
+) -> None:
+    check_key(new_key)
+    found = frame(source, old)
+    opener = _Opener(old_key, old, found.file_id)
+    file_id = os.urandom(FILE_ID)
+    writer, prefix = AESGCM(new_key), new.encode() + file_id
+    out.room(len(MAGIC))[:] = MAGIC
+    for module in _modules(source, found, old_key, old):
+        if module.suffix == _FOOTER:
+            crypto = CRYPTO_HEAD + file_id + CRYPTO_TAIL
+            out.room(len(crypto))[:] = crypto
+        plain = opener.open(module)
+        room, nonce = out.room(len(module.data)), os.urandom(NONCE)
+        room[:LENGTH] = module.data[:LENGTH]
+        room[LENGTH : LENGTH + NONCE] = nonce
+        writer.encrypt_into(nonce, plain, prefix + module.suffix, room[LENGTH + NONCE :])
+    out.room(8)[:] = source.read(source.size - 8, source.size)
 
 
-def _module(view: memoryview, start: int, end: int, suffix: bytes, identity: ChunkIdentity) -> _Module:
-    if end - start < MIN_MODULE:
+def _modules(source: Readable, found: Frame, key: bytes, identity: ChunkIdentity) -> Iterator[_Module]:
+    """Every module in order, the footer last; the footer that says where they are is authenticated first."""
+    metadata = footer(source, key, identity)
+    window = Window(source, len(MAGIC), found.crypto)
+    for extent in extents(metadata, found, identity):
+        yield from _page_modules(window, extent, identity)
+    yield _module(Window(source, found.footer, found.end), found.end - found.footer, _FOOTER, identity)
+
+
+def _module(window: Window, left: int, suffix: bytes, identity: ChunkIdentity) -> _Module:
+    if left < MIN_MODULE:
         raise misshapen(identity)
-    size = LENGTH + struct.unpack_from("<I", view, start)[0]
-    if size < MIN_MODULE or start + size > end:
+    size = LENGTH + int(struct.unpack("<I", window.peek(LENGTH))[0])
+    if not MIN_MODULE <= size <= left:
         raise misshapen(identity)
-    return _Module(start, size, suffix)
+    return _Module(window.take(size), suffix)
 
 
-def _page_modules(view: memoryview, extent: Extent, identity: ChunkIdentity) -> Iterator[_Module]:
+def _page_modules(window: Window, extent: Extent, identity: ChunkIdentity) -> Iterator[_Module]:
     place = struct.pack("<hh", extent.row_group, extent.column)
-    position, page = extent.start, 0
-    if extent.has_dictionary:
-        for kind in (_DICTIONARY_PAGE_HEADER, _DICTIONARY_PAGE):
-            module = _module(view, position, extent.stop, bytes([kind]) + place, identity)
-            position += module.size
+    left, page = extent.stop - extent.start, 0
+    kinds = [(_DICTIONARY_PAGE_HEADER, b""), (_DICTIONARY_PAGE, b"")] if extent.has_dictionary else []
+    while kinds or left:
+        if not kinds:
+            if page > MAX_ORDINAL:
+                raise misshapen(identity)
+            ordinal = struct.pack("<h", page)
+            kinds = [(_DATA_PAGE_HEADER, ordinal), (_DATA_PAGE, ordinal)]
+            page += 1
+        for kind, number in kinds:
+            module = _module(window, left, kind + place + number, identity)
+            left -= len(module.data)
             yield module
-    while position < extent.stop:
-        if page > MAX_ORDINAL:
-            raise misshapen(identity)
-        ordinal = struct.pack("<h", page)
-        for kind in (_DATA_PAGE_HEADER, _DATA_PAGE):
-            module = _module(view, position, extent.stop, bytes([kind]) + place + ordinal, identity)
-            position += module.size
-            yield module
-        page += 1
+        kinds = []

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from vault.chunks.windows import Readable
 from vault.errors import IntegrityError
 from vault.model import ChunkIdentity
 
@@ -78,22 +79,27 @@ def misshapen(identity: ChunkIdentity) -> IntegrityError:
     return IntegrityError(f"chunk {identity.chunk} does not have the shape that dsvault writes")
 
 
-def frame(view: memoryview, identity: ChunkIdentity) -> Frame:
+def frame(source: Readable, identity: ChunkIdentity) -> Frame:
     """Find the parts of a chunk; raises IntegrityError for any other shape."""
     shortest = len(MAGIC) + _CRYPTO_BYTES + MIN_MODULE + 8
-    if len(view) < shortest or bytes(view[:4]) != MAGIC or bytes(view[-4:]) != MAGIC:
+    size = source.size
+    if size < shortest or bytes(source.read(0, 4)) != MAGIC or bytes(source.read(size - 4, size)) != MAGIC:
         raise IntegrityError(f"chunk {identity.chunk}: the object is not a whole encrypted chunk")
-    end = len(view) - 8
-    crypto = end - int(struct.unpack_from("<I", view, end)[0])
+    end = size - 8
+    crypto = end - _number(source, end)
     footer = crypto + _CRYPTO_BYTES
     if crypto < len(MAGIC) or footer + MIN_MODULE > end:
         raise misshapen(identity)
-    metadata = bytes(view[crypto:footer])
+    metadata = bytes(source.read(crypto, footer))
     if not (metadata.startswith(CRYPTO_HEAD) and metadata.endswith(CRYPTO_TAIL)):
         raise misshapen(identity)
-    if footer + LENGTH + int(struct.unpack_from("<I", view, footer)[0]) != end:
+    if footer + LENGTH + _number(source, footer) != end:
         raise misshapen(identity)
     return Frame(crypto, metadata[len(CRYPTO_HEAD) : len(CRYPTO_HEAD) + FILE_ID], footer, end)
+
+
+def _number(source: Readable, place: int) -> int:
+    return int(struct.unpack("<I", source.read(place, place + LENGTH))[0])
 
 
 def extents(metadata: Any, frame: Frame, identity: ChunkIdentity) -> list[Extent]:

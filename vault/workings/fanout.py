@@ -131,8 +131,8 @@ def begin_copy(parts: OwnerParts, job: Job, vendor: Holder, dataset: str, groups
 
 
 def source_of(parts: OwnerParts, ref: ChunkRef, key: WrappedKey) -> Source:
-    """Fetch one of the owner's chunks as a source for fan-out."""
-    return Source(ref, parts.store.get(ref.object), key, parts.keyring.open(key))
+    """One of the owner's chunks as a source for fan-out, read piece by piece."""
+    return Source(ref, parts.store.open(ref.object, ref.size), key, parts.keyring.open(key))
 
 
 def fill(

@@ -7,7 +7,7 @@ began from. Until then a crash leaves garbage and nothing else.
 
 import hashlib
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 import xxhash
 
 from vault.catalog import CompartmentRow, HeadRow, KeyRow, Transaction, VersionRow
-from vault.chunks import EncodeOptions, encode, rekey
+from vault.chunks import EncodeOptions, encode, rekey_into
 from vault.derivation import chunk_key
 from vault.encoding import new_id, timestamp
 from vault.errors import Conflict
@@ -138,32 +138,54 @@ class Writer:
             if (found := collect_stats(piece.column(column.name))) is not None
         }
         plain = _Plain(shard, new_id(), piece.num_rows, assigned, statistics)
-        return Source(self._put(plain, identity, data), data, wrapped, data_key)
+        view = memoryview(data).cast("B")
+        return Source(self._put(plain, identity, len(view), lambda write: write(view)), data, wrapped, data_key)
 
     def copy(self, source: Source) -> ChunkRef:
         """Encrypt a chunk anew, page by page, under this compartment's key, and put it."""
         wrapped, data_key = self.key(source.ref.group)
         old, new = identity_of(source.key, source.ref), ChunkIdentity(wrapped.scope, new_id())
-        data = rekey(source.data, chunk_key(source.data_key, old), old, chunk_key(data_key, new), new)
         ref = source.ref
-        return self._put(_Plain(ref.shard, ref.content, ref.rows, ref.assigned, ref.statistics), new, data)
+        plain = _Plain(ref.shard, ref.content, ref.rows, ref.assigned, ref.statistics)
+        return self._put(
+            plain,
+            new,
+            ref.size,
+            lambda write: rekey_into(
+                source.data, chunk_key(source.data_key, old), old, chunk_key(data_key, new), new, write
+            ),
+        )
 
-    def _put(self, plain: _Plain, identity: ChunkIdentity, data: Any) -> ChunkRef:
-        ref = ChunkRef(
+    def _put(
+        self,
+        plain: _Plain,
+        identity: ChunkIdentity,
+        size: int,
+        produce: Callable[[Callable[[memoryview], object]], object],
+    ) -> ChunkRef:
+        name, digest = f"{self._job.folder}/{identity.chunk}", xxhash.xxh3_128()
+
+        def both(write: Callable[[memoryview], object]) -> None:
+            def piece(data: memoryview) -> None:
+                digest.update(data)
+                write(data)
+
+            produce(piece)
+
+        self._parts.store.put_pieces(name, both)
+        return ChunkRef(
             shard=plain.shard,
             group=identity.scope.group,
             epoch=identity.scope.epoch,
             chunk=identity.chunk,
             content=plain.content,
-            object=f"{self._job.folder}/{identity.chunk}",
+            object=name,
             rows=plain.rows,
-            size=len(memoryview(data)),
-            checksum=checksum(data),
+            size=size,
+            checksum=digest.hexdigest(),
             assigned=plain.assigned,
             statistics=plain.statistics,
         )
-        self._parts.store.put(ref.object, data)
-        return ref
 
     def manifest(self, manifest: Manifest, publisher: Signer) -> None:
         """Seal, put and sign the manifest of one version."""
