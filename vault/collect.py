@@ -24,6 +24,7 @@ from vault.workings.jobs import ACTIVE, DONE, begin_job, is_dead
 from vault.workings.names import Holder, holders
 from vault.workings.parts import OwnerParts
 from vault.workings.reading import OpenVersion, open_version
+from vault.workings.rotation import KIND
 from vault.workings.trouble import naming
 from vault.workings.usage import Usage, chunks_of, survey
 from vault.workings.writing import Writer
@@ -60,7 +61,7 @@ def collect(parts: OwnerParts, grace: timedelta = DEFAULT_GRACE) -> Collected:
     before = _survey(parts)
     _narrow(parts, before)
     listed = list(parts.store.list("objects"))
-    _end_dead_jobs(parts)
+    _end_dead_jobs(parts, grace)
     manifests, condemned = _forget_manifests(parts, grace, before)
     usage = _survey(parts)
     unused = [info for info in listed if info.name not in usage.objects]
@@ -89,13 +90,20 @@ def _survey(parts: OwnerParts) -> Usage:
     return usage
 
 
-def _end_dead_jobs(parts: OwnerParts) -> None:
-    """Declare jobs over whose process is gone; a job that runs is never ended, whatever the grace."""
+def _end_dead_jobs(parts: OwnerParts, grace: timedelta) -> None:
+    """Declare jobs over whose process is gone; a job that runs is never ended, whatever the grace.
+
+    A rekey that was stopped can be taken up again for as long as the grace time.
+    """
     now = parts.clock()
     with parts.catalog.write() as transaction:
         for job in transaction.jobs():
-            if job.state == ACTIVE and is_dead(job, now):
-                transaction.set_job(job.id, before=ACTIVE, state=DONE, beat=timestamp(now))
+            if job.state != ACTIVE or not is_dead(job, now):
+                continue
+            if job.kind == KIND and now - from_timestamp(job.beat) < grace:
+                continue
+            transaction.set_job(job.id, before=ACTIVE, state=DONE, beat=timestamp(now))
+            transaction.delete_steps(job.id)
 
 
 def _forget_manifests(parts: OwnerParts, grace: timedelta, usage: Usage) -> tuple[int, set[str]]:

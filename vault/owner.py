@@ -208,10 +208,17 @@ class Vault:
         self,
         vendor: str | None = None,
         dataset: str | None = None,
+        columns: Sequence[str] | None = None,
         progress: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> list[_rotate.Rekeyed]:
-        """Encrypt compartments anew under their next epoch."""
-        return _rotate.rekey(self.parts, vendor, dataset, progress)
+        """Encrypt compartments, or some columns of theirs, anew under their next epoch."""
+        return _rotate.rekey(self.parts, vendor, dataset, columns, progress)
+
+    def plan_rekey(
+        self, vendor: str | None = None, dataset: str | None = None, columns: Sequence[str] | None = None
+    ) -> list[_rotate.Planned]:
+        """What `rekey` of the same would encrypt anew."""
+        return _rotate.plan(self.parts, vendor, dataset, columns)
 
     def rewrap(
         self,

@@ -2,33 +2,49 @@
 
 All versions of a compartment move together, manifests too, and the head that makes the new epoch live is the
 last word. The old manifests stay listed as retired, and their objects in the store, until gc has waited the
-grace time, so that streams that were opened before can end.
+grace time, so that streams that were opened before can end. A run that was killed is taken up where it was; one that
+meets another change of the compartment copies what that added and no more.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from vault.audit import Kind
 from vault.catalog import CompartmentRow
-from vault.errors import Conflict, NotFound, PartlyDone
+from vault.errors import Conflict, InvalidInput, NotFound, PartlyDone, VaultError
 from vault.manifest import ChunkRef, Manifest
 from vault.trust import CompartmentHead
 from vault.workings.fanout import source_of
-from vault.workings.jobs import Job, begin_job
 from vault.workings.names import Holder, datasets, holders
 from vault.workings.parts import OwnerParts
 from vault.workings.reading import OpenVersion, open_version
+from vault.workings.rotation import Rotation, begin_rotation
 from vault.workings.trouble import each_holder
 from vault.workings.writing import Writer
 
-__all__ = ["Rekeyed", "rekey"]
+__all__ = ["Planned", "Rekeyed", "plan", "rekey"]
 
 _TRIES = 5
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Rekeyed:
-    """A compartment that is under its next epoch: the chunks and bytes that were encrypted anew."""
+    """A compartment that is under its next epoch: the chunks and bytes that were encrypted anew in this run, and the
+    chunks that a run before it had done.
+    """
+
+    vendor: str
+    dataset: str
+    chunks: int
+    bytes: int
+    resumed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a rekey of one compartment has to encrypt anew."""
 
     vendor: str
     dataset: str
@@ -38,25 +54,53 @@ class Rekeyed:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
+    """A compartment, and the names of the columns that move; None for all of them."""
+
     holder: Holder
     dataset: str
     row: CompartmentRow
+    columns: frozenset[str] | None
+
+
+def plan(
+    parts: OwnerParts, vendor: str | None = None, dataset: str | None = None, columns: Sequence[str] | None = None
+) -> list[Planned]:
+    """What `rekey` of the same would do; it raises the same, and changes nothing."""
+    return each_holder(
+        parts, _targets(parts, vendor, dataset, columns), lambda target: target.holder, lambda t: _planned(parts, t)
+    )
+
+
+def _planned(parts: OwnerParts, target: _Target) -> Planned | None:
+    head, versions = _versions(parts, target.row)
+    if head is None or not head.live_groups:
+        return None
+    chunks = _chunks(versions, _groups(target, head, versions))
+    size = sum(ref.size for ref, _ in chunks.values())
+    return Planned(target.holder.name, target.dataset, len(chunks), size)
 
 
 def rekey(
     parts: OwnerParts,
     vendor: str | None = None,
     dataset: str | None = None,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    columns: Sequence[str] | None = None,
+    progress: Progress = lambda _done, _total: None,
 ) -> list[Rekeyed]:
-    """Rekey the compartments of a vendor, or of everyone, on a dataset, or on all.
+    """Rekey the compartments of a vendor, or of everyone, on a dataset, or on all; by default every column.
 
-    ``progress`` is told (bytes done, bytes in all). Raises NotFound for an unknown name, Conflict when a compartment
-    keeps changing, and PartlyDone where it failed for some of several compartments.
+    ``progress`` is told (bytes done, bytes in all). May be killed at any moment: the same call goes on from there.
+    Raises NotFound for an unknown name, InvalidInput for an unknown column, Conflict when a compartment keeps
+    changing, and PartlyDone where it failed for some of several compartments.
     """
-    targets = _targets(parts, vendor, dataset)
+    targets = _targets(parts, vendor, dataset, columns)
+    counter = _Counter(progress, sum(each.bytes for each in _sizes(parts, targets)))
+
+    def step(target: _Target) -> Rekeyed | None:
+        return _rekey(parts, target, counter)
+
     try:
-        done = each_holder(parts, targets, lambda target: target.holder, lambda target: _rekey(parts, target, progress))
+        done = each_holder(parts, targets, lambda target: target.holder, step)
     except PartlyDone:
         parts.journal.checkpoint()
         raise
@@ -64,7 +108,32 @@ def rekey(
     return done
 
 
-def _targets(parts: OwnerParts, vendor: str | None, dataset: str | None) -> list[_Target]:
+class _Counter:
+    """Progress over several compartments."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress = progress
+        self._total = total
+        self._done = 0
+
+    def add(self, size: int) -> None:
+        """So many bytes more are done."""
+        self._done += size
+        self._total = max(self._total, self._done)
+        self._progress(self._done, self._total)
+
+
+def _sizes(parts: OwnerParts, targets: list[_Target]) -> list[Planned]:
+    """What there is to do, as far as it can be seen; the run itself says what could not be."""
+    try:
+        return each_holder(parts, targets, lambda target: target.holder, lambda target: _planned(parts, target))
+    except PartlyDone as error:
+        return list(error.done)
+
+
+def _targets(
+    parts: OwnerParts, vendor: str | None, dataset: str | None, columns: Sequence[str] | None
+) -> list[_Target]:
     sealer = parts.sealer()
     with parts.catalog.read() as transaction:
         people = {holder.id: holder for holder in holders(transaction, sealer)}
@@ -74,81 +143,133 @@ def _targets(parts: OwnerParts, vendor: str | None, dataset: str | None) -> list
         raise NotFound(f"there is no vendor named '{vendor[:80]}'")
     if dataset is not None and dataset not in sets.values():
         raise NotFound(f"there is no dataset named '{dataset[:80]}'")
-    return [
-        _Target(people[row.holder], sets[row.dataset], row)
+    if columns is not None and dataset is None:
+        raise InvalidInput("--columns: say with --dataset whose columns they are")
+    if columns is not None and not columns:
+        raise InvalidInput("--columns: name a column")
+    wanted = None if columns is None else frozenset(columns)
+    found = [
+        _Target(people[row.holder], sets[row.dataset], row, wanted)
         for row in rows
         if vendor in {None, people[row.holder].name} and dataset in {None, sets[row.dataset]}
     ]
+    if wanted is not None:
+        _check_columns(parts, dataset, wanted)
+    return found
 
 
-def _rekey(parts: OwnerParts, target: _Target, progress: Callable[[int, int], None]) -> Rekeyed | None:
-    for _ in range(_TRIES):
-        try:
-            return _rekey_once(parts, target, progress)
-        except Conflict:
-            continue
-    raise Conflict("the dataset kept changing while it was rekeyed; try again")
+def _check_columns(parts: OwnerParts, dataset: str | None, wanted: frozenset[str]) -> None:
+    """The owner's compartment has every column; a vendor's may lack some, which is no mistake."""
+    with parts.catalog.read() as transaction:
+        sets = {entry.name: entry.id for entry in datasets(transaction, parts.sealer())}
+        row = transaction.compartment(parts.owner, sets[str(dataset)])
+    _, versions = _versions(parts, row) if row is not None else (None, [])
+    known = {column.name for version in versions for column in version.manifest.columns}
+    for name in sorted(wanted - known):
+        raise InvalidInput(f"--columns: no version of the dataset '{dataset}' has a column {name!r}")
 
 
-def _rekey_once(parts: OwnerParts, target: _Target, progress: Callable[[int, int], None]) -> Rekeyed | None:
+def _groups(target: _Target, head: CompartmentHead, versions: list[OpenVersion]) -> frozenset[str]:
+    """The column groups that move: all that have a live key, the manifests' too, or those of the named columns."""
+    if target.columns is None:
+        return head.live_groups
+    named = {c.group for version in versions for c in version.manifest.columns if c.name in target.columns}
+    return frozenset(named) & head.live_groups
+
+
+def _chunks(versions: list[OpenVersion], groups: frozenset[str]) -> dict[str, tuple[ChunkRef, OpenVersion]]:
+    """The chunks that move, by id; one that several versions share stands there once."""
+    return {ref.chunk: (ref, version) for version in versions for ref in version.manifest.chunks if ref.group in groups}
+
+
+def _rekey(parts: OwnerParts, target: _Target, counter: _Counter) -> Rekeyed | None:
     head, versions = _versions(parts, target.row)
     if head is None or not head.live_groups:
         return None
-    job = begin_job(parts.catalog, "rekey", parts.clock)
+    wanted = None if target.columns is None else _groups(target, head, versions)
+    if wanted is not None and not wanted:
+        return None
+    rotation = begin_rotation(parts, target.row.id, wanted)
     try:
-        writer = Writer(parts, job, target.row, target.holder.kms_key, head, rotate=True)
-        copied = _copy_all(parts, job, writer, versions, progress)
-        # Also those that nothing is under at present: a later grant must not write under a key that may be known.
-        for group in head.live_groups:
-            writer.key(group)
-        publisher = parts.signers.publisher()
-        for version in versions:
-            writer.manifest(_moved(version.manifest, copied), publisher)
-        parts.store.settle(job.folder)
-        with parts.catalog.write() as transaction:
-            job.finish(transaction)
-            row = writer.commit(transaction, publisher)
-            size = sum(ref.size for ref in copied.values())
-            parts.journal.record_in(
-                transaction,
-                Kind.REKEYED,
-                vendor=target.holder.name,
-                vendor_id=target.holder.id,
-                dataset=target.dataset,
-                versions=[version.manifest.version for version in versions],
-                chunks=len(copied),
-                bytes=size,
-            )
+        for _ in range(_TRIES):
+            try:
+                return _rekey_once(parts, target, rotation, counter)
+            except Conflict:
+                continue  # what was copied is kept; what is new is copied next
+        raise Conflict("the dataset kept changing while it was rekeyed; try again")
     except BaseException:
-        job.abandon()
+        with suppress(VaultError):
+            rotation.flush()
+            rotation.job.pause()
         raise
+
+
+def _rekey_once(parts: OwnerParts, target: _Target, rotation: Rotation, counter: _Counter) -> Rekeyed | None:
+    head, versions = _versions(parts, target.row)
+    if head is None or not head.live_groups:
+        rotation.job.abandon()
+        return None
+    groups = _groups(target, head, versions)
+    writer = Writer(parts, rotation.job, target.row, target.holder.kms_key, head, rotate=groups, noted=rotation.keys)
+    # Also those that nothing is under at present: a later grant must not write under a key that may be known.
+    keys = {group: writer.key(group)[0] for group in groups}
+    # What an earlier run copied under a key that is not this epoch's is of no use.
+    done = {old: new for old, new in rotation.copied.items() if _is_under(new, keys, rotation)}
+    rotation.note_keys(keys.values())
+    chunks = _chunks(versions, groups)
+    before = {old: new for old, new in done.items() if old in chunks}
+    copied = before | _copy(parts, rotation, writer, {c: p for c, p in chunks.items() if c not in before}, counter)
+    publisher = parts.signers.publisher()
+    for version in versions:
+        writer.manifest(_moved(version.manifest, copied), publisher)
+    rotation.flush()
+    parts.store.settle(rotation.job.folder)
+    size = sum(new.size for old, new in copied.items() if old not in before)
+    with parts.catalog.write() as transaction:
+        rotation.job.finish(transaction)
+        transaction.delete_steps(rotation.job.id)
+        row = writer.commit(transaction, publisher)
+        parts.journal.record_in(
+            transaction,
+            Kind.REKEYED,
+            vendor=target.holder.name,
+            vendor_id=target.holder.id,
+            dataset=target.dataset,
+            versions=[version.manifest.version for version in versions],
+            groups=sorted(groups),
+            chunks=len(copied),
+            bytes=sum(new.size for new in copied.values()),
+        )
     parts.heads.announce([row])
     parts.keyring.drop([target.row.id])
-    return Rekeyed(target.holder.name, target.dataset, len(copied), size)
+    return Rekeyed(target.holder.name, target.dataset, len(copied) - len(before), size, len(before))
+
+
+def _is_under(new: ChunkRef, keys: Mapping[str, object], rotation: Rotation) -> bool:
+    return new.group in keys and rotation.keys.get(new.group) == keys[new.group]
 
 
 def _versions(parts: OwnerParts, compartment: CompartmentRow) -> tuple[CompartmentHead | None, list[OpenVersion]]:
     """A compartment's head and every live version under it; raises Conflict when it moves meanwhile."""
-    with parts.catalog.read() as transaction:
-        head = parts.heads.compartment_in(transaction, compartment)
-    if head is None:
-        return None, []
-    found = [open_version(parts, parts.keyring, compartment, number) for number in sorted(head.versions)]
-    if any(version.head.digest != head.digest for version in found):
-        raise Conflict("the compartment changed in the meantime")
-    return head, found
+    for _ in range(_TRIES):
+        with parts.catalog.read() as transaction:
+            head = parts.heads.compartment_in(transaction, compartment)
+        if head is None:
+            return None, []
+        found = [open_version(parts, parts.keyring, compartment, number) for number in sorted(head.versions)]
+        if all(version.head.digest == head.digest for version in found):
+            return head, found
+    raise Conflict("the compartment keeps changing; try again")
 
 
-def _copy_all(
+def _copy(
     parts: OwnerParts,
-    job: Job,
+    rotation: Rotation,
     writer: Writer,
-    versions: list[OpenVersion],
-    progress: Callable[[int, int], None],
+    chunks: Mapping[str, tuple[ChunkRef, OpenVersion]],
+    counter: _Counter,
 ) -> dict[str, ChunkRef]:
-    """New references by old chunk id; a chunk that several versions share is encrypted once."""
-    chunks = {ref.chunk: (ref, version) for version in versions for ref in version.manifest.chunks}
-    total, done = sum(ref.size for ref, _ in chunks.values()), 0
+    """New references by old chunk id, each written down soon after its object is in the store."""
 
     def task(place: tuple[ChunkRef, OpenVersion]) -> tuple[str, ChunkRef]:
         ref, version = place
@@ -157,14 +278,15 @@ def _copy_all(
     copied = {}
     for old, new in parts.engine.map(task, chunks.values()):
         copied[old] = new
-        done += new.size
-        job.beat()
-        progress(done, total)
+        rotation.note(old, new)
+        counter.add(new.size)
     return copied
 
 
 def _moved(manifest: Manifest, copied: dict[str, ChunkRef]) -> Manifest:
     return replace(
         manifest,
-        chunks=tuple(replace(copied[ref.chunk], shard=ref.shard) for ref in manifest.chunks),
+        chunks=tuple(
+            replace(copied[ref.chunk], shard=ref.shard) if ref.chunk in copied else ref for ref in manifest.chunks
+        ),
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vault_cli.opening import open_vault
+from vault_cli.opening import open_vault, split_names
 from vault_cli.options import Json, VaultDir
 from vault_cli.output import emit, progress, table
 
@@ -24,18 +24,33 @@ def _rotate() -> None:
 def rekey(
     vendor: Annotated[str | None, typer.Option("--vendor", metavar="V", help="Only this vendor.")] = None,
     dataset: Annotated[str | None, typer.Option("--dataset", metavar="D", help="Only this dataset's.")] = None,
+    columns: Annotated[
+        str | None, typer.Option("--columns", metavar="a,b", help="Only these columns of the dataset.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would be encrypted anew, and change nothing.")] = False,
     vault: VaultDir = None,
     json: Json = False,
 ) -> None:
-    """Encrypt compartments anew under fresh keys; the old keys open nothing that is live."""
+    """Encrypt compartments anew under fresh keys; the old keys open nothing that is live.
+
+    A run that was stopped is taken up by the same command, within gc's grace time.
+    """
     opened = open_vault(vault)
+    names = split_names(columns) if columns is not None else None
+    if plan:
+        planned, failures = _whatever_was_done(lambda: opened.plan_rekey(vendor, dataset, names))
+        shown = [(item.vendor, item.dataset, item.chunks, item.bytes) for item in planned]
+        document = {"planned": [asdict(item) for item in planned], "failures": failures}
+        emit(document, json, lambda: table(("holder", "dataset", "chunks", "bytes"), shown))
+        _end_partly_done(failures)
+        return
     with progress("rekeying", "bytes", json) as on_progress:
-        done, failures = _whatever_was_done(lambda: opened.rekey(vendor, dataset, on_progress))
-    rows = [(item.vendor, item.dataset, item.chunks, item.bytes) for item in done]
+        done, failures = _whatever_was_done(lambda: opened.rekey(vendor, dataset, names, on_progress))
+    rows = [(item.vendor, item.dataset, item.chunks, item.bytes, item.resumed) for item in done]
     emit(
         {"rekeyed": [asdict(item) for item in done], "failures": failures},
         json,
-        lambda: table(("holder", "dataset", "chunks", "bytes"), rows),
+        lambda: table(("holder", "dataset", "chunks", "bytes", "chunks done before"), rows),
     )
     _end_partly_done(failures)
 

@@ -29,10 +29,11 @@ __all__ = [
     "log_tail",
     "metadata",
     "roots",
+    "steps",
     "versions",
 ]
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 _ID = String(32)
 _TIME = String(27)
 
@@ -148,6 +149,15 @@ jobs = Table(
     Column("process", String(255), nullable=False),
     Column("started", _TIME, nullable=False),
     Column("beat", _TIME, nullable=False),
+)
+
+# What a job that can be taken up again has done so far.
+steps = Table(
+    "steps",
+    metadata,
+    Column("job", _ID, ForeignKey("jobs.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("document", Sealed("job step"), nullable=False),
 )
 
 log = Table(

@@ -21,7 +21,7 @@ from vault.catalog.records import (
     RootRow,
     VersionRow,
 )
-from vault.catalog.sealed import SealedValue
+from vault.catalog.sealed import SealedBlob, SealedValue
 from vault.encoding import from_timestamp
 
 __all__ = ["Transaction"]
@@ -464,6 +464,32 @@ class Transaction:
             update(table).where(and_(table.c.id == job, table.c.state == before)).values(state=state, beat=beat)
         )
         return changed.rowcount == 1
+
+    def take_job(self, row: JobRow, process: str, beat: str) -> bool:
+        """Give a job that is still as it was read to another process; False when somebody else did."""
+        table = schema.jobs
+        same = and_(
+            table.c.id == row.id,
+            table.c.state == row.state,
+            table.c.process == row.process,
+            table.c.beat == row.beat,
+        )
+        changed = self.connection.execute(update(table).where(same).values(process=process, beat=beat))
+        return changed.rowcount == 1
+
+    def add_step(self, job: str, number: int, document: SealedValue) -> None:
+        """Note what a job has done."""
+        self.connection.execute(insert(schema.steps).values(job=job, number=number, document=document))
+
+    def steps(self, job: str) -> list[tuple[int, SealedBlob]]:
+        """What a job has done, in order."""
+        table = schema.steps
+        query = select(table).where(table.c.job == job).order_by(table.c.number)
+        return [(row.number, row.document) for row in self.connection.execute(query)]
+
+    def delete_steps(self, job: str) -> None:
+        """Forget what a job has done: it is over."""
+        self.connection.execute(delete(schema.steps).where(schema.steps.c.job == job))
 
     # Log
 

@@ -16,10 +16,12 @@ from vault.catalog import Catalog, JobRow, Transaction
 from vault.encoding import from_timestamp, new_id, timestamp
 from vault.errors import Conflict
 
-__all__ = ["ACTIVE", "DONE", "Job", "begin_job", "is_dead"]
+__all__ = ["ACTIVE", "DONE", "Job", "begin_job", "is_dead", "take_job"]
 
 ACTIVE, DONE = "active", "done"
 _BEAT = timedelta(seconds=20)
+#: In the place of a process: a job that waits to be taken up.
+_NOBODY: Final = "nobody"
 #: How long a job of another machine may be silent; one shard takes far less than this between two beats.
 _SILENCE: Final = timedelta(minutes=15)
 
@@ -58,6 +60,14 @@ class Job:
         """End the job without a commit: what it wrote is garbage."""
         with self._catalog.write() as transaction:
             transaction.set_job(self.id, before=ACTIVE, state=DONE, beat=timestamp(self._clock()))
+            transaction.delete_steps(self.id)
+
+    def pause(self) -> None:
+        """Leave the job for a later run, which may be of any process, to take up."""
+        with self._catalog.write() as transaction:
+            for row in transaction.jobs():
+                if row.id == self.id and row.state == ACTIVE:
+                    transaction.take_job(row, _NOBODY, timestamp(self._clock()))
 
 
 def _declared_dead() -> Conflict:
@@ -67,14 +77,26 @@ def _declared_dead() -> Conflict:
 def begin_job(catalog: Catalog, kind: str, clock: Callable[[], datetime]) -> Job:
     """Register a job before its first object is written."""
     identifier, now = new_id(), timestamp(clock())
-    process = f"{_machine()} {os.getpid()} {_started(os.getpid())}"
     with catalog.write() as transaction:
-        transaction.add_job(JobRow(identifier, kind, ACTIVE, process, now, now))
+        transaction.add_job(JobRow(identifier, kind, ACTIVE, _this_process(), now, now))
     return Job(identifier, catalog, clock)
 
 
+def take_job(catalog: Catalog, row: JobRow, clock: Callable[[], datetime]) -> Job | None:
+    """Take up a job that is dead; None when somebody else did, or gc ended it."""
+    with catalog.write() as transaction:
+        taken = transaction.take_job(row, _this_process(), timestamp(clock()))
+    return Job(row.id, catalog, clock) if taken else None
+
+
+def _this_process() -> str:
+    return f"{_machine()} {os.getpid()} {_started(os.getpid())}"
+
+
 def is_dead(job: JobRow, now: datetime) -> bool:
-    """Whether a job will never commit: its process on this machine is gone, or it was silent for 15 minutes."""
+    """Whether nobody works on a job: its process on this machine is gone, it was left, or silent for 15 minutes."""
+    if job.process == _NOBODY:
+        return True
     machine, _, rest = job.process.partition(" ")
     pid, _, started = rest.partition(" ")
     if machine == _machine() and pid.isdigit():

@@ -79,7 +79,8 @@ class _Plain:
 class Writer:
     """Stages the next state of one compartment. `chunk` and `copy` may run in several threads.
 
-    ``rotate`` gives every column group the next epoch instead of its live one.
+    The column groups in ``rotate`` get the next epoch instead of their live one, under a key that an earlier run of the
+    same ``noted`` where there is one.
     """
 
     def __init__(
@@ -90,7 +91,8 @@ class Writer:
         kms_key: str,
         head: CompartmentHead | None,
         *,
-        rotate: bool = False,
+        rotate: frozenset[str] = frozenset(),
+        noted: Mapping[str, WrappedKey] | None = None,
     ) -> None:
         self._parts = parts
         self._job = job
@@ -99,6 +101,7 @@ class Writer:
         self._kms_key = kms_key
         self._head = head
         self._rotate = rotate
+        self._noted = dict(noted or {})
         self._lock = threading.Lock()
         self._keys: dict[str, tuple[WrappedKey, bytes]] = {}
         self._made: list[WrappedKey] = []
@@ -115,13 +118,17 @@ class Writer:
 
     def _find_key(self, group: str) -> tuple[WrappedKey, bytes]:
         live = self._head.epochs.get(group) if self._head else None
-        if live is not None and live[1] and not self._rotate:
+        if live is not None and live[1] and group not in self._rotate:
             assert self._head is not None
             with self._parts.catalog.read() as transaction:
                 wrapped = live_keys(self._parts, transaction, self._head, frozenset((group,)))[group]
             return wrapped, self._parts.keyring.open(wrapped)
         scope = KeyScope(self._parts.vault, self._compartment, group, (live[0] if live else 0) + 1)
-        wrapped, plaintext = self._parts.keyring.create(scope, self._kms_key)
+        noted = self._noted.get(group)
+        if noted is not None and noted.scope == scope:
+            wrapped, plaintext = noted, self._parts.keyring.open(noted)
+        else:
+            wrapped, plaintext = self._parts.keyring.create(scope, self._kms_key)
         self._made.append(wrapped)
         return wrapped, plaintext
 
