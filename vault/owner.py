@@ -249,9 +249,11 @@ class Vault:
         """The KMS keys and contexts that a broker needs for a vendor's live grants, and no more."""
         return _custody.privileges(self.parts, vendor)
 
-    def check(self, progress: Callable[[int], None] = lambda _done: None) -> _scrub.CheckReport:
-        """Read and check everything; changes nothing."""
-        return _scrub.check(self.parts, progress)
+    def check(
+        self, progress: Callable[[int], None] = lambda _done: None, *, epochs: bool = False
+    ) -> _scrub.CheckReport:
+        """Read and check everything, or with ``epochs`` only the ends of chunks; changes nothing."""
+        return _scrub.check(self.parts, progress, epochs=epochs)
 
     def gc(self, grace: timedelta = _collect.DEFAULT_GRACE) -> _collect.Collected:
         """Remove what nothing needs any more."""

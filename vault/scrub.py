@@ -1,18 +1,20 @@
 """Checking that everything is there, whole, and opens as it should. Nothing is changed.
 
 `check` verifies the log, opens every holder, head, grant and credential, and reads every object that a live manifest
-names: under its live key, and under no retired one.
+names: under its live key, and under no retired one. With ``epochs`` only the end of each object is read, whose footer
+opens under the chunk's key and no other: enough to prove after a rekey that nothing was forgotten.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from vault.chunks import verify
+from vault.chunks import verify, verify_footer
 from vault.derivation import chunk_key
 from vault.errors import IntegrityError, NotFound, VaultError
 from vault.keyring import WrappedKey
 from vault.manifest import ChunkRef
 from vault.model import ChunkIdentity
+from vault.objects import StoredObject
 from vault.trust import Label, Role, Signed
 from vault.workings.names import Holder, datasets, holders, own_holder_name
 from vault.workings.parts import OwnerParts, holder_sealer, wrapped_key
@@ -20,9 +22,12 @@ from vault.workings.permissions import live_for_vendor
 from vault.workings.reading import OpenVersion, identity_of
 from vault.workings.trouble import stopped
 from vault.workings.usage import survey
-from vault.workings.writing import checksum
+from vault.workings.writing import Checksum
 
 __all__ = ["CheckReport", "check"]
+
+#: Objects beyond this size, in bytes, are read in pieces, twice.
+_LARGE = 64 << 20
 
 
 @dataclass(slots=True)
@@ -58,8 +63,14 @@ class CheckReport:
             self.faults.append(f"{place}: {error}" if place else str(error))
 
 
-def check(parts: OwnerParts, progress: Callable[[int], None] = lambda _done: None) -> CheckReport:
-    """Check everything; raises only when the catalog or the owner's keys cannot be used at all."""
+def check(
+    parts: OwnerParts, progress: Callable[[int], None] = lambda _done: None, *, epochs: bool = False
+) -> CheckReport:
+    """Check everything, or with ``epochs`` of the chunks only which keys open them.
+
+    ``progress`` is told the bytes of the chunks that are done. Raises only when the catalog or the owner's keys cannot
+    be used at all.
+    """
     report = CheckReport()
     listed = list(parts.store.list("objects"))
     report.noting("the log", lambda: _check_log(parts, report))
@@ -67,8 +78,26 @@ def check(parts: OwnerParts, progress: Callable[[int], None] = lambda _done: Non
     usage = survey(parts)
     report.faults += [fault for fault in usage.faults if fault not in report.faults]
     report.not_checked += sorted(set(usage.closed.values()) - set(report.not_checked))
-    for ref, version in usage.live.values():
-        _check_chunk(parts, report, ref, version)
+    names = _names(parts)
+
+    def task(found: tuple[ChunkRef, OpenVersion]) -> tuple[ChunkRef, int, str | None]:
+        ref, version = found
+        try:
+            return ref, _try_keys(parts, ref, version, epochs=epochs), None
+        except VaultError as error:
+            head = version.head
+            whose = f"of {names.get(head.dataset, head.dataset)} for {names.get(head.holder, head.holder)}"
+            return (
+                ref,
+                0,
+                f"chunk {ref.chunk} (shard {ref.shard} of version {version.manifest.version} {whose}): {error}",
+            )
+
+    for ref, tries, fault in parts.engine.map(task, usage.live.values()):
+        report.chunks += 1
+        report.bytes += ref.size
+        report.retired_tries += tries
+        report.faults += [fault] if fault is not None else []
         progress(report.bytes)
     for info in listed:
         if info.name in usage.objects:
@@ -156,31 +185,57 @@ def _check_vendor(parts: OwnerParts, vendor: Holder) -> None:
             raise IntegrityError("a credential in the catalog is not the one that its head lists")
 
 
-def _check_chunk(parts: OwnerParts, report: CheckReport, ref: ChunkRef, version: OpenVersion) -> None:
-    place = f"chunk {ref.chunk} (shard {ref.shard} of version {version.manifest.version})"
-    report.noting(place, lambda: _try_keys(parts, report, ref, version))
-    report.chunks += 1
-    report.bytes += ref.size
-
-
-def _try_keys(parts: OwnerParts, report: CheckReport, ref: ChunkRef, version: OpenVersion) -> None:
+def _names(parts: OwnerParts) -> dict[str, str]:
+    """The names of holders and datasets by id, for sentences; none where they cannot be opened."""
     try:
-        data = parts.store.get(ref.object)
-    except NotFound as error:
-        raise IntegrityError("its object is missing from the store") from error
-    if len(data) != ref.size or checksum(data) != ref.checksum:
-        raise IntegrityError("its object is not the one that was written")
+        with parts.catalog.read() as transaction:
+            sealer = parts.sealer()
+            people = {each.id: each.name for each in holders(transaction, sealer)}
+            return people | {each.id: each.name for each in datasets(transaction, sealer)}
+    except VaultError:
+        return {}
+
+
+def _try_keys(parts: OwnerParts, ref: ChunkRef, version: OpenVersion, *, epochs: bool) -> int:
+    """Open one chunk under its live key and try every retired one; returns how many were tried."""
     key = version.keys[ref.group]
     identity = identity_of(key, ref)
-    verify(data, chunk_key(parts.keyring.open(key), identity), identity)
-    for old in _retired_keys(parts, key):
-        identity = ChunkIdentity(old.scope, ref.chunk)
-        report.retired_tries += 1
+    live = chunk_key(parts.keyring.open(key), identity)
+    data = _end(parts, ref) if epochs else _whole(parts, ref)
+    if epochs:
+        verify_footer(data, live, identity)
+    else:
+        verify(data, live, identity)
+    retired = _retired_keys(parts, key)
+    for old in retired:
+        place = ChunkIdentity(old.scope, ref.chunk)
         try:
-            verify(data, chunk_key(parts.keyring.open(old), identity), identity)
+            verify_footer(data, chunk_key(parts.keyring.open(old), place), place)
         except IntegrityError:
             continue
         raise IntegrityError(f"it opens under the retired epoch {old.scope.epoch}")
+    return len(retired)
+
+
+def _end(parts: OwnerParts, ref: ChunkRef) -> StoredObject:
+    return parts.store.open(ref.object, ref.size)
+
+
+def _whole(parts: OwnerParts, ref: ChunkRef) -> StoredObject | bytes:
+    """A chunk's object, held in memory unless it is large; raises IntegrityError unless it is what was written."""
+    digest = Checksum()
+    try:
+        data = parts.store.open(ref.object, ref.size) if ref.size > _LARGE else parts.store.get(ref.object)
+        if isinstance(data, bytes):
+            digest.add(memoryview(data))
+        else:
+            for start in range(0, ref.size, data.step):
+                digest.add(data.read(start, min(start + data.step, ref.size)))
+    except NotFound as error:
+        raise IntegrityError("its object is missing from the store") from error
+    if digest.hex() != ref.checksum:
+        raise IntegrityError("its object is not the one that was written")
+    return data
 
 
 def _retired_keys(parts: OwnerParts, live: WrappedKey) -> list[WrappedKey]:

@@ -100,14 +100,21 @@ def _end_partly_done(sentences: Sequence[str]) -> None:
         raise typer.Exit(1)
 
 
-def check(vault: VaultDir = None, json: Json = False) -> None:
+def check(
+    epochs: Annotated[
+        bool, typer.Option("--epochs", help="Of each chunk read the end only: which keys open it, and which do not.")
+    ] = False,
+    vault: VaultDir = None,
+    json: Json = False,
+) -> None:
     """Check the log, every head, manifest and chunk: there, whole, and under its live epoch only."""
     opened = open_vault(vault)
     with progress("checking", "bytes", json) as on_progress:
-        report = opened.check(lambda done: on_progress(done, None))
+        report = opened.check(lambda done: on_progress(done, None), epochs=epochs)
     document = {
         "ok": report.ok,
         "chunks": report.chunks,
+        "retired_keys_tried": report.retired_tries,
         "bytes": report.bytes,
         "log_entries": report.log_entries,
         "faults": report.faults,
@@ -120,6 +127,9 @@ def check(vault: VaultDir = None, json: Json = False) -> None:
 
     def human() -> None:
         typer.echo(f"{report.chunks} chunks, {report.bytes} bytes, {report.log_entries} log entries")
+        if not report.faults:
+            tried = f"none under a retired one ({report.retired_tries} tries)"
+            typer.echo(f"every chunk that was checked opens under its live epoch, and {tried}")
         typer.echo(f"gc may remove {len(report.garbage)} objects, {report.garbage_bytes} bytes")
         if report.busy:
             typer.echo(f"{report.busy} objects belong to jobs that run, or were killed less than gc's grace time ago")

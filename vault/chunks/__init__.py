@@ -1,7 +1,7 @@
 """Chunks: one column group of one shard as an encrypted Parquet file."""
 
 from vault.chunks.codec import EncodeOptions, decode, encode, footer
-from vault.chunks.pages import rekey, rekey_into, verify
+from vault.chunks.pages import rekey, rekey_into, verify, verify_footer
 from vault.chunks.restore import restore
 from vault.chunks.storing import unsupported
 from vault.chunks.windows import Readable
@@ -17,4 +17,5 @@ __all__ = [
     "restore",
     "unsupported",
     "verify",
+    "verify_footer",
 ]

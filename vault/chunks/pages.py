@@ -40,7 +40,7 @@ from vault.chunks.windows import Readable, Sink, Window, readable
 from vault.errors import IntegrityError
 from vault.model import ChunkIdentity
 
-__all__ = ["rekey", "rekey_into", "verify"]
+__all__ = ["rekey", "rekey_into", "verify", "verify_footer"]
 
 _FOOTER: Final = b"\x00"
 _DATA_PAGE: Final = b"\x02"
@@ -91,6 +91,17 @@ def verify(data: object, key: bytes, identity: ChunkIdentity) -> None:
     opener = _Opener(key, identity, found.file_id)
     for module in _modules(source, found, key, identity):
         opener.open(module)
+
+
+def verify_footer(data: object, key: bytes, identity: ChunkIdentity) -> None:
+    """Check that a chunk's footer authenticates, of a `Readable` reading only its ends; raises IntegrityError.
+
+    The footer's tag is over the identity and the file's id, so under no other key or place does it open.
+    """
+    source = readable(data)
+    found = frame(source, identity)
+    footer_module = _module(Window(source, found.footer, found.end), found.end - found.footer, _FOOTER, identity)
+    _Opener(key, identity, found.file_id).open(footer_module)
 
 
 def rekey(data: object, old_key: bytes, old: ChunkIdentity, new_key: bytes, new: ChunkIdentity) -> pa.Buffer:

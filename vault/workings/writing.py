@@ -38,12 +38,22 @@ from vault.workings.names import holder_by_id
 from vault.workings.parts import OwnerParts
 from vault.workings.reading import identity_of, live_keys
 
-__all__ = ["Source", "Writer", "checksum", "key_row"]
+__all__ = ["Checksum", "Source", "Writer", "key_row"]
 
 
-def checksum(data: Any) -> str:
-    """XXH3-128 of an object as hex: finds bit rot and cut transfers, proves nothing."""
-    return xxhash.xxh3_128_hexdigest(memoryview(data))
+class Checksum:
+    """XXH3-128 of an object, piece by piece: finds bit rot and cut transfers, proves nothing."""
+
+    def __init__(self) -> None:
+        self._digest = xxhash.xxh3_128()
+
+    def add(self, piece: memoryview) -> None:
+        """The next bytes."""
+        self._digest.update(piece)
+
+    def hex(self) -> str:
+        """What is kept in the manifest."""
+        return self._digest.hexdigest()
 
 
 def key_row(key: WrappedKey, created: str) -> KeyRow:
@@ -170,11 +180,11 @@ class Writer:
         size: int,
         produce: Callable[[Callable[[memoryview], object]], object],
     ) -> ChunkRef:
-        name, digest = f"{self._job.folder}/{identity.chunk}", xxhash.xxh3_128()
+        name, digest = f"{self._job.folder}/{identity.chunk}", Checksum()
 
         def both(write: Callable[[memoryview], object]) -> None:
             def piece(data: memoryview) -> None:
-                digest.update(data)
+                digest.add(data)
                 write(data)
 
             produce(piece)
@@ -189,7 +199,7 @@ class Writer:
             object=name,
             rows=plain.rows,
             size=size,
-            checksum=digest.hexdigest(),
+            checksum=digest.hex(),
             assigned=plain.assigned,
             statistics=plain.statistics,
         )
