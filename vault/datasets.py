@@ -35,13 +35,14 @@ class DatasetState:
 
 @dataclass(frozen=True, slots=True)
 class VersionState:
-    """One version of a dataset."""
+    """One version of a dataset; ``erased`` is how many rows were erased from it since."""
 
     version: int
     created: str
     rows: int
     shards: int
     bytes: int
+    erased: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,8 @@ def show(parts: OwnerParts, name: str) -> DatasetDetail:
         manifest = owners_version(parts, dataset, number).manifest
         shards = len({ref.shard for ref in manifest.chunks})
         created = manifest.created.isoformat(timespec="seconds")
-        states.append(VersionState(number, created, manifest.rows, shards, _bytes(manifest)))
+        erased = sum(each.rows for each in manifest.erased)
+        states.append(VersionState(number, created, manifest.rows, shards, _bytes(manifest), erased))
     return DatasetDetail(
         name=dataset.name,
         id=dataset.id,

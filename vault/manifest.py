@@ -18,7 +18,7 @@ from vault.encoding import from_json, from_timestamp, json_bytes, timestamp
 from vault.errors import IntegrityError
 from vault.model import FORMAT, ChunkIdentity, Column
 
-__all__ = ["ChunkRef", "Manifest", "Shard", "decode_manifest", "encode_manifest"]
+__all__ = ["ChunkRef", "Erasure", "Manifest", "Shard", "decode_manifest", "encode_manifest"]
 
 _CHUNK = pa.struct(
     [
@@ -78,8 +78,16 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
+class Erasure:
+    """Rows that were erased from a version after it was published: when, and how many."""
+
+    time: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
-    """A version of one compartment. ``schema`` has the compartment's columns, in order."""
+    """A version of one compartment. ``schema`` has the compartment's columns, in order; ``erased`` is the owner's."""
 
     vault: str
     compartment: str
@@ -89,6 +97,7 @@ class Manifest:
     columns: tuple[Column, ...]
     schema: pa.Schema
     chunks: tuple[ChunkRef, ...]
+    erased: tuple[Erasure, ...] = ()
 
     @property
     def groups(self) -> frozenset[str]:
@@ -129,7 +138,7 @@ class Manifest:
         """
         columns = tuple(column for column in self.columns if column.group in groups)
         schema = pa.schema([self.schema.field(column.name) for column in columns])
-        return replace(self, compartment=compartment, columns=columns, schema=schema, chunks=chunks)
+        return replace(self, compartment=compartment, columns=columns, schema=schema, chunks=chunks, erased=())
 
 
 def encode_manifest(manifest: Manifest, key: bytes, identity: ChunkIdentity) -> pa.Buffer:
@@ -142,6 +151,7 @@ def encode_manifest(manifest: Manifest, key: bytes, identity: ChunkIdentity) -> 
         "version": manifest.version,
         "created": timestamp(manifest.created),
         "columns": [{"id": column.id, "name": column.name, "group": column.group} for column in manifest.columns],
+        "erased": [{"time": each.time, "rows": each.rows} for each in manifest.erased],
     }
     table = pa.table(
         {
@@ -191,6 +201,7 @@ def decode_manifest(data: Any, key: bytes, identity: ChunkIdentity) -> Manifest:
             columns=tuple(Column(item["id"], item["name"], item["group"]) for item in header["columns"]),
             schema=pa.ipc.read_schema(pa.py_buffer(row["schema"])),
             chunks=tuple(_ref(item) for item in row["chunks"]),
+            erased=tuple(Erasure(item["time"], item["rows"]) for item in header["erased"]),
         )
     except (KeyError, TypeError, IndexError, ValueError, pa.ArrowException) as error:
         raise IntegrityError("a manifest lacks a field") from error

@@ -13,10 +13,10 @@ from vault.audit import Kind
 from vault.catalog import CompartmentRow, HeadRow, Transaction
 from vault.errors import Conflict, NotFound
 from vault.kms import KeyState
-from vault.trust import VendorHead, emptied_body, head_statement
+from vault.trust import VendorHead
 from vault.workings.names import Holder, find_holder, holder_by_id, note_ending, update_holder
 from vault.workings.parts import OwnerParts
-from vault.workings.steps import checked_places, removal
+from vault.workings.steps import checked_places, emptied_head, removal
 
 __all__ = ["Offboarded", "offboard"]
 
@@ -125,19 +125,5 @@ def _forget(parts: OwnerParts, vendor: Holder) -> int:
 
 
 def _emptied(parts: OwnerParts, transaction: Transaction, place: CompartmentRow) -> HeadRow | None:
-    """The next head of a compartment that holds no version and has no live key."""
     head = parts.heads.compartment_in(transaction, place)
-    if head is None:
-        return None
-    body = emptied_body(head)
-    signed = head_statement(
-        parts.signers.publisher(),
-        vault=parts.vault,
-        kind="compartment",
-        subject=place.id,
-        sequence=head.sequence + 1,
-        body=body,
-        frozen=False,
-        now=parts.clock(),
-    )
-    return HeadRow(place.id, head.sequence + 1, "compartment", False, signed.encode(), body)
+    return emptied_head(parts, place, head) if head is not None else None

@@ -13,7 +13,9 @@ from vault import collect as _collect
 from vault import credentials as _credentials
 from vault import custody as _custody
 from vault import datasets as _datasets
+from vault import deletion as _deletion
 from vault import deployment
+from vault import erasure as _erasure
 from vault import grants as _grants
 from vault import offboard as _offboard
 from vault import publish as _publish
@@ -149,6 +151,25 @@ class Vault:
     ) -> pa.RecordBatchReader:
         """The owner's own read; it is logged like any other."""
         return _datasets.scan(self.parts, dataset, columns=columns, where=where, limit=limit, version=version)
+
+    def delete(self, dataset: str) -> _deletion.Deleted:
+        """End every grant on a dataset, and the dataset in every compartment."""
+        return _deletion.delete(self.parts, dataset)
+
+    def expire(self, dataset: str, keep: int) -> _deletion.Expired:
+        """Take away all versions of a dataset but the newest ``keep``."""
+        return _deletion.expire(self.parts, dataset, keep)
+
+    def erase(
+        self,
+        dataset: str,
+        *,
+        keys: Sequence[object] | None = None,
+        where: str | None = None,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> _erasure.Erased:
+        """Erase rows from every version and compartment, by their keys or by a predicate."""
+        return _erasure.erase(self.parts, dataset, keys=keys, where=where, progress=progress)
 
     # Grants
 

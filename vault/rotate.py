@@ -18,7 +18,7 @@ from vault.trust import CompartmentHead
 from vault.workings.fanout import source_of
 from vault.workings.names import Holder, datasets, holders
 from vault.workings.parts import OwnerParts
-from vault.workings.reading import OpenVersion, open_version
+from vault.workings.reading import OpenVersion, live_versions
 from vault.workings.rotation import Rotation, begin_rotation
 from vault.workings.trouble import each_holder
 from vault.workings.writing import Writer
@@ -72,7 +72,7 @@ def plan(
 
 
 def _planned(parts: OwnerParts, target: _Target) -> Planned | None:
-    head, versions = _versions(parts, target.row)
+    head, versions = live_versions(parts, target.row)
     if head is None or not head.live_groups:
         return None
     chunks = _chunks(versions, _groups(target, head, versions))
@@ -151,7 +151,7 @@ def _targets(
     found = [
         _Target(people[row.holder], sets[row.dataset], row, wanted)
         for row in rows
-        if vendor in {None, people[row.holder].name} and dataset in {None, sets[row.dataset]}
+        if row.dataset in sets and vendor in {None, people[row.holder].name} and dataset in {None, sets[row.dataset]}
     ]
     if wanted is not None:
         _check_columns(parts, dataset, wanted)
@@ -163,7 +163,7 @@ def _check_columns(parts: OwnerParts, dataset: str | None, wanted: frozenset[str
     with parts.catalog.read() as transaction:
         sets = {entry.name: entry.id for entry in datasets(transaction, parts.sealer())}
         row = transaction.compartment(parts.owner, sets[str(dataset)])
-    _, versions = _versions(parts, row) if row is not None else (None, [])
+    _, versions = live_versions(parts, row) if row is not None else (None, [])
     known = {column.name for version in versions for column in version.manifest.columns}
     for name in sorted(wanted - known):
         raise InvalidInput(f"--columns: no version of the dataset '{dataset}' has a column {name!r}")
@@ -183,7 +183,7 @@ def _chunks(versions: list[OpenVersion], groups: frozenset[str]) -> dict[str, tu
 
 
 def _rekey(parts: OwnerParts, target: _Target, counter: _Counter) -> Rekeyed | None:
-    head, versions = _versions(parts, target.row)
+    head, versions = live_versions(parts, target.row)
     if head is None or not head.live_groups:
         return None
     wanted = None if target.columns is None else _groups(target, head, versions)
@@ -205,7 +205,7 @@ def _rekey(parts: OwnerParts, target: _Target, counter: _Counter) -> Rekeyed | N
 
 
 def _rekey_once(parts: OwnerParts, target: _Target, rotation: Rotation, counter: _Counter) -> Rekeyed | None:
-    head, versions = _versions(parts, target.row)
+    head, versions = live_versions(parts, target.row)
     if head is None or not head.live_groups:
         rotation.job.abandon()
         return None
@@ -247,19 +247,6 @@ def _rekey_once(parts: OwnerParts, target: _Target, rotation: Rotation, counter:
 
 def _is_under(new: ChunkRef, keys: Mapping[str, object], rotation: Rotation) -> bool:
     return new.group in keys and rotation.keys.get(new.group) == keys[new.group]
-
-
-def _versions(parts: OwnerParts, compartment: CompartmentRow) -> tuple[CompartmentHead | None, list[OpenVersion]]:
-    """A compartment's head and every live version under it; raises Conflict when it moves meanwhile."""
-    for _ in range(_TRIES):
-        with parts.catalog.read() as transaction:
-            head = parts.heads.compartment_in(transaction, compartment)
-        if head is None:
-            return None, []
-        found = [open_version(parts, parts.keyring, compartment, number) for number in sorted(head.versions)]
-        if all(version.head.digest == head.digest for version in found):
-            return head, found
-    raise Conflict("the compartment keeps changing; try again")
 
 
 def _copy(

@@ -121,7 +121,7 @@ def show(name: Name, vault: VaultDir = None, json: Json = False) -> None:
         typer.echo(f"{detail.name}  key: {detail.key or '-'}  assigned by: {detail.assign_by or '-'}\n")
         table(("column", "type"), [(column["name"], column["type"]) for column in columns])
         typer.echo()
-        headings = ("version", "created", "rows", "shards", "bytes")
+        headings = ("version", "created", "rows", "shards", "bytes", "erased")
         table(headings, [tuple(version[heading] for heading in headings) for version in versions])
         typer.echo()
         rows = [(g["vendor"], g["state"], ", ".join(g["columns"]), g["where"], g["id"]) for g in grants]
@@ -136,6 +136,93 @@ def show(name: Name, vault: VaultDir = None, json: Json = False) -> None:
         "grants": grants,
     }
     emit(document, json, human)
+
+
+@app.command()
+def delete(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; this cannot be undone.")] = False,
+    vault: VaultDir = None,
+    json: Json = False,
+) -> None:
+    """Delete a dataset: every grant on it, every version, every vendor's copy. This cannot be undone."""
+    opened = open_vault(vault)
+    if not yes and not typer.confirm(f"delete the dataset {name} for everyone? This cannot be undone", err=True):
+        raise typer.Exit(1)
+    done = opened.delete(name)
+    told = [
+        f"deleted {name}: {len(done.versions)} versions, {done.grants} grants, copies of {len(done.vendors)} vendors",
+        *_afterwards(),
+    ]
+    emit(asdict(done), json, "\n".join(told))
+
+
+@app.command()
+def expire(
+    name: Name,
+    keep: Annotated[int, typer.Option("--keep", metavar="N", min=1, help="Keep the newest N versions.")],
+    vault: VaultDir = None,
+    json: Json = False,
+) -> None:
+    """Take away all versions of a dataset but the newest."""
+    done = open_vault(vault).expire(name, keep)
+    if not done.expired:
+        emit(asdict(done), json, f"{name} has no more than {keep} versions")
+        return
+    told = [f"took away {len(done.expired)} versions of {name}, and left {_numbers(done.left)}", *_afterwards()]
+    emit(asdict(done), json, "\n".join(told))
+
+
+@app.command()
+def erase(
+    name: Name,
+    keys: Annotated[
+        Path | None, typer.Option("--keys", metavar="FILE", help="Rows whose key is in this file, one in each line.")
+    ] = None,
+    where: Annotated[str | None, typer.Option("--where", metavar="EXPR", help="Rows for which this is true.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; this cannot be undone.")] = False,
+    vault: VaultDir = None,
+    json: Json = False,
+) -> None:
+    """Erase rows from every version and every vendor's copy, under fresh keys. This cannot be undone."""
+    opened = open_vault(vault)
+    if (keys is None) == (where is None):
+        raise InvalidInput("say which rows: with --keys FILE or with --where EXPR")
+    values = _lines(keys) if keys is not None else None
+    if not yes and not typer.confirm(f"erase these rows of {name} for everyone? This cannot be undone", err=True):
+        raise typer.Exit(1)
+    with progress("erasing", "bytes", json) as on_progress:
+        done = opened.erase(name, keys=values, where=where, progress=on_progress)
+    unknown = [f"{done.unknown_keys} of the keys are in no version"] if done.unknown_keys else []
+    if not done.rows:
+        emit(asdict(done), json, "\n".join([f"no version of {name} has such rows; nothing was changed", *unknown]))
+        return
+    versions = [f"erased {rows} rows from version {version}" for version, rows in done.rows.items()]
+    copies = [f"and from the copies of {', '.join(done.vendors)}"] if done.vendors else []
+    emit(asdict(done), json, "\n".join([*versions, *copies, *unknown, *_afterwards()]))
+
+
+def _lines(path: Path) -> list[str]:
+    """The keys in a file; one that cannot be read, or an empty line, is a mistake that is told with its line."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InvalidInput(f"{path}: the keys cannot be read ({reason})") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            raise InvalidInput(f"{path}: line {number} is empty")
+    return lines
+
+
+def _numbers(versions: tuple[int, ...]) -> str:
+    return ", ".join(str(version) for version in versions)
+
+
+def _afterwards() -> list[str]:
+    from vault.deletion import SURVIVES
+
+    return [f"may still be had: {SURVIVES}", "'dsvault gc --grace 0s' ends the grace time now"]
 
 
 @app.command()

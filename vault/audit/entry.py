@@ -49,6 +49,9 @@ class Kind(StrEnum):
     OFFBOARDING = "vendor offboarding begun"
     OFFBOARDED = "vendor offboarded"
     ROOT_CHANGED = "root document changed"
+    DATASET_DELETED = "dataset deleted"
+    VERSIONS_EXPIRED = "versions expired"
+    ROWS_ERASED = "rows erased"
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,6 +117,11 @@ class Transaction:
         table = schema.datasets
         self.connection.execute(update(table).where(table.c.id == row).values(settings=settings))
 
+    def end_dataset(self, row: str, settings: SealedValue, index: bytes) -> None:
+        """Replace a dataset's settings and what its name is found by."""
+        table = schema.datasets
+        self.connection.execute(update(table).where(table.c.id == row).values(settings=settings, name_index=index))
+
     def datasets(self) -> list[DatasetRow]:
         """Every dataset, oldest first."""
         table = schema.datasets

@@ -55,6 +55,11 @@ class BoundFilter:
         """The rows for which the filter is TRUE, in order."""
         return select_rows(table, self._mask(self.filter.root, table))
 
+    def true_of(self, table: pa.Table) -> pa.ChunkedArray:
+        """For each row whether the filter is TRUE; never null."""
+        mask = pc.fill_null(self._mask(self.filter.root, table), False)
+        return mask if isinstance(mask, pa.ChunkedArray) else pa.chunked_array([mask])
+
     def may_match(self, statistics: Mapping[str, ColumnStats]) -> bool:
         """False only if no row of a shard with these statistics (by column name) can pass."""
         return possible(self.filter.root, statistics, self.values).true

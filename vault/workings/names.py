@@ -15,6 +15,7 @@ __all__ = [
     "Holder",
     "dataset_named",
     "datasets",
+    "end_dataset",
     "find_dataset",
     "find_holder",
     "holder_by_id",
@@ -58,12 +59,13 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A dataset and its settings: the row key column, the assigning column, and column groups by name."""
+    """A dataset and its settings: the row key column and the assigning column. One that was deleted keeps its row."""
 
     id: str
     name: str
     key: str | None
     assign_by: str | None
+    deleted: bool = False
 
 
 def insert_holder(transaction: Transaction, holder: Holder, owner_sealer: FieldSealer, own_sealer: FieldSealer) -> None:
@@ -157,7 +159,9 @@ def holder_named(transaction: Transaction, sealer: FieldSealer, name: str) -> Ho
 
 
 def _settings(dataset: Dataset) -> bytes:
-    return json_bytes({"name": dataset.name, "key": dataset.key, "assign_by": dataset.assign_by})
+    return json_bytes(
+        {"name": dataset.name, "key": dataset.key, "assign_by": dataset.assign_by, "deleted": dataset.deleted}
+    )
 
 
 def insert_dataset(transaction: Transaction, dataset: Dataset, sealer: FieldSealer, created: str) -> None:
@@ -179,12 +183,19 @@ def update_dataset(transaction: Transaction, dataset: Dataset, sealer: FieldSeal
 def _open_dataset(row: DatasetRow, sealer: FieldSealer) -> Dataset:
     name = row.name.open(sealer, row.id).decode()
     document = from_json(row.settings.open(sealer, row.id), "a dataset's settings")
-    return Dataset(row.id, name, document["key"], document["assign_by"])
+    return Dataset(row.id, name, document["key"], document["assign_by"], bool(document["deleted"]))
 
 
-def datasets(transaction: Transaction, sealer: FieldSealer) -> list[Dataset]:
-    """Every dataset, oldest first."""
-    return [_open_dataset(row, sealer) for row in transaction.datasets()]
+def datasets(transaction: Transaction, sealer: FieldSealer, *, deleted_too: bool = False) -> list[Dataset]:
+    """Every dataset, oldest first; those that were deleted where they are asked for."""
+    found = [_open_dataset(row, sealer) for row in transaction.datasets()]
+    return [dataset for dataset in found if deleted_too or not dataset.deleted]
+
+
+def end_dataset(transaction: Transaction, dataset: Dataset, sealer: FieldSealer) -> None:
+    """Mark a dataset as deleted, and let its name be taken by another."""
+    settings = SealedValue(sealer, dataset.id, _settings(replace(dataset, deleted=True)))
+    transaction.end_dataset(dataset.id, settings, sealer.index("deleted dataset", dataset.id))
 
 
 def find_dataset(transaction: Transaction, sealer: FieldSealer, name: str) -> Dataset | None:
@@ -193,7 +204,7 @@ def find_dataset(transaction: Transaction, sealer: FieldSealer, name: str) -> Da
     if row is None:
         return None
     dataset = _open_dataset(row, sealer)
-    if dataset.name != name:
+    if dataset.name != name or dataset.deleted:
         raise IntegrityError("the index of dataset names was changed in the catalog")
     return dataset
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from vault.catalog import CompartmentRow, Transaction
 from vault.chunks import decode
 from vault.derivation import chunk_key
-from vault.errors import IntegrityError, NotFound
+from vault.errors import Conflict, IntegrityError, NotFound
 from vault.filters import BoundFilter, ColumnStats, stats_from_json
 from vault.keyring import KeySource, WrappedKey
 from vault.manifest import ChunkRef, Manifest, Shard, decode_manifest
@@ -27,8 +27,10 @@ from vault.workings.parts import Parts, wrapped_key
 __all__ = [
     "OpenVersion",
     "ReadPlan",
+    "group_schema",
     "identity_of",
     "live_keys",
+    "live_versions",
     "manifest_statement",
     "open_chunk",
     "open_manifest",
@@ -38,6 +40,7 @@ __all__ = [
 ]
 
 _BATCH_ROWS = 65_536
+_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +165,7 @@ def read_batches(
     ``before_shard`` runs before each shard's rows are handed out.
     """
     groups = sorted(plan.groups)
-    schemas = {group: _group_schema(plan.version.manifest, group) for group in groups}
+    schemas = {group: group_schema(plan.version.manifest, group) for group in groups}
     shards = [shard for shard in plan.version.manifest.shards(groups) if _may_match(plan, shard)]
 
     def task(place: tuple[Shard, str]) -> pa.Table:
@@ -189,7 +192,8 @@ def read_batches(
             close()
 
 
-def _group_schema(manifest: Manifest, group: str) -> pa.Schema:
+def group_schema(manifest: Manifest, group: str) -> pa.Schema:
+    """The schema of a column group's chunks."""
     return pa.schema([manifest.schema.field(column.name) for column in manifest.columns if column.group == group])
 
 
@@ -236,12 +240,25 @@ def open_version(parts: Parts, keys: KeySource, place: CompartmentRow, version: 
     return OpenVersion(head, manifest, wrapped)
 
 
+def live_versions(parts: Parts, place: CompartmentRow) -> tuple[CompartmentHead | None, list[OpenVersion]]:
+    """A compartment's head and every live version under it, oldest first; raises Conflict when it keeps moving."""
+    for _ in range(_TRIES):
+        with parts.catalog.read() as transaction:
+            head = parts.heads.compartment_in(transaction, place)
+        if head is None:
+            return None, []
+        found = [open_version(parts, parts.keyring, place, number) for number in sorted(head.versions)]
+        if all(version.head.digest == head.digest for version in found):
+            return head, found
+    raise Conflict("the compartment keeps changing; try again")
+
+
 def read_column(parts: Parts, version: OpenVersion, name: str) -> Iterator[pa.ChunkedArray]:
     """One column of a version, shard by shard, for the owner's own checks."""
     column = version.manifest.column(name)
     if column is None:
         raise NotFound(f"there is no column {name!r}")
-    schema = _group_schema(version.manifest, column.group)
+    schema = group_schema(version.manifest, column.group)
     for shard in version.manifest.shards((column.group,)):
         ref = shard.chunks[column.group]
         yield open_chunk(parts, parts.keyring, version.keys[column.group], ref, schema).column(name)

@@ -68,7 +68,7 @@ class Resigner:
         self._write, self._done = write, Resigned()
         owner = self._parts.sealer()
         people = {holder.id: holder for holder in holders(transaction, owner)}
-        names = {dataset.id: dataset.name for dataset in datasets(transaction, owner)}
+        names = {dataset.id: dataset.name for dataset in datasets(transaction, owner, deleted_too=True)}
         for vendor in (holder for holder in people.values() if holder.id != self._parts.owner):
             if vendor.id in self._without:
                 self._leave_out(transaction, vendor)

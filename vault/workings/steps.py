@@ -5,7 +5,7 @@ from collections.abc import Callable
 from vault.audit import Kind
 from vault.catalog import CompartmentRow, HeadRow, Transaction
 from vault.errors import Conflict, IntegrityError, NotFound
-from vault.trust import VendorHead
+from vault.trust import CompartmentHead, VendorHead, emptied_body, head_statement
 from vault.workings.names import Holder, holder_named, holders
 from vault.workings.parts import OwnerParts
 from vault.workings.permissions import next_vendor_head
@@ -14,6 +14,7 @@ from vault.workings.trouble import being_offboarded
 __all__ = [
     "announce",
     "checked_places",
+    "emptied_head",
     "listing_vendor",
     "present_vendor",
     "refuse_gone",
@@ -58,6 +59,22 @@ def checked_places(parts: OwnerParts, transaction: Transaction, holder: str) -> 
         if parts.heads.compartment_in(transaction, place) is None:
             raise IntegrityError("a compartment in the catalog has no head")
     return [place for place in places if place.holder == holder]
+
+
+def emptied_head(parts: OwnerParts, place: CompartmentRow, head: CompartmentHead) -> HeadRow:
+    """The next head of a compartment: no version and no live key."""
+    body, sequence = emptied_body(head), head.sequence + 1
+    signed = head_statement(
+        parts.signers.publisher(),
+        vault=parts.vault,
+        kind="compartment",
+        subject=place.id,
+        sequence=sequence,
+        body=body,
+        frozen=False,
+        now=parts.clock(),
+    )
+    return HeadRow(place.id, sequence, "compartment", False, signed.encode(), body)
 
 
 def listing_vendor(parts: OwnerParts, listed: Callable[[VendorHead], bool]) -> Holder | None:

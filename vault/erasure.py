@@ -1,0 +1,385 @@
+"""Erasing rows: out of every version, every compartment and every statistic, under fresh chunks and a next epoch.
+
+Versions keep their numbers, and the owner's manifests say when how many rows were erased from them. Shards that hold
+such rows are decoded, filtered and encoded anew; all the others are only encrypted anew, so that the old keys open
+nothing live, and gc can forget them. Vendors' compartments follow from the owner's in the same transaction. May be
+killed and run again: before that transaction nothing has changed.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vault.audit import Kind
+from vault.catalog import CompartmentRow, HeadRow
+from vault.encoding import timestamp
+from vault.errors import Conflict, InvalidInput, NotFound
+from vault.filters import bind, parse
+from vault.manifest import ChunkRef, Erasure, Manifest, Shard
+from vault.model import MANIFEST_GROUP, Column
+from vault.trust import CompartmentHead, Signer
+from vault.workings.fanout import source_of
+from vault.workings.jobs import Job, begin_job
+from vault.workings.names import Dataset, Holder, dataset_named, holders
+from vault.workings.parts import OwnerParts
+from vault.workings.reading import OpenVersion, group_schema, live_versions, open_chunk
+from vault.workings.trouble import naming
+from vault.workings.writing import Source, Writer
+
+__all__ = ["Erased", "erase"]
+
+_TRIES = 5
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What was erased: rows by version, the vendors whose copies followed, and how many keys no version had."""
+
+    dataset: str
+    rows: dict[int, int]
+    vendors: tuple[str, ...]
+    unknown_keys: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """Which rows: those whose key is among these values, and those that a predicate keeps."""
+
+    key: str | None = None
+    values: pa.Array | None = None
+    where: str | None = None
+
+
+def erase(
+    parts: OwnerParts,
+    name: str,
+    *,
+    keys: Sequence[object] | None = None,
+    where: str | None = None,
+    progress: Progress = lambda _done, _total: None,
+) -> Erased:
+    """Erase the rows with these keys, or that a predicate is true of, from every version and compartment.
+
+    ``keys`` are values of the dataset's key column. With a key column, a row that the predicate finds in one version is
+    erased from all. ``progress`` is told (bytes done, bytes in all). Raises InvalidInput, NotFound, Conflict, and
+    KeyUnavailable where the KMS refuses a vendor's key; then nothing was changed.
+    """
+    sealer = parts.sealer()
+    with parts.catalog.read() as transaction:
+        dataset = dataset_named(transaction, sealer, name)
+        place = transaction.compartment(parts.owner, dataset.id)
+        people = {holder.id: holder for holder in holders(transaction, sealer)}
+    if (keys is None) == (where is None):
+        raise InvalidInput("say which rows: with --keys or with --where, not both")
+    if keys is not None and dataset.key is None:
+        raise InvalidInput(f"--keys: the dataset '{name}' was published without --key; say which rows with --where")
+    if place is None:
+        raise NotFound(f"the dataset '{name}' has no version")
+    for _ in range(_TRIES):
+        try:
+            return _Run(parts, dataset, place, people, progress).run(keys, where)
+        except Conflict:
+            continue
+    raise Conflict(f"the dataset '{name}' kept changing while rows were erased; try again")
+
+
+@dataclass(slots=True)
+class _Plan:
+    """One version of the owner's: which rows of each shard stay; shards that lose none are not listed."""
+
+    version: OpenVersion
+    keep: dict[int, pa.ChunkedArray] = field(default_factory=dict)
+    erased: int = 0
+
+
+class _Run:
+    """One try: everything is staged from the heads as they are found, and committed if they still are."""
+
+    def __init__(
+        self,
+        parts: OwnerParts,
+        dataset: Dataset,
+        place: CompartmentRow,
+        people: dict[str, Holder],
+        progress: Progress,
+    ) -> None:
+        self._parts = parts
+        self._dataset = dataset
+        self._place = place
+        self._people = people
+        self._progress = progress
+        head, versions = live_versions(parts, place)
+        if head is None or not versions:
+            raise NotFound(f"the dataset '{dataset.name}' has no version")
+        self._head: CompartmentHead = head
+        self._versions = versions
+        # By version and old chunk: the owner's new chunk, or None where no row of it is left.
+        self._new: dict[tuple[int, str], ChunkRef | None] = {}
+        self._done = 0
+        self._total = 0
+
+    def run(self, keys: Sequence[object] | None, where: str | None) -> Erased:
+        """Find the rows, stage, commit."""
+        choice, unknown = self._choice(keys, where)
+        plans = [self._plan(version, choice) for version in self._versions]
+        if not any(plan.erased for plan in plans):
+            return Erased(self._dataset.name, {}, (), unknown)
+        job = begin_job(self._parts.catalog, "erase", self._parts.clock)
+        try:
+            heads, vendors = self._stage_and_commit(job, plans)
+        except BaseException:
+            job.abandon()
+            raise
+        self._parts.heads.announce(heads)
+        self._parts.keyring.drop(head.subject for head in heads)
+        self._parts.journal.checkpoint()
+        rows = {plan.version.manifest.version: plan.erased for plan in plans if plan.erased}
+        return Erased(self._dataset.name, rows, vendors, unknown)
+
+    # Which rows
+
+    def _choice(self, keys: Sequence[object] | None, where: str | None) -> tuple[_Choice, int]:
+        key = self._dataset.key
+        if keys is not None:
+            assert key is not None
+            values = _values(keys, self._versions[-1].manifest.schema.field(key).type)
+            found = self._keys_among(values)
+            return _Choice(key, found), len(pc.unique(values)) - len(found)
+        assert where is not None
+        parse(where)
+        fitting = [version for version in self._versions if _fits(where, version)]
+        for version in self._versions:
+            if version not in fitting and (key is None or not fitting):
+                bind(parse(where), version.manifest.schema)  # says which column is wrong
+        if key is None:
+            return _Choice(where=where), 0
+        pieces = [piece for version in fitting for piece in self._matching_keys(version, where, key)]
+        values = pc.unique(pa.chunked_array(pieces)) if pieces else None
+        return _Choice(key, values), 0
+
+    def _keys_among(self, values: pa.Array) -> pa.Array:
+        """Of these keys those that some version has."""
+        assert self._dataset.key is not None
+        known = pa.array([], values.type)
+        for version in self._versions:
+            if version.manifest.column(self._dataset.key) is None:
+                continue
+            for shard in version.manifest.shards():
+                column = self._columns(version, shard, [self._dataset.key]).column(0).cast(values.type)
+                known = pc.unique(
+                    pa.concat_arrays([known, pc.unique(column.filter(pc.is_in(column, value_set=values)))])
+                )
+        return known
+
+    def _matching_keys(self, version: OpenVersion, where: str, key: str) -> Iterable[pa.Array]:
+        condition = bind(parse(where), version.manifest.schema)
+        names = sorted({*condition.filter.columns(), key})
+        for shard in version.manifest.shards():
+            table = self._columns(version, shard, names)
+            yield from table.column(key).filter(condition.true_of(table)).chunks
+
+    def _columns(self, version: OpenVersion, shard: Shard, names: Sequence[str]) -> pa.Table:
+        found: dict[str, pa.ChunkedArray] = {}
+        for group in sorted({_column(version, name).group for name in names}):
+            schema = group_schema(version.manifest, group)
+            key = version.keys[group]
+            table = open_chunk(self._parts, self._parts.keyring, key, shard.chunks[group], schema)
+            found |= {name: table.column(name) for name in table.column_names}
+        return pa.table({name: found[name] for name in names})
+
+    def _plan(self, version: OpenVersion, choice: _Choice) -> _Plan:
+        plan = _Plan(version)
+        for shard in version.manifest.shards():
+            keep = self._keep(version, shard, choice)
+            gone = shard.rows - (pc.sum(keep).as_py() or 0) if keep is not None else 0
+            if keep is not None and gone:
+                plan.keep[shard.index] = keep
+                plan.erased += gone
+        return plan
+
+    def _keep(self, version: OpenVersion, shard: Shard, choice: _Choice) -> pa.ChunkedArray | None:
+        """True for each row that stays; None where all do."""
+        if choice.where is not None:
+            condition = bind(parse(choice.where), version.manifest.schema)
+            return pc.invert(condition.true_of(self._columns(version, shard, sorted(condition.filter.columns()))))
+        if choice.values is None or version.manifest.column(str(choice.key)) is None:
+            return None
+        column = self._columns(version, shard, [str(choice.key)]).column(0)
+        return pc.invert(pc.is_in(column.cast(choice.values.type), value_set=choice.values))
+
+    # Staging
+
+    def _source_of_new(self, ref: ChunkRef) -> Source:
+        """One of the owner's new chunks, whose key the catalog does not know yet."""
+        key, plaintext = self._writer.key(ref.group)
+        return Source(ref, self._parts.store.open(ref.object, ref.size), key, plaintext)
+
+    def _stage_and_commit(self, job: Job, plans: list[_Plan]) -> tuple[list[HeadRow], tuple[str, ...]]:
+        parts, publisher = self._parts, self._parts.signers.publisher()
+        places = self._vendors_places()
+        chunks = {ref.chunk: ref.size for plan in plans for ref in plan.version.manifest.chunks}
+        self._total = sum(chunks.values())
+        owner = self._people[parts.owner]
+        writer = Writer(parts, job, self._place, owner.kms_key, self._head, rotate=self._head.live_groups)
+        self._writer = writer
+        for group in self._head.live_groups:
+            writer.key(group)
+        self._write_owners(job, writer, plans)
+        for plan in plans:
+            writer.manifest(self._owners_manifest(plan), publisher)
+        staged = [(self._people[place.holder], self._stage_vendor(job, place, plans, publisher)) for place in places]
+        parts.store.settle(job.folder)
+        with parts.catalog.write() as transaction:
+            job.finish(transaction)
+            heads = [writer.commit(transaction, publisher)]
+            heads += [each.commit(transaction, publisher) for _, each in staged if each is not None]
+            # A compartment that came in the meantime was filled from what is no longer live.
+            if {row.id for row in transaction.compartments(dataset=self._dataset.id)} - {self._place.id} != {
+                place.id for place in places
+            }:
+                raise Conflict("the dataset was given to another vendor in the meantime")
+            parts.journal.record_in(
+                transaction,
+                Kind.ROWS_ERASED,
+                dataset=self._dataset.name,
+                dataset_id=self._dataset.id,
+                rows={str(plan.version.manifest.version): plan.erased for plan in plans if plan.erased},
+                vendors=[vendor.name for vendor, each in staged if each is not None],
+            )
+        return heads, tuple(sorted(vendor.name for vendor, each in staged if each is not None))
+
+    def _vendors_places(self) -> list[CompartmentRow]:
+        with self._parts.catalog.read() as transaction:
+            found = transaction.compartments(dataset=self._dataset.id)
+        return [place for place in found if place.id != self._place.id and not self._people[place.holder].ended]
+
+    def _write_owners(self, job: Job, writer: Writer, plans: list[_Plan]) -> None:
+        """Every chunk of the owner's under the next epoch; one that versions share, and lose the same rows of, once."""
+        tasks: dict[tuple[str, bytes], tuple[_Plan, Shard, str]] = {}
+        for plan in plans:
+            for shard in plan.version.manifest.shards():
+                for group, ref in shard.chunks.items():
+                    tasks.setdefault((ref.chunk, self._fate(plan, shard.index)), (plan, shard, group))
+
+        def task(found: tuple[_Plan, Shard, str]) -> tuple[int, ChunkRef | None]:
+            plan, shard, group = found
+            return shard.chunks[group].size, self._rewritten(writer, plan, shard, group)
+
+        made: dict[tuple[str, bytes], ChunkRef | None] = {}
+        for place, (size, new) in zip(tasks, self._parts.engine.map(task, tasks.values()), strict=True):
+            made[place] = new
+            job.beat()
+            self._done += size
+            self._progress(min(self._done, self._total), self._total)
+        for plan in plans:
+            number = plan.version.manifest.version
+            for ref in plan.version.manifest.chunks:
+                self._new[number, ref.chunk] = made[ref.chunk, self._fate(plan, ref.shard)]
+
+    @staticmethod
+    def _fate(plan: _Plan, shard: int) -> bytes:
+        """Which rows of a shard stay, as bytes that are equal for equal sets of rows."""
+        keep = plan.keep.get(shard)
+        return b"" if keep is None else repr(pc.indices_nonzero(pc.invert(keep)).to_pylist()).encode()
+
+    def _rewritten(self, writer: Writer, plan: _Plan, shard: Shard, group: str) -> ChunkRef | None:
+        ref, key, keep = shard.chunks[group], plan.version.keys[group], plan.keep.get(shard.index)
+        if keep is None:
+            return writer.copy(source_of(self._parts, ref, key))
+        manifest = plan.version.manifest
+        table = open_chunk(self._parts, self._parts.keyring, key, ref, group_schema(manifest, group)).filter(keep)
+        if not table.num_rows:
+            return None
+        members = [column for column in manifest.columns if column.group == group]
+        return writer.chunk(table, members, shard.index, shard.assigned).ref
+
+    def _owners_manifest(self, plan: _Plan) -> Manifest:
+        manifest = plan.version.manifest
+        found = [(ref, self._new[manifest.version, ref.chunk]) for ref in manifest.chunks]
+        chunks = tuple(replace(new, shard=old.shard) for old, new in found if new is not None)
+        erased = (Erasure(timestamp(self._parts.clock()), plan.erased),) if plan.erased else ()
+        return replace(manifest, chunks=chunks, erased=manifest.erased + erased)
+
+    def _stage_vendor(self, job: Job, place: CompartmentRow, plans: list[_Plan], publisher: Signer) -> Writer | None:
+        """A vendor's compartment without the rows; None where it holds nothing."""
+        parts, vendor = self._parts, self._people[place.holder]
+        with naming(parts, vendor):
+            head, versions = live_versions(parts, place)
+            if head is None or not head.live_groups:
+                return None
+            writer = Writer(parts, job, place, vendor.kms_key, head, rotate=head.live_groups)
+            for group in head.live_groups:
+                writer.key(group)
+            by_number = {plan.version.manifest.version: plan for plan in plans}
+            for version in versions:
+                manifest = self._vendors_manifest(writer, version, by_number.get(version.manifest.version))
+                if manifest is None:
+                    # It stems from a version that the owner has no more: what is in it cannot be told any longer.
+                    writer.withdraw(version.manifest.version)
+                else:
+                    writer.manifest(manifest, publisher)
+            if all(version.manifest.version not in by_number for version in versions):
+                writer.retire(head.live_groups - {MANIFEST_GROUP})
+            return writer
+
+    def _vendors_manifest(self, writer: Writer, version: OpenVersion, plan: _Plan | None) -> Manifest | None:
+        if plan is None:
+            return None
+        owners = {ref.content: ref for ref in plan.version.manifest.chunks}
+        number = version.manifest.version
+        if any(ref.content not in owners for ref in version.manifest.chunks):
+            return None
+
+        def task(ref: ChunkRef) -> ChunkRef | None:
+            old = owners[ref.content]
+            if old.shard not in plan.keep:
+                return writer.copy(source_of(self._parts, ref, version.keys[ref.group]))
+            new = self._new[number, old.chunk]
+            if new is None:
+                return None
+            return writer.copy(self._source_of_new(new))
+
+        made = self._parts.engine.map(task, version.manifest.chunks)
+        pairs = list(zip(version.manifest.chunks, made, strict=True))
+        chunks = tuple(replace(new, shard=old.shard) for old, new in pairs if new is not None)
+        return replace(version.manifest, chunks=chunks)
+
+
+def _column(version: OpenVersion, name: str) -> Column:
+    column = version.manifest.column(name)
+    if column is None:
+        raise NotFound(f"there is no column {name!r}")
+    return column
+
+
+def _fits(where: str, version: OpenVersion) -> bool:
+    try:
+        bind(parse(where), version.manifest.schema)
+    except InvalidInput:
+        return False
+    return True
+
+
+def _values(keys: Sequence[object], kind: pa.DataType) -> pa.Array:
+    """Keys as the key column's type; raises InvalidInput with the place of one that cannot be."""
+    whole = pa.types.is_integer(kind)
+    values: list[object] = []
+    for number, key in enumerate(keys, 1):
+        if whole and isinstance(key, str):
+            try:
+                values.append(int(key.strip()))
+                continue
+            except ValueError as error:
+                raise InvalidInput(f"--keys: the key in line {number} is not a whole number") from error
+        if isinstance(key, bool) or not isinstance(key, int if whole else str):
+            raise InvalidInput(f"--keys: the key in line {number} is not {'a whole number' if whole else 'text'}")
+        values.append(key)
+    if not values:
+        raise InvalidInput("--keys: there is no key")
+    try:
+        return pc.unique(pa.array(values, kind))
+    except (pa.ArrowException, OverflowError, ValueError) as error:
+        raise InvalidInput(f"--keys: a key is not of the column's type, {kind}") from error
