@@ -24,7 +24,7 @@ from vault.workings.fanout import source_of
 from vault.workings.jobs import Job, begin_job
 from vault.workings.names import Dataset, Holder, dataset_named, holders
 from vault.workings.parts import OwnerParts
-from vault.workings.reading import OpenVersion, group_schema, live_versions, open_chunk
+from vault.workings.reading import OpenVersion, group_shape, live_versions, open_chunk
 from vault.workings.trouble import naming
 from vault.workings.writing import Source, Writer
 
@@ -184,9 +184,9 @@ class _Run:
     def _columns(self, version: OpenVersion, shard: Shard, names: Sequence[str]) -> pa.Table:
         found: dict[str, pa.ChunkedArray] = {}
         for group in sorted({_column(version, name).group for name in names}):
-            schema = group_schema(version.manifest, group)
+            shape = group_shape(version.manifest, group)
             key = version.keys[group]
-            table = open_chunk(self._parts, self._parts.keyring, key, shard.chunks[group], schema)
+            table = open_chunk(self._parts, self._parts.keyring, key, shard.chunks[group], shape)
             found |= {name: table.column(name) for name in table.column_names}
         return pa.table({name: found[name] for name in names})
 
@@ -290,7 +290,7 @@ class _Run:
         if keep is None:
             return writer.copy(source_of(self._parts, ref, key))
         manifest = plan.version.manifest
-        table = open_chunk(self._parts, self._parts.keyring, key, ref, group_schema(manifest, group)).filter(keep)
+        table = open_chunk(self._parts, self._parts.keyring, key, ref, group_shape(manifest, group)).filter(keep)
         if not table.num_rows:
             return None
         members = [column for column in manifest.columns if column.group == group]

@@ -150,7 +150,10 @@ def encode_manifest(manifest: Manifest, key: bytes, identity: ChunkIdentity) -> 
         "dataset": manifest.dataset,
         "version": manifest.version,
         "created": timestamp(manifest.created),
-        "columns": [{"id": column.id, "name": column.name, "group": column.group} for column in manifest.columns],
+        "columns": [
+            {"id": column.id, "name": column.name, "group": column.group, "formerly": list(column.formerly)}
+            for column in manifest.columns
+        ],
         "erased": [{"time": each.time, "rows": each.rows} for each in manifest.erased],
     }
     table = pa.table(
@@ -198,7 +201,9 @@ def decode_manifest(data: Any, key: bytes, identity: ChunkIdentity) -> Manifest:
             dataset=header["dataset"],
             version=header["version"],
             created=from_timestamp(header["created"]),
-            columns=tuple(Column(item["id"], item["name"], item["group"]) for item in header["columns"]),
+            columns=tuple(
+                Column(item["id"], item["name"], item["group"], tuple(item["formerly"])) for item in header["columns"]
+            ),
             schema=pa.ipc.read_schema(pa.py_buffer(row["schema"])),
             chunks=tuple(_ref(item) for item in row["chunks"]),
             erased=tuple(Erasure(item["time"], item["rows"]) for item in header["erased"]),

@@ -84,12 +84,14 @@ class ChunkIdentity:
 class Column:
     """A top-level column of a dataset: what a grant signs is ``id``, never ``name``.
 
-    ``group`` is the id of the column group whose file and key hold it.
+    ``group`` is the id of the column group whose file and key hold it. ``formerly`` are the names that it had before
+    it was renamed, oldest first: chunks of then carry them.
     """
 
     id: str
     name: str
     group: str
+    formerly: tuple[str, ...] = ()
 
 
 def check_name(name: str, what: str) -> str:

@@ -126,11 +126,21 @@ class Vault:
         groups: Mapping[str, Sequence[str]] | None = None,
         shard_rows: int = DEFAULT_SHARD_ROWS,
         append: bool = False,
+        evolve: bool = False,
+        columns_only: bool = False,
         progress: _Progress = lambda _done, _total: None,
     ) -> _publish.Published:
-        """Publish a version from paths, an Arrow table or reader, or anything with ``__arrow_c_stream__``."""
-        options = _publish.PublishOptions(key, assign_by, groups or {}, shard_rows, append)
+        """Publish a version from paths, an Arrow table or reader, or anything with ``__arrow_c_stream__``.
+
+        ``append`` adds rows to the newest one, with ``evolve`` also columns and wider types; ``columns_only`` adds
+        columns to its rows or replaces some.
+        """
+        options = _publish.PublishOptions(key, assign_by, groups or {}, shard_rows, append, evolve, columns_only)
         return _publish.publish(self.parts, dataset, source, options, progress)
+
+    def rename_column(self, dataset: str, old: str, new: str) -> _publish.Published:
+        """Give a column another name in a new version; grants of it hold on."""
+        return _publish.rename(self.parts, dataset, old, new)
 
     def datasets(self) -> list[_datasets.DatasetState]:
         """Every dataset and its newest version."""

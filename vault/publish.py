@@ -6,7 +6,7 @@ catalog transaction; until that commits nobody can see anything of it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
@@ -14,12 +14,13 @@ from vault.audit import Kind
 from vault.catalog import CompartmentRow, HeadRow, Transaction
 from vault.chunks import unsupported
 from vault.encoding import new_id, timestamp
-from vault.errors import Conflict, InvalidInput
-from vault.manifest import ChunkRef, Manifest
+from vault.errors import Conflict, InvalidInput, NotFound
+from vault.manifest import ChunkRef, Manifest, Shard
 from vault.model import OWNER, Column, check_column_names, check_name
 from vault.sources import Source as RowSource
 from vault.sources import open_source
 from vault.trust import Signer
+from vault.workings.carrying import Carried, Replacement, carried_columns, renamed_columns
 from vault.workings.fanout import VendorCopy, begin_copy, fill, needed_groups
 from vault.workings.jobs import Job, begin_job
 from vault.workings.names import Dataset, Holder, find_dataset, holder_by_id, holders, insert_dataset, update_dataset
@@ -28,7 +29,7 @@ from vault.workings.reading import OpenVersion, open_version, read_column
 from vault.workings.rows import RowKeys, ShardRows, cut_shards
 from vault.workings.writing import Writer
 
-__all__ = ["PublishOptions", "Published", "publish"]
+__all__ = ["PublishOptions", "Published", "publish", "rename"]
 
 _COMMIT_TRIES = 5
 DEFAULT_SHARD_ROWS = 131_072
@@ -39,6 +40,8 @@ class PublishOptions:
     """How a version is cut. ``groups`` maps a group's name to the columns that share a key and a file.
 
     ``key`` and ``assign_by`` stay what they were for the dataset where they are None; the empty text ends them.
+    ``evolve`` lets an append bring new columns and wider types. ``columns_only`` gives the rows of the newest version
+    new or other columns, and changes nothing else.
     """
 
     key: str | None = None
@@ -46,6 +49,8 @@ class PublishOptions:
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     shard_rows: int = DEFAULT_SHARD_ROWS
     append: bool = False
+    evolve: bool = False
+    columns_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +78,97 @@ def publish(
     Unavailable or KmsError; then nothing was published.
     """
     check_name(name, "dataset")
+    if options.evolve and not options.append:
+        raise InvalidInput(
+            "--evolve: it goes with --append; without that a version has just the columns that it is given"
+        )
+    if options.columns_only:
+        return _publish_columns(parts, name, source, options, progress)
     plan = _plan(parts, name, options)
-    with open_source(source, schema=plan.previous.manifest.schema if options.append else None) as rows:
+    schema = plan.previous.manifest.schema if options.append else None
+    with open_source(source, schema=schema, evolve=options.evolve) as rows:
         columns = _columns(plan, rows.schema, options)
-        job = begin_job(parts.catalog, "publish", parts.clock)
-        try:
-            return _Publication(parts, plan, job, columns, rows.schema, options).run(rows, progress)
-        except BaseException:
-            job.abandon()
-            raise
+        carried = Carried(plan.previous, columns, rows.schema) if options.append else None
+        return _run(parts, plan, columns, rows.schema, options, carried, rows, progress)
+
+
+def _run(
+    parts: OwnerParts,
+    plan: "_Plan",
+    columns: tuple[Column, ...],
+    schema: pa.Schema,
+    options: PublishOptions,
+    carried: Carried | None,
+    rows: RowSource | None,
+    progress: Callable[[int, int | None], None],
+) -> Published:
+    job = begin_job(parts.catalog, "publish", parts.clock)
+    try:
+        return _Publication(parts, plan, job, columns, schema, options, carried).run(rows, progress)
+    except BaseException:
+        job.abandon()
+        raise
+
+
+def _publish_columns(
+    parts: OwnerParts,
+    name: str,
+    source: object,
+    options: PublishOptions,
+    progress: Callable[[int, int | None], None],
+) -> Published:
+    """A version with the rows of the newest one, and the source's columns added or put in the place of theirs."""
+    if options != PublishOptions(shard_rows=options.shard_rows, columns_only=True):
+        raise InvalidInput("--columns-only: the rows stay as they are, so no other option goes with it")
+    plan = _plan(parts, name, options)
+    if plan.present is None:
+        raise InvalidInput("--columns-only: the dataset has no version whose rows could get columns")
+    with open_source(source) as rows:
+        check_column_names(rows.schema.names, "the source")
+        table = pa.Table.from_batches(list(rows.batches()), rows.schema)
+    key = plan.dataset.key
+    if key is not None and key not in table.column_names:
+        raise InvalidInput(f"--columns-only: the source lacks the column {key!r}, which identifies rows")
+    if key is None and plan.dataset.assign_by is not None:
+        raise InvalidInput("--columns-only: rows that are assigned to vendors have no order; publish with --key first")
+    replacement = Replacement(parts, plan.present, key, table)
+    _check_replaceable(plan, replacement)
+    schema = _with_columns(plan.present.manifest.schema, replacement.schema)
+    check_column_names(schema.names, "the version")
+    unsupported(schema)
+    columns = carried_columns(plan.present.manifest, schema)
+    carried = Carried(plan.present, columns, schema, replacement)
+    return _run(parts, plan, columns, schema, options, carried, None, progress)
+
+
+def _check_replaceable(plan: "_Plan", replacement: Replacement) -> None:
+    if not replacement.names:
+        raise InvalidInput("--columns-only: the source has no column beside the row key")
+    if plan.dataset.assign_by in replacement.names:
+        raise InvalidInput(f"--columns-only: the column {plan.dataset.assign_by!r} says whose rows they are")
+
+
+def _with_columns(schema: pa.Schema, fresh: pa.Schema) -> pa.Schema:
+    fields = [fresh.field(each.name) if each.name in fresh.names else each for each in schema]
+    return pa.schema([*fields, *(each for each in fresh if each.name not in schema.names)], metadata=schema.metadata)
+
+
+def rename(parts: OwnerParts, name: str, old: str, new: str) -> Published:
+    """A version in which a column has another name; its id stays, so grants, chunks and filters hold on.
+
+    Raises NotFound, InvalidInput and Conflict.
+    """
+    plan = _plan(parts, name, PublishOptions())
+    if plan.present is None:
+        raise NotFound(f"there is no dataset named '{name[:80]}'")
+    if plan.present.manifest.column(old) is None:
+        raise InvalidInput(f"the dataset has no column {old!r}")
+    columns, schema = renamed_columns(plan.present.manifest, old, new)
+    check_column_names(schema.names, "the version")
+    key, assign_by = (new if each == old else each for each in (plan.dataset.key, plan.dataset.assign_by))
+    plan = replace(plan, dataset=replace(plan.dataset, key=key, assign_by=assign_by))
+    carried = Carried(plan.previous, columns, schema)
+    return _run(parts, plan, columns, schema, PublishOptions(), carried, None, lambda _done, _total: None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +219,9 @@ def _settings(found: Dataset | None, options: PublishOptions, name: str) -> Data
 
 def _columns(plan: _Plan, schema: pa.Schema, options: PublishOptions) -> tuple[Column, ...]:
     if options.append:
-        return plan.previous.manifest.columns
+        check_column_names(schema.names, "the source")
+        unsupported(schema)
+        return carried_columns(plan.previous.manifest, schema)
     if not schema.names:
         raise InvalidInput("the source has no columns")
     check_column_names(schema.names, "the source")
@@ -207,6 +296,7 @@ class _Publication:
         columns: tuple[Column, ...],
         schema: pa.Schema,
         options: PublishOptions,
+        carried: Carried | None,
     ) -> None:
         self._parts = parts
         self._plan = plan
@@ -215,19 +305,21 @@ class _Publication:
         self._columns = columns
         self._options = options
         present = plan.present
-        self._schema = present.manifest.schema if options.append and present else schema
+        self._schema = schema
         head = present.head if present else None
         self._writer = Writer(parts, job, plan.compartment, plan.owner.kms_key, head)
-        self._refs: list[ChunkRef] = list(present.manifest.chunks) if options.append and present else []
+        self._carried = carried
+        self._refs: list[ChunkRef] = carried.kept if carried is not None else []
         self._version = (head.newest or 0) + 1 if head else 1
         self._copies: dict[str, VendorCopy] = {}
         self._by_group: dict[str, list[Column]] = {}
         for column in columns:
             self._by_group.setdefault(column.group, []).append(column)
 
-    def run(self, rows: RowSource, progress: Callable[[int, int | None], None]) -> Published:
+    def run(self, rows: RowSource | None, progress: Callable[[int, int | None], None]) -> Published:
         self._begin_copies()
-        added = self._write_shards(rows, progress)
+        self._carry_over()
+        added = self._write_shards(rows, progress) if rows is not None else 0
         publisher = self._parts.signers.publisher()
         manifest = self._manifest()
         self._writer.manifest(manifest, publisher)
@@ -255,7 +347,7 @@ class _Publication:
         with self._parts.catalog.read() as transaction:
             holder = holder_by_id(transaction, self._sealer, vendor)
         copy = begin_copy(self._parts, self._job, holder, self._plan.dataset.id, groups)
-        keys = {group: self._writer.key(group)[0] for group in self._by_group} if self._refs else {}
+        keys = {group: self._writer.key(group)[0] for group in {ref.group for ref in self._refs}}
         fill(self._parts, self._job, copy, list(self._refs), keys)
         self._copies[vendor] = copy
 
@@ -287,20 +379,41 @@ class _Publication:
         keys.check()
         return added
 
+    def _carry_over(self) -> None:
+        """Write the earlier shards' part of column groups that the earlier version did not have."""
+        carried = self._carried
+        if carried is None or not carried.fresh:
+            return
+        for shard in carried.version.manifest.shards():
+            tables = ((columns, shard) for columns in carried.fresh.values())
+
+            def task(place: tuple[list[Column], Shard]) -> ChunkRef:
+                columns, shard = place
+                rows = carried.rows(self._parts, shard, columns)
+                return self._put(rows, columns, shard.index, shard.assigned)
+
+            self._refs.extend(self._parts.engine.map(task, tables))
+            self._job.beat()
+
+    def _put(self, table: pa.Table, columns: list[Column], shard: int, assigned: str | None) -> ChunkRef:
+        """One chunk, for the owner and for every vendor who needs it."""
+        source = self._writer.chunk(table, columns, shard, assigned)
+        for copy in self._copies.values():
+            copy.take(source.ref, lambda: source)
+        return source.ref
+
     def _row_keys(self) -> RowKeys:
         keys = RowKeys(self._plan.dataset.key)
         present = self._plan.present
         if self._options.append and present is not None and self._plan.dataset.key is not None:
+            kind = self._schema.field(self._plan.dataset.key).type
             for column in read_column(self._parts, present, self._plan.dataset.key):
-                keys.add(column)
+                keys.add(column.cast(kind))
         return keys
 
     def _write_shard(self, shard: int, piece: ShardRows) -> None:
         def task(columns: list[Column]) -> ChunkRef:
-            source = self._writer.chunk(piece.table, columns, shard, piece.assigned)
-            for copy in self._copies.values():
-                copy.take(source.ref, lambda: source)
-            return source.ref
+            return self._put(piece.table, columns, shard, piece.assigned)
 
         groups = self._by_group.values()
         self._refs.extend(self._parts.engine.map(task, groups, ahead=len(self._by_group)))

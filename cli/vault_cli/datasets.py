@@ -52,6 +52,13 @@ def publish(
     ] = None,
     shard_rows: Annotated[int, typer.Option("--shard-rows", metavar="N", min=1, help="At most so many.")] = 131_072,
     append: Annotated[bool, typer.Option("--append", help="Add rows to the newest version instead.")] = False,
+    evolve: Annotated[
+        bool, typer.Option("--evolve", help="Let appended rows bring new columns and wider types.")
+    ] = False,
+    columns_only: Annotated[
+        bool,
+        typer.Option("--columns-only", help="Add these columns to the newest version's rows, or replace its own."),
+    ] = False,
     vault: VaultDir = None,
     json: Json = False,
 ) -> None:
@@ -70,6 +77,8 @@ def publish(
             groups=groups,
             shard_rows=shard_rows,
             append=append,
+            evolve=evolve,
+            columns_only=columns_only,
             progress=on_progress,
         )
     fanned = f", fanned out to {', '.join(done.vendors)}" if done.vendors else ""
@@ -136,6 +145,19 @@ def show(name: Name, vault: VaultDir = None, json: Json = False) -> None:
         "grants": grants,
     }
     emit(document, json, human)
+
+
+@app.command("rename-column")
+def rename_column(
+    name: Name,
+    old: Annotated[str, typer.Argument(metavar="OLD", help="The column's name.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Its name from now on.")],
+    vault: VaultDir = None,
+    json: Json = False,
+) -> None:
+    """Give a column another name, in a new version; grants of it hold on."""
+    done = open_vault(vault).rename_column(name, old, new)
+    emit(asdict(done), json, f"published {done.dataset} version {done.version}: {old} is {new}")
 
 
 @app.command()

@@ -18,7 +18,7 @@ from tests.support.tables import rows
 from vault import deletion, erasure
 from vault.errors import Conflict, InvalidInput, KeyUnavailable, NotFound, NotGranted
 from vault.trust import Role
-from vault.workings.reading import group_schema, live_versions, open_chunk
+from vault.workings.reading import group_shape, live_versions, open_chunk
 from vault.workings.writing import Writer
 
 
@@ -172,8 +172,8 @@ def _everything(lab: Lab) -> bytes:
         for version in versions:
             found += json.dumps([ref.statistics for ref in version.manifest.chunks]).encode()
             for ref in version.manifest.chunks:
-                schema = group_schema(version.manifest, ref.group)
-                table = open_chunk(parts, parts.keyring, version.keys[ref.group], ref, schema)
+                shape = group_shape(version.manifest, ref.group)
+                table = open_chunk(parts, parts.keyring, version.keys[ref.group], ref, shape)
                 found += json.dumps(table.to_pylist(), default=str).encode()
     return found
 

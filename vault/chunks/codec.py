@@ -6,6 +6,7 @@ file, or one that was cut or changed does not open. Encryption properties are ma
 ones would share the file's id, and pages could be spliced. Specified in ``docs/reference/format.md`` section 4.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -127,8 +128,15 @@ def footer(data: Any, key: bytes, identity: ChunkIdentity) -> Any:
         raise _refused(identity) from error
 
 
-def decode(data: Any, key: bytes, identity: ChunkIdentity, schema: pa.Schema | None = None) -> pa.Table:
-    """Decode a chunk, into exactly ``schema`` where one is given.
+def decode(
+    data: Any,
+    key: bytes,
+    identity: ChunkIdentity,
+    schema: pa.Schema | None = None,
+    formerly: Mapping[str, Collection[str]] | None = None,
+) -> pa.Table:
+    """Decode a chunk, into exactly ``schema`` where one is given; ``formerly`` are names that its columns may have in
+    the chunk instead.
 
     Raises IntegrityError for anything but the whole, unchanged chunk of this identity and key. pyarrow's own
     text stays out of the message.
@@ -145,7 +153,7 @@ def decode(data: Any, key: bytes, identity: ChunkIdentity, schema: pa.Schema | N
         raise _refused(identity) from error
     if table.num_rows != file.metadata.num_rows:
         raise _refused(identity)
-    return restore(table, schema) if schema is not None else table
+    return restore(table, schema, formerly) if schema is not None else table
 
 
 def _refused(identity: ChunkIdentity) -> IntegrityError:

@@ -6,6 +6,7 @@ these conversions are made, and each keeps every value; a file with other column
 to fit. Pure functions over Arrow values.
 """
 
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import pyarrow as pa
@@ -40,9 +41,16 @@ class _TooManyValues(IntegrityError):
     """A run of rows has more distinct values than its dictionary's index type can number."""
 
 
-def restore(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with exactly ``schema``; raises IntegrityError when it has other columns or types."""
-    if table.column_names != schema.names:
+def restore(table: pa.Table, schema: pa.Schema, formerly: Mapping[str, Collection[str]] | None = None) -> pa.Table:
+    """The table with exactly ``schema``; raises IntegrityError when it has other columns or types.
+
+    ``formerly`` says by column which names it may have instead.
+    """
+    earlier = formerly or {}
+    if table.num_columns != len(schema) or any(
+        found != name and found not in earlier.get(name, ())
+        for found, name in zip(table.column_names, schema.names, strict=True)
+    ):
         raise IntegrityError("a chunk does not hold the columns that its manifest says")
     try:
         columns = [convert(table.column(index), field.type) for index, field in enumerate(schema)]

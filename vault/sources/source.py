@@ -11,6 +11,7 @@ import pyarrow.types as pt
 from vault.errors import InvalidInput
 from vault.sources.columnar import columnar_schema, read_columnar
 from vault.sources.csv_rows import infer_csv, read_csv
+from vault.sources.evolving import evolved
 from vault.sources.files import SourceFile, expand
 from vault.sources.json_rows import infer_json, read_json
 from vault.sources.merging import conform, merge_schemas
@@ -44,17 +45,18 @@ class Source:
         """Nothing is held open between batches."""
 
 
-def open_source(source: Any, *, schema: pa.Schema | None = None) -> Source:
+def open_source(source: Any, *, schema: pa.Schema | None = None, evolve: bool = False) -> Source:
     """Open paths, URLs, an Arrow table, batch or reader, or anything with ``__arrow_c_stream__``.
 
-    With ``schema`` (an append) the rows must fit it: columns that are missing become nulls, others are refused.
-    Raises InvalidInput with one sentence that names the file, and the line where it is known.
+    With ``schema`` (an append) the rows must fit it: columns that are missing become nulls, others are refused. With
+    ``evolve`` the schema grows instead by new columns and wider types. Raises InvalidInput with one sentence that names
+    the file, and the line where it is known.
     """
     if isinstance(source, str | os.PathLike):
-        return _Files(expand([os.fspath(source)]), schema)
+        return _Files(expand([os.fspath(source)]), schema, evolve=evolve)
     if isinstance(source, list | tuple) and source and all(isinstance(item, str | os.PathLike) for item in source):
-        return _Files(expand([os.fspath(item) for item in source]), schema)
-    return _Arrow(_reader(source), schema)
+        return _Files(expand([os.fspath(item) for item in source]), schema, evolve=evolve)
+    return _Arrow(_reader(source), schema, evolve=evolve)
 
 
 def _reader(source: Any) -> Any:
@@ -73,10 +75,14 @@ def _reader(source: Any) -> Any:
 class _Arrow(Source):
     """A table or stream in memory, passed on without copying."""
 
-    def __init__(self, rows: Any, schema: pa.Schema | None) -> None:
+    def __init__(self, rows: Any, schema: pa.Schema | None, *, evolve: bool) -> None:
         self._rows = rows
-        if schema is not None:
+        if schema is not None and evolve:
+            schema = evolved("the source", schema, rows.schema, text=False)
+        elif schema is not None:
             _check_fits("the source", rows.schema, schema)
+        if schema is not None:
+            _check_there("the source", rows.schema, schema)
         self.schema = schema if schema is not None else rows.schema
         self.total_bytes = rows.nbytes if isinstance(rows, pa.Table) else None
         self._read = 0
@@ -106,23 +112,37 @@ def _check_fits(where: str, given: pa.Schema, schema: pa.Schema) -> None:
             raise InvalidInput(f"{where}: the column {field.name!r} is {field.type}, and {wanted} in the dataset")
 
 
+def _check_there(where: str, given: pa.Schema, schema: pa.Schema) -> None:
+    """A column may be missing only where nulls may stand for it."""
+    for field in schema:
+        if not field.nullable and field.name not in given.names:
+            raise InvalidInput(f"{where}: the column {field.name!r} is missing, and may hold no nulls in the dataset")
+
+
 class _Files(Source):
     """Files of any known formats, one behind the other."""
 
-    def __init__(self, files: Sequence[SourceFile], schema: pa.Schema | None) -> None:
+    def __init__(self, files: Sequence[SourceFile], schema: pa.Schema | None, *, evolve: bool) -> None:
         self._files = files
         self._read = 0
         passes = {"jsonl": 2, "json": 2, "csv": 2}
         sizes = [file.size for file in files]
         if all(size is not None for size in sizes):
             self.total_bytes = sum(
-                (file.size or 0) * (passes.get(file.format, 1) if schema is None else 1) for file in files
+                (file.size or 0) * (passes.get(file.format, 1) if schema is None or evolve else 1) for file in files
             )
+        if schema is not None and evolve:
+            for file in files:
+                given = self._infer(file)
+                schema = evolved(file.shown, schema, given, text=file.format in _JSON | {"csv"})
         self._schemas = [schema if schema is not None else self._infer(file) for file in files]
         if schema is not None:
             for file in files:
                 if file.format in {"parquet", "arrow"}:
-                    _check_fits(file.shown, columnar_schema(file), schema)
+                    given = columnar_schema(file)
+                    if not evolve:
+                        _check_fits(file.shown, given, schema)
+                    _check_there(file.shown, given, schema)
             self.schema = schema
         else:
             named = [(file.shown, each) for file, each in zip(files, self._schemas, strict=True)]

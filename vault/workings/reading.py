@@ -25,9 +25,10 @@ from vault.trust import CompartmentHead, Label, ManifestStatement, Role, Signed
 from vault.workings.parts import Parts, wrapped_key
 
 __all__ = [
+    "GroupShape",
     "OpenVersion",
     "ReadPlan",
-    "group_schema",
+    "group_shape",
     "identity_of",
     "live_keys",
     "live_versions",
@@ -41,6 +42,14 @@ __all__ = [
 
 _BATCH_ROWS = 65_536
 _TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class GroupShape:
+    """The columns of a column group's chunks, and the names that each may have there from before it was renamed."""
+
+    schema: pa.Schema
+    formerly: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,13 +153,13 @@ def identity_of(key: WrappedKey, ref: ChunkRef) -> ChunkIdentity:
     return ChunkIdentity(key.scope, ref.chunk)
 
 
-def open_chunk(parts: Parts, keys: KeySource, key: WrappedKey, ref: ChunkRef, schema: pa.Schema) -> pa.Table:
-    """Fetch and decode one chunk into the columns of ``schema``; raises IntegrityError and others."""
+def open_chunk(parts: Parts, keys: KeySource, key: WrappedKey, ref: ChunkRef, shape: GroupShape) -> pa.Table:
+    """Fetch and decode one chunk into the columns of its group; raises IntegrityError and others."""
     data = parts.store.get(ref.object)
     if len(data) != ref.size:
         raise IntegrityError(f"the object of chunk {ref.chunk} is not as long as the manifest says")
     identity = identity_of(key, ref)
-    table = decode(data, chunk_key(keys.open(key), identity), identity, schema)
+    table = decode(data, chunk_key(keys.open(key), identity), identity, shape.schema, shape.formerly)
     if table.num_rows != ref.rows:
         raise IntegrityError(f"chunk {ref.chunk} has another number of rows than the manifest says")
     return table
@@ -165,12 +174,12 @@ def read_batches(
     ``before_shard`` runs before each shard's rows are handed out.
     """
     groups = sorted(plan.groups)
-    schemas = {group: group_schema(plan.version.manifest, group) for group in groups}
+    shapes = {group: group_shape(plan.version.manifest, group) for group in groups}
     shards = [shard for shard in plan.version.manifest.shards(groups) if _may_match(plan, shard)]
 
     def task(place: tuple[Shard, str]) -> pa.Table:
         shard, group = place
-        return open_chunk(parts, keys, plan.version.keys[group], shard.chunks[group], schemas[group])
+        return open_chunk(parts, keys, plan.version.keys[group], shard.chunks[group], shapes[group])
 
     places = ((shard, group) for shard in shards for group in groups)
     tables = parts.engine.map(task, places, ahead=len(groups) + parts.engine.workers)
@@ -192,9 +201,11 @@ def read_batches(
             close()
 
 
-def group_schema(manifest: Manifest, group: str) -> pa.Schema:
-    """The schema of a column group's chunks."""
-    return pa.schema([manifest.schema.field(column.name) for column in manifest.columns if column.group == group])
+def group_shape(manifest: Manifest, group: str) -> GroupShape:
+    """What a column group's chunks hold."""
+    columns = [column for column in manifest.columns if column.group == group]
+    schema = pa.schema([manifest.schema.field(column.name) for column in columns])
+    return GroupShape(schema, {column.name: column.formerly for column in columns})
 
 
 def _passed(plan: ReadPlan, pieces: Sequence[pa.Table]) -> pa.Table:
@@ -258,7 +269,7 @@ def read_column(parts: Parts, version: OpenVersion, name: str) -> Iterator[pa.Ch
     column = version.manifest.column(name)
     if column is None:
         raise NotFound(f"there is no column {name!r}")
-    schema = group_schema(version.manifest, column.group)
+    shape = group_shape(version.manifest, column.group)
     for shard in version.manifest.shards((column.group,)):
         ref = shard.chunks[column.group]
-        yield open_chunk(parts, parts.keyring, version.keys[column.group], ref, schema).column(name)
+        yield open_chunk(parts, parts.keyring, version.keys[column.group], ref, shape).column(name)
