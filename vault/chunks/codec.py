@@ -6,11 +6,12 @@ file, or one that was cut or changed does not open. Encryption properties are ma
 ones would share the file's id, and pages could be spliced. Specified in ``docs/reference/format.md`` section 4.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow.parquet.encryption import create_decryption_properties, create_encryption_properties
 
@@ -134,9 +135,10 @@ def decode(
     identity: ChunkIdentity,
     schema: pa.Schema | None = None,
     formerly: Mapping[str, Collection[str]] | None = None,
+    keep: pa.ChunkedArray | None = None,
 ) -> pa.Table:
     """Decode a chunk, into exactly ``schema`` where one is given; ``formerly`` are names that its columns may have in
-    the chunk instead.
+    the chunk instead. ``keep`` says of each row whether it is wanted, never null: row groups with none are not decoded.
 
     Raises IntegrityError for anything but the whole, unchanged chunk of this identity and key. pyarrow's own
     text stays out of the message.
@@ -147,13 +149,33 @@ def decode(
         file = pq.ParquetFile(pa.BufferReader(pa.py_buffer(view)), decryption_properties=_decryption(key, identity))
         extents(file.metadata, found, identity)
         # One row group at a time: pyarrow cannot join some nested columns across row groups while it reads.
-        groups = [file.read_row_group(group, use_threads=False) for group in range(file.num_row_groups)]
+        groups = [
+            _wanted(file.read_row_group(group, use_threads=False), rows, part)
+            for group, rows, part in _row_groups(file.metadata, keep)
+        ]
         table = pa.concat_tables(groups) if groups else file.schema_arrow.empty_table()
     except PYARROW_FAILURES as error:
         raise _refused(identity) from error
-    if table.num_rows != file.metadata.num_rows:
-        raise _refused(identity)
     return restore(table, schema, formerly) if schema is not None else table
+
+
+def _row_groups(metadata: Any, keep: pa.ChunkedArray | None) -> Iterator[tuple[int, int, pa.ChunkedArray | None]]:
+    """The row groups to decode, their rows, and which of these are wanted; None for all."""
+    if keep is not None and len(keep) != metadata.num_rows:
+        raise ValueError("the rows that are wanted are of another chunk")
+    first = 0
+    for group in range(metadata.num_row_groups):
+        rows = metadata.row_group(group).num_rows
+        part = keep.slice(first, rows) if keep is not None else None
+        first += rows
+        if part is None or pc.any(part).as_py():
+            yield group, rows, part
+
+
+def _wanted(table: pa.Table, rows: int, keep: pa.ChunkedArray | None) -> pa.Table:
+    if table.num_rows != rows:
+        raise ValueError("a row group has another number of rows than the footer says")
+    return table if keep is None or pc.all(keep).as_py() else table.filter(keep)
 
 
 def _refused(identity: ChunkIdentity) -> IntegrityError:

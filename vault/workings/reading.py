@@ -7,11 +7,14 @@ place. Rows leave only after every filter of the plan has passed them.
 
 import hashlib
 import hmac
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vault.catalog import CompartmentRow, Transaction
 from vault.chunks import decode
@@ -153,52 +156,144 @@ def identity_of(key: WrappedKey, ref: ChunkRef) -> ChunkIdentity:
     return ChunkIdentity(key.scope, ref.chunk)
 
 
-def open_chunk(parts: Parts, keys: KeySource, key: WrappedKey, ref: ChunkRef, shape: GroupShape) -> pa.Table:
-    """Fetch and decode one chunk into the columns of its group; raises IntegrityError and others."""
+def open_chunk(
+    parts: Parts,
+    keys: KeySource,
+    key: WrappedKey,
+    ref: ChunkRef,
+    shape: GroupShape,
+    keep: pa.ChunkedArray | None = None,
+) -> pa.Table:
+    """Fetch and decode one chunk into the columns of its group, or those of its rows that are to be kept.
+
+    Raises IntegrityError and others.
+    """
     data = parts.store.get(ref.object)
     if len(data) != ref.size:
         raise IntegrityError(f"the object of chunk {ref.chunk} is not as long as the manifest says")
     identity = identity_of(key, ref)
-    table = decode(data, chunk_key(keys.open(key), identity), identity, shape.schema, shape.formerly)
-    if table.num_rows != ref.rows:
+    table = decode(data, chunk_key(keys.open(key), identity), identity, shape.schema, shape.formerly, keep)
+    if table.num_rows != (ref.rows if keep is None else pc.sum(keep).as_py() or 0):
         raise IntegrityError(f"chunk {ref.chunk} has another number of rows than the manifest says")
     return table
 
 
-def read_batches(
-    parts: Parts, keys: KeySource, plan: ReadPlan, before_shard: Callable[[], None] = lambda: None
-) -> Iterator[pa.RecordBatch]:
+def read_batches(parts: Parts, keys: KeySource, plan: ReadPlan) -> Iterator[pa.RecordBatch]:
     """The rows of a plan as record batches of ``plan.schema``, shard by shard.
 
-    Chunks of a shard are fetched and decoded in parallel, and those of the next one ahead of time.
-    ``before_shard`` runs before each shard's rows are handed out.
+    The columns that filters read are decoded first, and of the others only the row groups where rows are left; chunks
+    of shards without any are not even fetched. Chunks of a shard are fetched and decoded in parallel, and those of the
+    next one ahead of time. With a limit, no shard is begun that is not needed.
     """
-    groups = sorted(plan.groups)
-    shapes = {group: group_shape(plan.version.manifest, group) for group in groups}
-    shards = [shard for shard in plan.version.manifest.shards(groups) if _may_match(plan, shard)]
-
-    def task(place: tuple[Shard, str]) -> pa.Table:
-        shard, group = place
-        return open_chunk(parts, keys, plan.version.keys[group], shard.chunks[group], shapes[group])
-
-    places = ((shard, group) for shard in shards for group in groups)
-    tables = parts.engine.map(task, places, ahead=len(groups) + parts.engine.workers)
+    reading = _Reading(parts, keys, plan)
     left = plan.limit
     try:
-        for _ in shards:
-            pieces = [next(tables) for _ in groups]
-            before_shard()
-            table = _passed(plan, pieces)
+        for table in reading.tables():
+            piece = table if left is None else table.slice(0, left)
+            yield from piece.to_batches(max_chunksize=_BATCH_ROWS)
             if left is not None:
-                table = table.slice(0, left)
-                left -= table.num_rows
-            yield from table.to_batches(max_chunksize=_BATCH_ROWS)
-            if left == 0:
-                return
+                left -= piece.num_rows
+                if not left:
+                    return
     finally:
-        close = getattr(tables, "close", None)
-        if close is not None:
-            close()
+        reading.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Passing:
+    """A shard, which of its rows pass (None: all), and the columns that told."""
+
+    shard: Shard
+    keep: pa.ChunkedArray | None
+    columns: pa.Table | None
+
+
+class _Reading:
+    """One read under way: first the chunks that filters read, shard by shard, then what is wanted of the others."""
+
+    def __init__(self, parts: Parts, keys: KeySource, plan: ReadPlan) -> None:
+        self._parts = parts
+        self._keys = keys
+        self._plan = plan
+        manifest = plan.version.manifest
+        groups = plan.groups
+        self._first = sorted({column.group for column in manifest.columns if column.name in plan.filter_columns})
+        self._rest = sorted(groups - set(self._first))
+        self._shapes = {group: group_shape(manifest, group) for group in groups}
+        self._shards = list(self._needed(manifest.shards(groups)))
+        self._maps: list[Any] = []
+
+    def _needed(self, shards: Iterator[Shard]) -> Iterator[Shard]:
+        rows = 0
+        for shard in shards:
+            if not _may_match(self._plan, shard):
+                continue
+            yield shard
+            rows += shard.rows
+            if self._plan.limit is not None and not self._plan.filters and rows >= self._plan.limit:
+                return
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Shard by shard the rows that pass."""
+        passing: deque[_Passing] = deque()
+
+        def places() -> Iterator[tuple[_Passing, str]]:
+            for each in self._passing():
+                passing.append(each)
+                yield from ((each, group) for group in self._rest)
+
+        if not self._rest:
+            for each in self._passing():
+                yield self._joined(each, [])
+            return
+        opened = self._map(lambda place: self._open(place[0].shard, place[1], place[0].keep), places(), len(self._rest))
+        for table in opened:
+            each = passing.popleft()
+            yield self._joined(each, [table, *(next(opened) for _ in self._rest[1:])])
+
+    def _passing(self) -> Iterator[_Passing]:
+        """The shards where rows pass."""
+        if not self._first:
+            yield from (_Passing(shard, None, None) for shard in self._shards)
+            return
+        opened = self._map(
+            lambda place: self._open(place[0], place[1], None),
+            ((shard, group) for shard in self._shards for group in self._first),
+            len(self._first),
+        )
+        for shard in self._shards:
+            table = _side_by_side([next(opened) for _ in self._first])
+            keep = self._keep(table)
+            if pc.any(keep).as_py():
+                yield _Passing(shard, keep, table.filter(keep))
+
+    def _keep(self, table: pa.Table) -> pa.ChunkedArray:
+        masks = [condition.true_of(table) for condition in self._plan.filters]
+        return reduce(pc.and_, masks)
+
+    def _open(self, shard: Shard, group: str, keep: pa.ChunkedArray | None) -> pa.Table:
+        key = self._plan.version.keys[group]
+        return open_chunk(self._parts, self._keys, key, shard.chunks[group], self._shapes[group], keep)
+
+    def _joined(self, each: _Passing, pieces: list[pa.Table]) -> pa.Table:
+        table = _side_by_side([*([each.columns] if each.columns is not None else []), *pieces])
+        return table.select([column.name for column in self._plan.columns]).cast(self._plan.schema)
+
+    def _map(self, task: Callable[[Any], pa.Table], places: Iterator[Any], chunks: int) -> Iterator[pa.Table]:
+        engine = self._parts.engine
+        found = engine.map(task, places, ahead=chunks + engine.workers)
+        self._maps.append(found)
+        return found
+
+    def close(self) -> None:
+        """Cancel what was to be fetched ahead."""
+        for found in reversed(self._maps):
+            found.close()
+
+
+def _side_by_side(pieces: Sequence[pa.Table]) -> pa.Table:
+    fields = [field for piece in pieces for field in piece.schema]
+    return pa.table([column for piece in pieces for column in piece.columns], schema=pa.schema(fields))
 
 
 def group_shape(manifest: Manifest, group: str) -> GroupShape:
@@ -206,16 +301,6 @@ def group_shape(manifest: Manifest, group: str) -> GroupShape:
     columns = [column for column in manifest.columns if column.group == group]
     schema = pa.schema([manifest.schema.field(column.name) for column in columns])
     return GroupShape(schema, {column.name: column.formerly for column in columns})
-
-
-def _passed(plan: ReadPlan, pieces: Sequence[pa.Table]) -> pa.Table:
-    columns = {name: piece.column(name) for piece in pieces for name in piece.column_names}
-    wanted = {column.name for column in plan.columns} | plan.filter_columns
-    fields = [field for piece in pieces for field in piece.schema if field.name in wanted]
-    table = pa.table([columns[field.name] for field in fields], schema=pa.schema(fields))
-    for condition in plan.filters:
-        table = condition.apply(table)
-    return table.select([column.name for column in plan.columns]).cast(plan.schema)
 
 
 def _may_match(plan: ReadPlan, shard: Shard) -> bool:
