@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak check bench bench-quick lock format clean
+.PHONY: help setup demo test soak fuzz check bench bench-quick lock format clean
 
 help: ## Say what each target does.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ check: setup ## Lint, types, layers, and the lock.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+fuzz: setup ## A million altered chunks against the rekey parser.
+	$(BIN)/python -m tests.chunks.fuzz 1000000
 
 bench: setup ## Measure, and print the figures that docs/benchmarks.md holds.
 	$(BIN)/python bench/run.py

@@ -128,14 +128,18 @@ class Vault:
         append: bool = False,
         evolve: bool = False,
         columns_only: bool = False,
+        compression: str = "zstd",
+        compression_level: int | None = None,
         progress: _Progress = lambda _done, _total: None,
     ) -> _publish.Published:
         """Publish a version from paths, an Arrow table or reader, or anything with ``__arrow_c_stream__``.
 
         ``append`` adds rows to the newest one, with ``evolve`` also columns and wider types; ``columns_only`` adds
-        columns to its rows or replaces some.
+        columns to its rows or replaces some. ``compression`` is a Parquet codec.
         """
-        options = _publish.PublishOptions(key, assign_by, groups or {}, shard_rows, append, evolve, columns_only)
+        options = _publish.PublishOptions(
+            key, assign_by, groups or {}, shard_rows, append, evolve, columns_only, compression, compression_level
+        )
         return _publish.publish(self.parts, dataset, source, options, progress)
 
     def rename_column(self, dataset: str, old: str, new: str) -> _publish.Published:

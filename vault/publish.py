@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from vault.audit import Kind
 from vault.catalog import CompartmentRow, HeadRow, Transaction
-from vault.chunks import unsupported
+from vault.chunks import EncodeOptions, unsupported
 from vault.encoding import new_id, timestamp
 from vault.errors import Conflict, InvalidInput, NotFound
 from vault.manifest import ChunkRef, Manifest, Shard
@@ -51,6 +51,14 @@ class PublishOptions:
     append: bool = False
     evolve: bool = False
     columns_only: bool = False
+    compression: str = "zstd"
+    compression_level: int | None = None
+
+    encoding: EncodeOptions = field(init=False)
+
+    def __post_init__(self) -> None:
+        # What is wrong with the codec is told before anything is read.
+        object.__setattr__(self, "encoding", EncodeOptions(self.compression, self.compression_level))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +126,13 @@ def _publish_columns(
     progress: Callable[[int, int | None], None],
 ) -> Published:
     """A version with the rows of the newest one, and the source's columns added or put in the place of theirs."""
-    if options != PublishOptions(shard_rows=options.shard_rows, columns_only=True):
+    allowed = PublishOptions(
+        shard_rows=options.shard_rows,
+        columns_only=True,
+        compression=options.compression,
+        compression_level=options.compression_level,
+    )
+    if options != allowed:
         raise InvalidInput("--columns-only: the rows stay as they are, so no other option goes with it")
     plan = _plan(parts, name, options)
     if plan.present is None:
@@ -288,6 +302,9 @@ def _known_groups(previous: Manifest) -> dict[frozenset[tuple[str, pa.DataType]]
 class _Publication:
     """One publish: what is staged so far, and the loop that ends in a commit."""
 
+    # A row group is read as a whole: of wide rows it has fewer.
+    _GROUP_BYTES = 64 << 20
+
     def __init__(
         self,
         parts: OwnerParts,
@@ -304,6 +321,7 @@ class _Publication:
         self._sealer = parts.sealer()
         self._columns = columns
         self._options = options
+        self._encoding = options.encoding
         present = plan.present
         self._schema = schema
         head = present.head if present else None
@@ -390,14 +408,16 @@ class _Publication:
             def task(place: tuple[list[Column], Shard]) -> ChunkRef:
                 columns, shard = place
                 rows = carried.rows(self._parts, shard, columns)
-                return self._put(rows, columns, shard.index, shard.assigned)
+                return self._put(rows, columns, shard.index, shard.assigned, self._encoding)
 
             self._refs.extend(self._parts.engine.map(task, tables))
             self._job.beat()
 
-    def _put(self, table: pa.Table, columns: list[Column], shard: int, assigned: str | None) -> ChunkRef:
+    def _put(
+        self, table: pa.Table, columns: list[Column], shard: int, assigned: str | None, encoding: EncodeOptions
+    ) -> ChunkRef:
         """One chunk, for the owner and for every vendor who needs it."""
-        source = self._writer.chunk(table, columns, shard, assigned)
+        source = self._writer.chunk(table, columns, shard, assigned, encoding)
         for copy in self._copies.values():
             copy.take(source.ref, lambda: source)
         return source.ref
@@ -413,7 +433,12 @@ class _Publication:
 
     def _write_shard(self, shard: int, piece: ShardRows) -> None:
         def task(columns: list[Column]) -> ChunkRef:
-            return self._put(piece.table, columns, shard, piece.assigned)
+            return self._put(piece.table, columns, shard, piece.assigned, encoding)
+
+        size = max(1, piece.table.nbytes // max(1, piece.table.num_rows))
+        encoding = replace(
+            self._encoding, row_group_rows=max(1, min(self._encoding.row_group_rows, self._GROUP_BYTES // size))
+        )
 
         groups = self._by_group.values()
         self._refs.extend(self._parts.engine.map(task, groups, ahead=len(self._by_group)))

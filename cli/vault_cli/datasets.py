@@ -59,6 +59,12 @@ def publish(
         bool,
         typer.Option("--columns-only", help="Add these columns to the newest version's rows, or replace its own."),
     ] = False,
+    compression: Annotated[
+        str, typer.Option("--compression", metavar="CODEC", help="zstd, lz4, snappy, gzip, none.")
+    ] = ("zstd"),
+    compression_level: Annotated[
+        int | None, typer.Option("--compression-level", metavar="N", help="The codec's level (default: its own).")
+    ] = None,
     vault: VaultDir = None,
     json: Json = False,
 ) -> None:
@@ -79,6 +85,8 @@ def publish(
             append=append,
             evolve=evolve,
             columns_only=columns_only,
+            compression=compression,
+            compression_level=compression_level,
             progress=on_progress,
         )
     fanned = f", fanned out to {', '.join(done.vendors)}" if done.vendors else ""

@@ -9,8 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import Lab
-from vault.chunks import codec
+from vault.chunks import codec, footer
+from vault.derivation import chunk_key
+from vault.errors import InvalidInput
 from vault.objects import ObjectStore
+from vault.workings.names import datasets
+from vault.workings.reading import identity_of, open_version
 
 
 @pytest.fixture
@@ -123,3 +127,46 @@ def test_lean_reads_answer_as_a_plain_filter_does(
         "evals", columns=columns, where=f"id >= {low} AND id < {low + width} AND text LIKE '%{digit}'", limit=limit
     ).read_all()
     assert found.to_pylist() == [{name: row[name] for name in columns} for row in expected[:limit]]
+
+
+def _row_groups(lab: Lab, name: str) -> set[tuple[str, tuple[int, ...]]]:
+    """The codec and the rows of each row group of every chunk of a dataset's newest version."""
+    parts = lab.vault.parts
+    with parts.catalog.read() as transaction:
+        identity = next(each.id for each in datasets(transaction, parts.sealer()) if each.name == name)
+        place = transaction.compartment(parts.owner, identity)
+    assert place is not None
+    version = open_version(parts, parts.keyring, place)
+    found = set()
+    for ref in version.manifest.chunks:
+        key = version.keys[ref.group]
+        where = identity_of(key, ref)
+        metadata = footer(parts.store.get(ref.object), chunk_key(parts.keyring.open(key), where), where)
+        rows = tuple(metadata.row_group(index).num_rows for index in range(metadata.num_row_groups))
+        found.add((metadata.row_group(0).column(0).compression, rows))
+    return found
+
+
+def test_row_groups_are_bounded_in_rows_and_bytes(lab: Lab) -> None:
+    """65,536 rows, or what fits 64 MiB where rows are large; the same in all columns of a shard."""
+    lab.vault.publish("narrow", pa.table({"a": range(140_000), "b": [1.5] * 140_000}))
+    assert _row_groups(lab, "narrow") == {("ZSTD", (65_536, 65_536)), ("ZSTD", (8_928,))}
+    lab.vault.publish("wide", pa.table({"a": ["x" * 2_000_000] * 70, "b": range(70)}))
+    assert _row_groups(lab, "wide") == {("ZSTD", (33, 33, 4))}
+
+
+def test_codec_and_level_are_the_publishers(lab: Lab) -> None:
+    """Any codec of Parquet's that is fast, with its levels; another is refused with those that there are."""
+    table = pa.table({"a": [f"text {i}" for i in range(2000)]})
+    for codec_name, shown in (("lz4", "LZ4"), ("snappy", "SNAPPY"), ("none", "UNCOMPRESSED"), ("gzip", "GZIP")):
+        lab.vault.publish(f"d-{codec_name}", table, compression=codec_name)
+        assert {found for found, _ in _row_groups(lab, f"d-{codec_name}")} == {shown}
+    lab.vault.publish("high", table, compression_level=19)
+    assert lab.vault.scan("high").read_all().equals(table)
+    for options, said in (
+        ({"compression": "rar"}, "--compression: use one of"),
+        ({"compression_level": 99}, "--compression-level: zstd takes"),
+        ({"compression": "snappy", "compression_level": 1}, "snappy has no levels"),
+    ):
+        with pytest.raises(InvalidInput, match=said):
+            lab.vault.publish("wrong", table, **options)

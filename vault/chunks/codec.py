@@ -32,7 +32,7 @@ MAX_MODULES: Final = 2**32
 
 @dataclass(frozen=True, slots=True)
 class EncodeOptions:
-    """How a chunk is written: Parquet codec, rows in a row group, data page size in bytes.
+    """How a chunk is written: Parquet codec and its level, rows in a row group, data page size in bytes.
 
     Raises InvalidInput naming the option that is not allowed.
     """
@@ -45,11 +45,22 @@ class EncodeOptions:
 
     def __post_init__(self) -> None:
         if self.compression not in _CODECS:
-            raise InvalidInput(f"compression: use one of {', '.join(_CODECS)}")
+            raise InvalidInput(f"--compression: use one of {', '.join(_CODECS)}")
+        if self.compression_level is not None:
+            _check_level(self.compression, self.compression_level)
         if self.row_group_rows < 1:
             raise InvalidInput("row_group_rows: give at least 1")
         if self.data_page_size is not None and self.data_page_size < 1:
             raise InvalidInput("data_page_size: give at least 1 byte")
+
+
+def _check_level(codec: str, level: int) -> None:
+    try:
+        least, most = pa.Codec.minimum_compression_level(codec), pa.Codec.maximum_compression_level(codec)
+    except (pa.ArrowException, ValueError) as error:
+        raise InvalidInput(f"--compression-level: {codec} has no levels") from error
+    if not least <= level <= most:
+        raise InvalidInput(f"--compression-level: {codec} takes {least} to {most}")
 
 
 def check_key(key: bytes) -> None:

@@ -142,13 +142,20 @@ class Writer:
         self._made.append(wrapped)
         return wrapped, plaintext
 
-    def chunk(self, table: pa.Table, columns: Iterable[Column], shard: int, assigned: str | None) -> Source:
+    def chunk(
+        self,
+        table: pa.Table,
+        columns: Iterable[Column],
+        shard: int,
+        assigned: str | None,
+        encoding: EncodeOptions | None = None,
+    ) -> Source:
         """Encode and put the columns of one group of one shard; the result is a source for fan-out."""
         members = tuple(columns)
         wrapped, data_key = self.key(members[0].group)
         identity = ChunkIdentity(wrapped.scope, new_id())
         piece = table.select([column.name for column in members])
-        data = encode(piece, chunk_key(data_key, identity), identity, EncodeOptions())
+        data = encode(piece, chunk_key(data_key, identity), identity, encoding)
         statistics = {
             column.id: stats_to_json(found)
             for column in members
