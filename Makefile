@@ -39,15 +39,21 @@ check: setup ## Lint, types, layers, and the lock.
 fuzz: setup ## A million altered chunks against the rekey parser.
 	$(BIN)/python -m tests.chunks.fuzz 1000000
 
-bench: setup ## Measure, and print the figures that docs/benchmarks.md holds.
+$(VENV)/.bench: $(STAMP) requirements/bench.txt
+	$(PIP) install --quiet --require-hashes -r requirements/bench.txt
+	@touch $@
+
+bench: $(VENV)/.bench ## Measure, and print the figures that docs/benchmarks.md holds.
 	$(BIN)/python bench/run.py
 
-bench-quick: setup ## The same on small data.
+bench-quick: $(VENV)/.bench ## The same on small data.
 	$(BIN)/python bench/run.py --quick
 
 lock: setup ## Resolve the dependencies anew, with hashes and no index address.
 	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --quiet -o requirements/dev.txt
+	$(BIN)/uv pip compile pyproject.toml --group bench --constraint requirements/dev.txt --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --quiet -o requirements/bench.txt
 
 format: setup ## Format the code.
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -31,6 +31,7 @@ from vault.model import ChunkIdentity, KeyScope
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent))
 from data import KINDS, mixed
+from jobs import fan_out, rekeys, rivals
 from kms import kms
 
 _FOLDER = Path(".bench")
@@ -61,7 +62,7 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _publish_and_read(table: pa.Table, runs: int) -> None:
+def _publish_and_read(table: pa.Table, runs: int) -> vault.owner.Vault:
     lab = vault.init(_FOLDER / "lab")
     plain = _FOLDER / "plain.parquet"
     count = iter(range(1000))
@@ -89,7 +90,9 @@ def _publish_and_read(table: pa.Table, runs: int) -> None:
             vault=lambda names=names: lab.scan("d0", columns=names).read_all(),  # type: ignore[misc]
             plain=lambda names=names: pq.read_table(plain, columns=names),  # type: ignore[misc]
         )
-        _row(shown, "`read_table` of the plain file", found["vault"], found["plain"], "≤ 1.1")
+        goal = "≤ 1.0" if len(names) < len(table.column_names) else "≤ 1.1"
+        _row(shown, "`read_table` of the plain file", found["vault"], found["plain"], goal)
+    return lab
 
 
 def _identity() -> ChunkIdentity:
@@ -187,7 +190,7 @@ def main() -> None:
         kms(_FOLDER, quick=quick)
         shutil.rmtree(_FOLDER)
         return
-    rows, runs, megabytes = (60_000, 3, 200) if quick else (262_144, 5, 2000)
+    rows, runs, megabytes = (30_000, 1, 100) if quick else (880_000, 3, 2000)
     shutil.rmtree(_FOLDER, ignore_errors=True)
     _FOLDER.mkdir()
     table = mixed(rows)
@@ -197,8 +200,11 @@ def main() -> None:
         f"{rows} rows, {table.nbytes / 1e6:.0f} MB of Arrow memory; medians of {runs} interleaved runs.\n\n"
         "| what | beside | dsvault | beside | ratio | goal |\n| --- | --- | --- | --- | --- | --- |\n"
     )
-    _publish_and_read(table, runs)
+    lab = _publish_and_read(table, runs)
+    fan_out(lab, table, runs, _interleaved)
+    rekeys(lab, table, runs, _interleaved, _FOLDER)
     _rekey(table, runs)
+    rivals(lab, table, runs, _interleaved, _FOLDER)
     del table
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     sys.stdout.write(f"\nPeak memory of the measuring process: {peak:.0f} MiB.\n")

@@ -1,0 +1,142 @@
+"""Whole jobs beside what they are made of, and beside other ways to keep a table encrypted."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from data import KINDS
+from rivals import RIVALS, sync
+
+from vault.chunks import EncodeOptions, decode, encode
+from vault.derivation import chunk_key
+from vault.encoding import new_id
+from vault.model import ChunkIdentity, KeyScope
+from vault.owner import Vault
+from vault.workings.names import datasets
+from vault.workings.reading import identity_of, open_version
+
+__all__ = ["fan_out", "rekeys", "rivals"]
+
+Timed = Callable[..., dict[str, float]]
+
+
+def _parallel(task: Callable[[Any], object], things: Iterable[Any]) -> None:
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for _ in pool.map(task, things):
+            pass
+
+
+def _write(path: Path, data: Any) -> None:
+    path.write_bytes(data)
+    sync(path)
+
+
+def fan_out(lab: Vault, table: pa.Table, runs: int, timed: Timed) -> None:
+    """Granting all columns to a fresh vendor, beside the publish of the same columns."""
+    for kind, names in {"mixed table, all 12 columns": tuple(table.column_names), **KINDS}.items():
+        part, name, turn = table.select(names), f"fan-{new_id()[:8]}", iter(range(1000))
+        for number in range(runs + 1):
+            lab.add_vendor(f"{name}-{number}")
+        lab.publish(name, part)
+        found = timed(
+            runs,
+            grant=lambda name=name, turn=turn, names=names: lab.grant(f"{name}-{next(turn)}", name, list(names)),
+            publish=lambda name=name, part=part: lab.publish(f"{name}-again", part),
+        )
+        goal = {"mixed table, all 12 columns": "≤ 0.15", "text": "≤ 0.10"}.get(kind, "")
+        _row(f"fan-out to a vendor, {kind}", "publish of the same", found["grant"], found["publish"], goal)
+
+
+def rekeys(lab: Vault, table: pa.Table, runs: int, timed: Timed, folder: Path) -> None:
+    """`rotate rekey` from store to store, beside decode and encode of the same chunks, and a copy of their files."""
+    target = folder / "copies"
+    for kind, names in {"mixed table, all 12 columns": tuple(table.column_names), **KINDS}.items():
+        name = f"rekey-{new_id()[:8]}"
+        lab.publish(name, table.select(names))
+        found = timed(
+            runs,
+            rekey=lambda name=name: lab.rekey("owner", name),
+            value=lambda name=name: _by_value(lab, name, target),
+            copy=lambda name=name: _copy(lab, name, target),
+        )
+        times, share = found["value"] / found["rekey"], found["copy"] / found["rekey"]
+        goal = "≥ 12 times; ≥ 0.25" if kind.startswith("mixed") else ""
+        sys.stdout.write(
+            f"| rekey from store to store, {kind} | decode + encode; file copy | {found['rekey']:.3f} s "
+            f"| {found['value']:.3f} s; {found['copy']:.3f} s "
+            f"| {times:.1f} times faster; {share:.2f} of the copy's speed | {goal} |\n"
+        )
+        sys.stdout.flush()
+
+
+def _chunks(lab: Vault, name: str) -> list[tuple[str, bytes, ChunkIdentity]]:
+    """Each chunk's object, key and identity."""
+    parts = lab.parts
+    with parts.catalog.read() as transaction:
+        dataset = next(each.id for each in datasets(transaction, parts.sealer()) if each.name == name)
+        place = transaction.compartment(parts.owner, dataset)
+    assert place is not None
+    version = open_version(parts, parts.keyring, place)
+    found = []
+    for ref in version.manifest.chunks:
+        identity = identity_of(version.keys[ref.group], ref)
+        found.append((ref.object, chunk_key(parts.keyring.open(version.keys[ref.group]), identity), identity))
+    return found
+
+
+def _by_value(lab: Vault, name: str, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+
+    def task(chunk: tuple[str, bytes, ChunkIdentity]) -> None:
+        name, key, identity = chunk
+        fresh = ChunkIdentity(KeyScope(new_id(), new_id(), new_id(), 1), new_id())
+        table = decode(lab.parts.store.get(name), key, identity)
+        _write(target / fresh.chunk, memoryview(encode(table, os.urandom(32), fresh, EncodeOptions())))
+
+    _parallel(task, _chunks(lab, name))
+
+
+def _copy(lab: Vault, name: str, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+
+    def task(chunk: tuple[str, bytes, ChunkIdentity]) -> None:
+        path = target / new_id()
+        shutil.copyfile(lab.folder / "store" / chunk[0], path)
+        sync(path)
+
+    _parallel(task, _chunks(lab, name))
+
+
+def rivals(lab: Vault, table: pa.Table, runs: int, timed: Timed, folder: Path) -> None:
+    """Writing, reading and rekeying the mixed table, beside five other ways."""
+    name = f"rival-{new_id()[:8]}"
+    lab.publish(name, table)
+    again = f"{name}-again"
+    for make in RIVALS:
+        rival = make(folder)
+        written = timed(runs, ours=lambda: _publish_anew(lab, again, table), theirs=lambda: rival.write(table))  # noqa: B023
+        _row("publish", rival.name, written["ours"], written["theirs"], "< 1")
+        read = timed(runs, ours=lambda: lab.scan(name).read_all(), theirs=rival.read)
+        _row("read all", rival.name, read["ours"], read["theirs"], "< 1")
+        moved = timed(runs, ours=lambda: lab.rekey("owner", name), theirs=rival.rekey)
+        _row("rekey", rival.name, moved["ours"], moved["theirs"], "< 1")
+        rival.path.unlink()
+        lab.gc(timedelta(0))
+
+
+def _publish_anew(lab: Vault, name: str, table: pa.Table) -> None:
+    lab.publish(name, table)
+    lab.expire(name, 1)
+
+
+def _row(what: str, beside: str, ours: float, theirs: float, goal: str) -> None:
+    sys.stdout.write(f"| {what} | {beside} | {ours:.3f} s | {theirs:.3f} s | {ours / theirs:.2f} | {goal} |\n")
+    sys.stdout.flush()
