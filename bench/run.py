@@ -182,6 +182,7 @@ def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--quick", action="store_true", help="small data, fewer runs")
     options.add_argument("--kms", action="store_true", help="only what the KMS is asked")
+    options.add_argument("--jobs", action="store_true", help="only fan-outs and rekeys")
     chosen = options.parse_args()
     quick = chosen.quick
     if chosen.kms:
@@ -200,9 +201,12 @@ def main() -> None:
         f"{rows} rows, {table.nbytes / 1e6:.0f} MB of Arrow memory; medians of {runs} interleaved runs.\n\n"
         "| what | beside | dsvault | beside | ratio | goal |\n| --- | --- | --- | --- | --- | --- |\n"
     )
-    lab = _publish_and_read(table, runs)
+    lab = vault.init(_FOLDER / "lab") if chosen.jobs else _publish_and_read(table, runs)
     fan_out(lab, table, runs, _interleaved)
     rekeys(lab, table, runs, _interleaved, _FOLDER)
+    if chosen.jobs:
+        shutil.rmtree(_FOLDER)
+        return
     _rekey(table, runs)
     rivals(lab, table, runs, _interleaved, _FOLDER)
     del table
