@@ -14,9 +14,10 @@ from tests.support.reading import read
 from tests.support.tables import rows
 from vault import access
 from vault.client import Client
-from vault.errors import Conflict, InvalidInput, KmsError
+from vault.errors import Conflict, IntegrityError, InvalidInput, KmsError, NotFound
 from vault.owner import Vault
 from vault.workings import writing
+from vault.workings.reading import live_versions
 from vault.workings.writing import Writer
 
 
@@ -333,3 +334,29 @@ def test_the_grace_time_is_a_setting(sharded: Lab) -> None:
         path.write_text(f"{text}\n[gc]\n{wrong}\n")
         with pytest.raises(InvalidInput, match="gc"):
             sharded.vault.gc()
+
+
+@pytest.mark.parametrize("damage", ["flipped", "longer", "shorter", "gone"])
+def test_a_rekey_is_a_scrub(sharded: Lab, damage: str) -> None:
+    """A chunk that is not what was written stops the rekey, which changes nothing and can be taken up afterwards."""
+    parts = sharded.vault.parts
+    with parts.catalog.read() as transaction:
+        (place,) = transaction.compartments(holder=parts.owner)
+    _, (version,) = live_versions(parts, place)
+    path = sharded.folder / "store" / version.manifest.chunks[7].object
+    whole = path.read_bytes()
+    changed = {
+        "flipped": whole[:40] + bytes([whole[40] ^ 1]) + whole[41:],
+        "longer": whole + b"x",
+        "shorter": whole[:-1],
+    }
+    path.unlink()
+    if damage in changed:
+        path.write_bytes(changed[damage])
+    with pytest.raises(IntegrityError if damage in changed else NotFound):
+        sharded.vault.rekey("owner")
+    path.unlink(missing_ok=True)
+    path.write_bytes(whole)
+    assert sharded.vault.scan("evals").read_all().equals(rows(100))
+    sharded.vault.rekey("owner")
+    assert sharded.vault.check().ok
