@@ -213,11 +213,10 @@ def _rekey_once(parts: OwnerParts, target: _Target, rotation: Rotation, counter:
     writer = Writer(parts, rotation.job, target.row, target.holder.kms_key, head, rotate=groups, noted=rotation.keys)
     # Also those that nothing is under at present: a later grant must not write under a key that may be known.
     keys = {group: writer.key(group)[0] for group in groups}
-    # What an earlier run copied under a key that is not this epoch's is of no use.
-    done = {old: new for old, new in rotation.copied.items() if _is_under(new, keys, rotation)}
     rotation.note_keys(keys.values())
     chunks = _chunks(versions, groups)
-    before = {old: new for old, new in done.items() if old in chunks}
+    # Chunk ids are never used twice: one that was copied and is live still is under the epoch that it was copied from.
+    before = {old: new for old, new in rotation.copied.items() if old in chunks}
     copied = before | _copy(parts, rotation, writer, {c: p for c, p in chunks.items() if c not in before}, counter)
     publisher = parts.signers.publisher()
     for version in versions:
@@ -243,10 +242,6 @@ def _rekey_once(parts: OwnerParts, target: _Target, rotation: Rotation, counter:
     parts.heads.announce([row])
     parts.keyring.drop([target.row.id])
     return Rekeyed(target.holder.name, target.dataset, len(copied) - len(before), size, len(before))
-
-
-def _is_under(new: ChunkRef, keys: Mapping[str, object], rotation: Rotation) -> bool:
-    return new.group in keys and rotation.keys.get(new.group) == keys[new.group]
 
 
 def _copy(
