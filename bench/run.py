@@ -9,7 +9,6 @@ import gc
 import json
 import os
 import platform
-import resource
 import shutil
 import statistics
 import subprocess
@@ -31,8 +30,10 @@ from vault.model import ChunkIdentity, KeyScope
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent))
 from data import KINDS, mixed
-from jobs import fan_out, rekeys, rivals
+from jobs import fan_out, humaneval, rekeys, rewrapping, rivals
 from kms import kms
+from memory import memory
+from planning import planning
 
 _FOLDER = Path(".bench")
 _THREE = ["id", "label", "score"]
@@ -183,12 +184,16 @@ def main() -> None:
     options.add_argument("--quick", action="store_true", help="small data, fewer runs")
     options.add_argument("--kms", action="store_true", help="only what the KMS is asked")
     options.add_argument("--jobs", action="store_true", help="only fan-outs and rekeys")
+    options.add_argument("--planning", action="store_true", help="only the plans of a version with very many chunks")
     chosen = options.parse_args()
     quick = chosen.quick
-    if chosen.kms:
+    if chosen.kms or chosen.planning:
         shutil.rmtree(_FOLDER, ignore_errors=True)
         _FOLDER.mkdir()
-        kms(_FOLDER, quick=quick)
+        if chosen.kms:
+            kms(_FOLDER, quick=quick)
+        else:
+            planning(_FOLDER, 100_000 if quick else 1_000_000, 1 if quick else 3)
         shutil.rmtree(_FOLDER)
         return
     rows, runs, megabytes = (30_000, 1, 100) if quick else (880_000, 3, 2000)
@@ -208,10 +213,18 @@ def main() -> None:
         shutil.rmtree(_FOLDER)
         return
     _rekey(table, runs)
+    humaneval(lab, runs, _interleaved, _FOLDER, 100 if quick else 1500)
     rivals(lab, table, runs, _interleaved, _FOLDER)
+    shutil.rmtree(_FOLDER / "lab")
+    memory(table, _FOLDER)
     del table
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    sys.stdout.write(f"\nPeak memory of the measuring process: {peak:.0f} MiB.\n")
+    sys.stdout.write("\n| what | time | bytes read |\n| --- | --- | --- |\n")
+    rewrapping(_FOLDER, 1_200 if quick else 100_000)
+    sys.stdout.write(
+        "\n| planned | first | again | objects read | memory before | peak memory | goal |\n"
+        "| --- | --- | --- | --- | --- | --- | --- |\n"
+    )
+    planning(_FOLDER, 100_000 if quick else 1_000_000, runs)
     sys.stdout.write("\n| source | publish | memory before | peak memory |\n| --- | --- | --- | --- |\n")
     _large(megabytes)
     kms(_FOLDER, quick=quick)

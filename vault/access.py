@@ -34,7 +34,8 @@ from vault.trust import Credential, Grant, Label, Role, Signed
 from vault.workings.names import own_holder_name
 from vault.workings.parts import Parts, holder_sealer, metadata_key, trusted_now, wrapped_key
 from vault.workings.permissions import live_for_vendor
-from vault.workings.reading import OpenVersion, ReadPlan, open_version, read_batches
+from vault.workings.reading import ReadPlan, read_batches
+from vault.workings.versions import OpenVersion, open_version
 from vault.workings.watch import Watch
 
 __all__ = [
@@ -240,7 +241,7 @@ def open_delivery(parts: Parts, caller: Caller, request: Request, where: str | N
         columns=[column.name for column in permit.columns],
         column_ids=[column.id for column in permit.columns],
         groups=sorted(plan.groups),
-        shards=[shard.index for shard in version.manifest.shards(())],
+        shards=plan.shards,
         where=permit.where.text() if permit.where else None,
         limit=permit.limit,
     )

@@ -23,10 +23,10 @@ from vault.workings.fanout import needed_groups
 from vault.workings.jobs import ACTIVE, DONE, begin_job, is_dead
 from vault.workings.names import Holder, holders
 from vault.workings.parts import OwnerParts
-from vault.workings.reading import OpenVersion, open_version
 from vault.workings.rotation import KIND
 from vault.workings.trouble import naming
-from vault.workings.usage import Usage, chunks_of, survey
+from vault.workings.usage import Usage, objects_named, survey
+from vault.workings.versions import OpenVersion, open_version
 from vault.workings.writing import Writer
 
 __all__ = ["DEFAULT_GRACE", "Collected", "collect"]
@@ -123,7 +123,7 @@ def _forget_manifests(parts: OwnerParts, grace: timedelta, usage: Usage) -> tupl
     condemned: set[str] = set()
     for compartment, row in old if usage.closed else ():
         statement = ManifestStatement.parse(Signed.decode(row.statement, Label.MANIFEST))
-        condemned |= {statement.object, *chunks_of(parts, compartment, statement)}
+        condemned |= {statement.object, *objects_named(parts, compartment, statement)}
     with parts.catalog.write() as transaction:
         for _, row in old:
             transaction.delete_version(row.compartment, row.version, row.generation)
@@ -201,8 +201,8 @@ def _stage(
         if not groups:
             writer.withdraw(manifest.version)
             continue
-        chunks = tuple(ref for ref in manifest.chunks if ref.group in groups)
-        writer.manifest(manifest.narrowed(row.id, groups, chunks), publisher)
+        kept = (part for part in manifest.parts if part.group in groups)
+        writer.manifest(manifest.narrowed(row.id, groups, kept), publisher)
 
 
 def _commit(

@@ -12,7 +12,6 @@ from vault.audit import Kind
 from vault.errors import InvalidInput
 from vault.filters import bind, parse
 from vault.grants import GrantState, grants
-from vault.manifest import Manifest
 from vault.workings.filling import owners_version
 from vault.workings.names import Dataset, dataset_named
 from vault.workings.names import datasets as _all
@@ -66,14 +65,8 @@ def datasets(parts: OwnerParts) -> list[DatasetState]:
     states = []
     for dataset in found:
         manifest = owners_version(parts, dataset, None).manifest
-        states.append(
-            DatasetState(dataset.name, manifest.version, manifest.rows, len(manifest.columns), _bytes(manifest))
-        )
+        states.append(DatasetState(dataset.name, manifest.version, manifest.rows, len(manifest.columns), manifest.size))
     return states
-
-
-def _bytes(manifest: Manifest) -> int:
-    return sum(ref.size for ref in manifest.chunks)
 
 
 def _named(parts: OwnerParts, name: str) -> Dataset:
@@ -89,10 +82,9 @@ def show(parts: OwnerParts, name: str) -> DatasetDetail:
     states = []
     for number in sorted(newest.head.versions):
         manifest = owners_version(parts, dataset, number).manifest
-        shards = len({ref.shard for ref in manifest.chunks})
         created = manifest.created.isoformat(timespec="seconds")
         erased = sum(each.rows for each in manifest.erased)
-        states.append(VersionState(number, created, manifest.rows, shards, _bytes(manifest), erased))
+        states.append(VersionState(number, created, manifest.rows, manifest.shards, manifest.size, erased))
     return DatasetDetail(
         name=dataset.name,
         id=dataset.id,

@@ -18,8 +18,8 @@ from vault.workings.jobs import begin_job
 from vault.workings.names import Dataset, dataset_named, end_dataset, holder_by_id, holders
 from vault.workings.parts import OwnerParts
 from vault.workings.permissions import live_for_vendor
-from vault.workings.reading import live_versions
 from vault.workings.steps import emptied_head, removal
+from vault.workings.versions import live_versions
 from vault.workings.writing import Writer
 
 __all__ = ["SURVIVES", "Deleted", "Expired", "delete", "expire"]

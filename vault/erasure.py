@@ -14,18 +14,19 @@ import pyarrow.compute as pc
 
 from vault.audit import Kind
 from vault.catalog import CompartmentRow, HeadRow
-from vault.encoding import timestamp
+from vault.encoding import new_id, timestamp
 from vault.errors import Conflict, InvalidInput, NotFound
 from vault.filters import bind, parse
-from vault.manifest import ChunkRef, Erasure, Manifest, Shard
+from vault.manifest import ChunkRef, Entry, Erasure, Listing, Manifest, Part, Shard
 from vault.model import MANIFEST_GROUP, Column
 from vault.trust import CompartmentHead, Signer
 from vault.workings.fanout import source_of
 from vault.workings.jobs import Job, begin_job
 from vault.workings.names import Dataset, Holder, dataset_named, holders
 from vault.workings.parts import OwnerParts
-from vault.workings.reading import OpenVersion, group_shape, live_versions, open_chunk
+from vault.workings.reading import group_shape, open_chunk
 from vault.workings.trouble import naming
+from vault.workings.versions import OpenVersion, live_versions
 from vault.workings.writing import Source, Writer
 
 __all__ = ["Erased", "erase"]
@@ -116,8 +117,9 @@ class _Run:
             raise NotFound(f"the dataset '{dataset.name}' has no version")
         self._head: CompartmentHead = head
         self._versions = versions
-        # By version and old chunk: the owner's new chunk, or None where no row of it is left.
-        self._new: dict[tuple[int, str], ChunkRef | None] = {}
+        # By version and old chunk: the owner's new chunk, or None where no row of it is left. One that lost no row is
+        # without statistics here: it has those that it had.
+        self._new: dict[tuple[int, str], Entry | None] = {}
         self._done = 0
         self._total = 0
 
@@ -167,7 +169,7 @@ class _Run:
         for version in self._versions:
             if version.manifest.column(self._dataset.key) is None:
                 continue
-            for shard in version.manifest.shards():
+            for shard in version.shards():
                 column = self._columns(version, shard, [self._dataset.key]).column(0).cast(values.type)
                 known = pc.unique(
                     pa.concat_arrays([known, pc.unique(column.filter(pc.is_in(column, value_set=values)))])
@@ -177,7 +179,7 @@ class _Run:
     def _matching_keys(self, version: OpenVersion, where: str, key: str) -> Iterable[pa.Array]:
         condition = bind(parse(where), version.manifest.schema)
         names = sorted({*condition.filter.columns(), key})
-        for shard in version.manifest.shards():
+        for shard in version.shards():
             table = self._columns(version, shard, names)
             yield from table.column(key).filter(condition.true_of(table)).chunks
 
@@ -192,7 +194,7 @@ class _Run:
 
     def _plan(self, version: OpenVersion, choice: _Choice) -> _Plan:
         plan = _Plan(version)
-        for shard in version.manifest.shards():
+        for shard in version.shards():
             keep = self._keep(version, shard, choice)
             gone = shard.rows - (pc.sum(keep).as_py() or 0) if keep is not None else 0
             if keep is not None and gone:
@@ -220,7 +222,7 @@ class _Run:
     def _stage_and_commit(self, job: Job, plans: list[_Plan]) -> tuple[list[HeadRow], tuple[str, ...]]:
         parts, publisher = self._parts, self._parts.signers.publisher()
         places = self._vendors_places()
-        chunks = {ref.chunk: ref.size for plan in plans for ref in plan.version.manifest.chunks}
+        chunks = {ref.chunk: ref.size for plan in plans for ref in plan.version.refs()}
         self._total = sum(chunks.values())
         owner = self._people[parts.owner]
         writer = Writer(parts, job, self._place, owner.kms_key, self._head, rotate=self._head.live_groups)
@@ -260,15 +262,15 @@ class _Run:
         """Every chunk of the owner's under the next epoch; one that versions share, and lose the same rows of, once."""
         tasks: dict[tuple[str, bytes], tuple[_Plan, Shard, str]] = {}
         for plan in plans:
-            for shard in plan.version.manifest.shards():
+            for shard in plan.version.shards():
                 for group, ref in shard.chunks.items():
                     tasks.setdefault((ref.chunk, self._fate(plan, shard.index)), (plan, shard, group))
 
-        def task(found: tuple[_Plan, Shard, str]) -> tuple[int, ChunkRef | None]:
+        def task(found: tuple[_Plan, Shard, str]) -> tuple[int, Entry | None]:
             plan, shard, group = found
             return shard.chunks[group].size, self._rewritten(writer, plan, shard, group)
 
-        made: dict[tuple[str, bytes], ChunkRef | None] = {}
+        made: dict[tuple[str, bytes], Entry | None] = {}
         for place, (size, new) in zip(tasks, self._parts.engine.map(task, tasks.values()), strict=True):
             made[place] = new
             job.beat()
@@ -276,7 +278,7 @@ class _Run:
             self._progress(min(self._done, self._total), self._total)
         for plan in plans:
             number = plan.version.manifest.version
-            for ref in plan.version.manifest.chunks:
+            for ref in plan.version.refs():
                 self._new[number, ref.chunk] = made[ref.chunk, self._fate(plan, ref.shard)]
 
     @staticmethod
@@ -285,23 +287,22 @@ class _Run:
         keep = plan.keep.get(shard)
         return b"" if keep is None else repr(pc.indices_nonzero(pc.invert(keep)).to_pylist()).encode()
 
-    def _rewritten(self, writer: Writer, plan: _Plan, shard: Shard, group: str) -> ChunkRef | None:
+    def _rewritten(self, writer: Writer, plan: _Plan, shard: Shard, group: str) -> Entry | None:
         ref, key, keep = shard.chunks[group], plan.version.keys[group], plan.keep.get(shard.index)
         if keep is None:
-            return writer.copy(source_of(self._parts, ref, key))
+            return Entry(writer.copy(source_of(self._parts, ref, key)), {})
         manifest = plan.version.manifest
         table = open_chunk(self._parts, self._parts.keyring, key, ref, group_shape(manifest, group)).filter(keep)
         if not table.num_rows:
             return None
         members = [column for column in manifest.columns if column.group == group]
-        return writer.chunk(table, members, shard.index, shard.assigned).ref
+        return writer.chunk(table, members, shard.index, shard.assigned).entry
 
     def _owners_manifest(self, plan: _Plan) -> Manifest:
         manifest = plan.version.manifest
-        found = [(ref, self._new[manifest.version, ref.chunk]) for ref in manifest.chunks]
-        chunks = tuple(replace(new, shard=old.shard) for old, new in found if new is not None)
+        parts = _following(plan.version, plan, lambda ref: self._new[manifest.version, ref.chunk])
         erased = (Erasure(timestamp(self._parts.clock()), plan.erased),) if plan.erased else ()
-        return replace(manifest, chunks=chunks, erased=manifest.erased + erased)
+        return replace(manifest, parts=parts, erased=manifest.erased + erased)
 
     def _stage_vendor(self, job: Job, place: CompartmentRow, plans: list[_Plan], publisher: Signer) -> Writer | None:
         """A vendor's compartment without the rows; None where it holds nothing."""
@@ -328,24 +329,41 @@ class _Run:
     def _vendors_manifest(self, writer: Writer, version: OpenVersion, plan: _Plan | None) -> Manifest | None:
         if plan is None:
             return None
-        owners = {ref.content: ref for ref in plan.version.manifest.chunks}
+        owners = {ref.content: ref for ref in plan.version.refs()}
         number = version.manifest.version
-        if any(ref.content not in owners for ref in version.manifest.chunks):
+        if any(ref.content not in owners for ref in version.refs()):
             return None
 
-        def task(ref: ChunkRef) -> ChunkRef | None:
+        def task(ref: ChunkRef) -> tuple[str, Entry | None]:
             old = owners[ref.content]
             if old.shard not in plan.keep:
-                return writer.copy(source_of(self._parts, ref, version.keys[ref.group]))
+                copied = writer.copy(source_of(self._parts, ref, version.keys[ref.group]))
+                return ref.chunk, Entry(copied, {})
             new = self._new[number, old.chunk]
             if new is None:
-                return None
-            return writer.copy(self._source_of_new(new))
+                return ref.chunk, None
+            return ref.chunk, Entry(writer.copy(self._source_of_new(new.ref)), new.statistics)
 
-        made = self._parts.engine.map(task, version.manifest.chunks)
-        pairs = list(zip(version.manifest.chunks, made, strict=True))
-        chunks = tuple(replace(new, shard=old.shard) for old, new in pairs if new is not None)
-        return replace(version.manifest, chunks=chunks)
+        made = dict(self._parts.engine.map(task, version.refs()))
+        return replace(version.manifest, parts=_following(version, plan, lambda ref: made[ref.chunk]))
+
+
+def _following(version: OpenVersion, plan: _Plan, new: Callable[[ChunkRef], Entry | None]) -> tuple[Part, ...]:
+    """A version's parts with the new chunks. One that has lost rows is another part; one that lost all is gone."""
+    found = []
+    for part in version.manifest.parts:
+        listing = version.load(part)
+        if not any(shard in plan.keep for shard in listing.shards.to_pylist()):
+            found.append(part.holding(listing.moved([entry.ref for ref in listing.refs() if (entry := new(ref))])))
+            continue
+        entries = [
+            Entry(replace(entry.ref, shard=old.ref.shard), entry.statistics or old.statistics)
+            for old in listing.entries()
+            if (entry := new(old.ref)) is not None
+        ]
+        if entries:
+            found.append(part.holding(Listing.of(part.group, entries), new_id()))
+    return tuple(found)
 
 
 def _column(version: OpenVersion, name: str) -> Column:

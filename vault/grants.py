@@ -15,8 +15,8 @@ from vault.workings.filling import fill_compartment, owners_version
 from vault.workings.names import Dataset, Holder, dataset_named, holder_named
 from vault.workings.parts import OwnerParts, holder_sealer
 from vault.workings.permissions import next_vendor_head, open_grant
-from vault.workings.reading import OpenVersion
 from vault.workings.steps import listing_vendor, present_vendor, refuse_gone, removal, standing, vendor_named
+from vault.workings.versions import OpenVersion
 
 __all__ = ["GrantState", "grant", "grants", "resume_grant", "revoke"]
 

@@ -17,7 +17,7 @@ from vault.catalog import CompartmentRow, HeadRow, Transaction
 from vault.chunks import EncodeOptions, unsupported
 from vault.encoding import new_id, timestamp
 from vault.errors import Conflict, InvalidInput, NotFound
-from vault.manifest import ChunkRef, Manifest, Shard
+from vault.manifest import Entry, Gathering, Listing, Manifest, Part, Shard, arrange
 from vault.model import OWNER, Column, check_column_names, check_name
 from vault.sources import Source as RowSource
 from vault.sources import open_source
@@ -27,8 +27,9 @@ from vault.workings.fanout import VendorCopy, begin_copy, fill, needed_groups
 from vault.workings.jobs import Job, begin_job
 from vault.workings.names import Dataset, Holder, find_dataset, holder_by_id, holders, insert_dataset, update_dataset
 from vault.workings.parts import OwnerParts
-from vault.workings.reading import OpenVersion, open_version, read_column
+from vault.workings.reading import read_column
 from vault.workings.rows import RowKeys, cut_shards
+from vault.workings.versions import OpenVersion, open_version
 from vault.workings.writing import Writer
 
 __all__ = ["PublishOptions", "Published", "publish", "rename"]
@@ -339,7 +340,8 @@ class _Publication:
         head = present.head if present else None
         self._writer = Writer(parts, job, plan.compartment, plan.owner.kms_key, head)
         self._carried = carried
-        self._refs: list[ChunkRef] = carried.kept if carried is not None else []
+        self._kept: list[Part] = carried.kept if carried is not None else []
+        self._fresh = Gathering()
         self._version = (head.newest or 0) + 1 if head else 1
         self._copies: dict[str, VendorCopy] = {}
         self._by_group: dict[str, list[Column]] = {}
@@ -370,16 +372,23 @@ class _Publication:
         with self._parts.catalog.read() as transaction:
             needed = self._needed(transaction)
         for vendor in needed:
-            self._copy(vendor, needed[vendor])
+            self._copy(vendor, needed[vendor], self._kept)
 
-    def _copy(self, vendor: str, groups: frozenset[str]) -> None:
+    def _copy(self, vendor: str, groups: frozenset[str], written: Sequence[Part]) -> None:
         """Begin a vendor's next state from what its compartment holds now, and fill it with what is written so far."""
         with self._parts.catalog.read() as transaction:
             holder = holder_by_id(transaction, self._sealer, vendor)
         copy = begin_copy(self._parts, self._job, holder, self._plan.dataset.id, groups)
-        keys = {group: self._writer.key(group)[0] for group in {ref.group for ref in self._refs}}
-        fill(self._parts, self._job, copy, list(self._refs), keys)
+        keys = {group: self._writer.key(group)[0] for group in {part.group for part in written}}
+        fill(self._parts, self._job, copy, written, self._load, keys)
         self._copies[vendor] = copy
+
+    def _load(self, part: Part) -> Listing:
+        """A part of the owner's: one that is new has its listing, any other is the earlier version's."""
+        if part.listing is not None:
+            return part.listing
+        assert self._plan.present is not None
+        return self._plan.present.load(part)
 
     def _needed(self, transaction: Transaction) -> dict[str, frozenset[str]]:
         now = self._parts.clock()
@@ -397,16 +406,17 @@ class _Publication:
         tasks = self._tasks(rows, keys)
         ahead = len(self._by_group) + self._parts.engine.workers
         added, first = 0, next(iter(self._by_group))
-        for ref in self._parts.engine.map(lambda task: self._put(*task), tasks, ahead=ahead):
-            self._refs.append(ref)
-            added += ref.rows if ref.group == first else 0
+        for entry in self._parts.engine.map(lambda task: self._put(*task), tasks, ahead=ahead):
+            self._fresh.add(entry)
+            added += entry.ref.rows if entry.ref.group == first else 0
             self._job.beat()
             progress(rows.position(), rows.total_bytes)
         keys.check()
         return added
 
     def _tasks(self, rows: RowSource, keys: RowKeys) -> Iterator["_Chunk"]:
-        shard = max((ref.shard for ref in self._refs), default=-1)
+        earlier = self._carried.version.manifest.parts if self._carried is not None else ()
+        shard = max((part.last for part in earlier), default=-1)
         names = {holder.name: holder.id for holder in self._plan.vendors.values()}
         if self._plan.dataset.assign_by is not None:
             names[OWNER] = self._parts.owner
@@ -438,25 +448,26 @@ class _Publication:
         carried = self._carried
         if carried is None or not carried.fresh:
             return
-        for shard in carried.version.manifest.shards():
+        for shard in carried.version.shards():
             tables = ((columns, shard) for columns in carried.fresh.values())
 
-            def task(place: tuple[list[Column], Shard]) -> ChunkRef:
+            def task(place: tuple[list[Column], Shard]) -> Entry:
                 columns, shard = place
                 rows = carried.rows(self._parts, shard, columns)
                 return self._put(rows, columns, shard.index, shard.assigned, self._encoding)
 
-            self._refs.extend(self._parts.engine.map(task, tables))
+            for entry in self._parts.engine.map(task, tables):
+                self._fresh.add(entry)
             self._job.beat()
 
     def _put(
         self, table: pa.Table, columns: list[Column], shard: int, assigned: str | None, encoding: EncodeOptions
-    ) -> ChunkRef:
+    ) -> Entry:
         """One chunk, for the owner and for every vendor who needs it."""
-        source = self._writer.chunk(table, columns, shard, assigned, encoding)
+        written = self._writer.chunk(table, columns, shard, assigned, encoding)
         for copy in self._copies.values():
-            copy.take(source.ref, lambda: source)
-        return source.ref
+            copy.take(written.source.ref, lambda: written.source)
+        return written.entry
 
     def _row_keys(self) -> RowKeys:
         keys = RowKeys(self._plan.dataset.key)
@@ -476,14 +487,14 @@ class _Publication:
             created=self._parts.clock(),
             columns=self._columns,
             schema=self._schema,
-            chunks=tuple(self._refs),
+            parts=arrange(self._kept, self._fresh.listings(), self._load),
         )
 
     def _commit(self, manifest: Manifest, publisher: Signer) -> tuple[str, ...]:
         self._parts.store.settle(self._job.folder)
         for _ in range(_COMMIT_TRIES):
             for copy in self._copies.values():
-                copy.stage(manifest, publisher)
+                copy.stage(manifest, self._load, publisher)
             self._parts.store.settle(self._job.folder)
             with self._parts.catalog.write() as transaction:
                 needed = self._needed(transaction)
@@ -491,17 +502,17 @@ class _Publication:
                     heads = self._commit_in(transaction, publisher, manifest)
                     vendors = tuple(sorted(copy.vendor.name for copy in self._copies.values()))
                     break
-            self._follow(needed)
+            self._follow(needed, manifest)
         else:
             raise Conflict("grants on the dataset kept changing while it was published; try again")
         self._parts.heads.announce(heads)
         return vendors
 
-    def _follow(self, needed: dict[str, frozenset[str]]) -> None:
+    def _follow(self, needed: dict[str, frozenset[str]], manifest: Manifest) -> None:
         """Grants changed while the rows were written: begin the copies anew that are not what is needed."""
         self._copies = {vendor: copy for vendor, copy in self._copies.items() if copy.groups == needed.get(vendor)}
         for vendor in needed.keys() - self._copies.keys():
-            self._copy(vendor, needed[vendor])
+            self._copy(vendor, needed[vendor], manifest.parts)
 
     def _commit_in(self, transaction: Transaction, publisher: Signer, manifest: Manifest) -> list[HeadRow]:
         plan, parts = self._plan, self._parts

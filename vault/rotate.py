@@ -6,21 +6,21 @@ grace time, so that streams that were opened before can end. A run that was kill
 meets another change of the compartment copies what that added and no more.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from vault.audit import Kind
 from vault.catalog import CompartmentRow
 from vault.errors import Conflict, InvalidInput, NotFound, PartlyDone, VaultError
-from vault.manifest import ChunkRef, Manifest
+from vault.manifest import ChunkRef, Manifest, Part
 from vault.trust import CompartmentHead
 from vault.workings.fanout import source_of
 from vault.workings.names import Holder, datasets, holders
 from vault.workings.parts import OwnerParts
-from vault.workings.reading import OpenVersion, live_versions
 from vault.workings.rotation import Rotation, begin_rotation
 from vault.workings.trouble import each_holder
+from vault.workings.versions import OpenVersion, live_versions
 from vault.workings.writing import Writer
 
 __all__ = ["Planned", "Rekeyed", "plan", "rekey"]
@@ -75,9 +75,8 @@ def _planned(parts: OwnerParts, target: _Target) -> Planned | None:
     head, versions = live_versions(parts, target.row)
     if head is None or not head.live_groups:
         return None
-    chunks = _chunks(versions, _groups(target, head, versions))
-    size = sum(ref.size for ref, _ in chunks.values())
-    return Planned(target.holder.name, target.dataset, len(chunks), size)
+    sizes = [ref.size for ref, _ in _chunks(versions, _groups(target, head, versions))]
+    return Planned(target.holder.name, target.dataset, len(sizes), sum(sizes))
 
 
 def rekey(
@@ -177,9 +176,14 @@ def _groups(target: _Target, head: CompartmentHead, versions: list[OpenVersion])
     return frozenset(named) & head.live_groups
 
 
-def _chunks(versions: list[OpenVersion], groups: frozenset[str]) -> dict[str, tuple[ChunkRef, OpenVersion]]:
-    """The chunks that move, by id; one that several versions share stands there once."""
-    return {ref.chunk: (ref, version) for version in versions for ref in version.manifest.chunks if ref.group in groups}
+def _chunks(versions: list[OpenVersion], groups: frozenset[str]) -> Iterator[tuple[ChunkRef, OpenVersion]]:
+    """The chunks that move; one that several versions share comes once."""
+    seen: set[str] = set()
+    for version in versions:
+        for ref in version.refs(groups):
+            if ref.chunk not in seen:
+                seen.add(ref.chunk)
+                yield ref, version
 
 
 def _rekey(parts: OwnerParts, target: _Target, counter: _Counter) -> Rekeyed | None:
@@ -214,13 +218,13 @@ def _rekey_once(parts: OwnerParts, target: _Target, rotation: Rotation, counter:
     # Also those that nothing is under at present: a later grant must not write under a key that may be known.
     keys = {group: writer.key(group)[0] for group in groups}
     rotation.note_keys(keys.values())
-    chunks = _chunks(versions, groups)
     # Chunk ids are never used twice: one that was copied and is live still is under the epoch that it was copied from.
-    before = {old: new for old, new in rotation.copied.items() if old in chunks}
-    copied = before | _copy(parts, rotation, writer, {c: p for c, p in chunks.items() if c not in before}, counter)
+    before = dict(rotation.copied)
+    copied = _copy(parts, rotation, writer, _chunks(versions, groups), counter)
     publisher = parts.signers.publisher()
+    moved: dict[str, Part] = {}
     for version in versions:
-        writer.manifest(_moved(version.manifest, copied), publisher)
+        writer.manifest(_moved(version, groups, copied, moved), publisher)
     rotation.flush()
     parts.store.settle(rotation.job.folder)
     size = sum(new.size for old, new in copied.items() if old not in before)
@@ -241,34 +245,47 @@ def _rekey_once(parts: OwnerParts, target: _Target, rotation: Rotation, counter:
         )
     parts.heads.announce([row])
     parts.keyring.drop([target.row.id])
-    return Rekeyed(target.holder.name, target.dataset, len(copied) - len(before), size, len(before))
+    resumed = len(copied.keys() & before.keys())
+    return Rekeyed(target.holder.name, target.dataset, len(copied) - resumed, size, resumed)
 
 
 def _copy(
     parts: OwnerParts,
     rotation: Rotation,
     writer: Writer,
-    chunks: Mapping[str, tuple[ChunkRef, OpenVersion]],
+    chunks: Iterable[tuple[ChunkRef, OpenVersion]],
     counter: _Counter,
 ) -> dict[str, ChunkRef]:
-    """New references by old chunk id, each written down soon after its object is in the store."""
+    """New references by old chunk id, each written down soon after its object is in the store.
+
+    What an earlier run wrote down is not copied again.
+    """
+    before, copied = dict(rotation.copied), {}
+
+    def waiting() -> Iterator[tuple[ChunkRef, OpenVersion]]:
+        for ref, version in chunks:
+            if ref.chunk in before:
+                copied[ref.chunk] = before[ref.chunk]
+            else:
+                yield ref, version
 
     def task(place: tuple[ChunkRef, OpenVersion]) -> tuple[str, ChunkRef]:
         ref, version = place
         return ref.chunk, writer.copy(source_of(parts, ref, version.keys[ref.group]))
 
-    copied = {}
-    for old, new in parts.engine.map(task, chunks.values()):
+    for old, new in parts.engine.map(task, waiting()):
         copied[old] = new
         rotation.note(old, new)
         counter.add(new.size)
     return copied
 
 
-def _moved(manifest: Manifest, copied: dict[str, ChunkRef]) -> Manifest:
-    return replace(
-        manifest,
-        chunks=tuple(
-            replace(copied[ref.chunk], shard=ref.shard) if ref.chunk in copied else ref for ref in manifest.chunks
-        ),
-    )
+def _moved(
+    version: OpenVersion, groups: frozenset[str], copied: Mapping[str, ChunkRef], moved: dict[str, Part]
+) -> Manifest:
+    """A version whose chunks of these groups are the new ones; parts that versions share are made once."""
+    for part in version.manifest.parts:
+        if part.group in groups and part.content not in moved:
+            listing = version.load(part)
+            moved[part.content] = part.holding(listing.moved([copied[ref.chunk] for ref in listing.refs()]))
+    return replace(version.manifest, parts=tuple(moved.get(part.content, part) for part in version.manifest.parts))

@@ -5,7 +5,7 @@ names: under its live key, and under no retired one. With ``epochs`` only the en
 opens under the chunk's key and no other: enough to prove after a rekey that nothing was forgotten.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from vault.chunks import verify, verify_footer
@@ -19,9 +19,10 @@ from vault.trust import Label, Role, Signed
 from vault.workings.names import Holder, datasets, holders, own_holder_name
 from vault.workings.parts import OwnerParts, holder_sealer, wrapped_key
 from vault.workings.permissions import live_for_vendor
-from vault.workings.reading import OpenVersion, identity_of
+from vault.workings.reading import identity_of
 from vault.workings.trouble import stopped
 from vault.workings.usage import survey
+from vault.workings.versions import OpenVersion
 from vault.workings.writing import Checksum
 
 __all__ = ["CheckReport", "check"]
@@ -72,6 +73,7 @@ def check(
     be used at all.
     """
     report = CheckReport()
+    parts.manifests.clear()  # what this process has in memory says nothing about the store
     listed = list(parts.store.list("objects"))
     report.noting("the log", lambda: _check_log(parts, report))
     _check_people(parts, report)
@@ -79,6 +81,14 @@ def check(
     report.faults += [fault for fault in usage.faults if fault not in report.faults]
     report.not_checked += sorted(set(usage.closed.values()) - set(report.not_checked))
     names = _names(parts)
+
+    def live() -> Iterator[tuple[ChunkRef, OpenVersion]]:
+        seen: set[str] = set()
+        for version in usage.live:
+            for ref in version.refs():
+                if ref.object not in seen:
+                    seen.add(ref.object)
+                    yield ref, version
 
     def task(found: tuple[ChunkRef, OpenVersion]) -> tuple[ChunkRef, int, str | None]:
         ref, version = found
@@ -93,7 +103,7 @@ def check(
                 f"chunk {ref.chunk} (shard {ref.shard} of version {version.manifest.version} {whose}): {error}",
             )
 
-    for ref, tries, fault in parts.engine.map(task, usage.live.values()):
+    for ref, tries, fault in parts.engine.map(task, live()):
         report.chunks += 1
         report.bytes += ref.size
         report.retired_tries += tries

@@ -14,7 +14,7 @@ from tests.support.tables import rows
 from vault.errors import IntegrityError, NotFound, VaultError
 from vault.manifest import ChunkRef
 from vault.model import MANIFEST_GROUP
-from vault.workings.reading import OpenVersion, live_keys, manifest_statement, open_manifest, open_version
+from vault.workings.versions import OpenVersion, live_keys, manifest_statement, open_manifest, open_version
 
 
 def _version(lab: Lab, holder: str) -> OpenVersion:
@@ -28,7 +28,7 @@ def _version(lab: Lab, holder: str) -> OpenVersion:
 def _chunk(version: OpenVersion, column: str, shard: int = 0) -> ChunkRef:
     found = version.manifest.column(column)
     assert found is not None
-    return next(ref for ref in version.manifest.chunks if (ref.group, ref.shard) == (found.group, shard))
+    return next(ref for ref in version.refs() if (ref.group, ref.shard) == (found.group, shard))
 
 
 def _path(lab: Lab, ref: ChunkRef) -> Path:

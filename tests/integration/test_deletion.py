@@ -18,7 +18,8 @@ from tests.support.tables import rows
 from vault import deletion, erasure
 from vault.errors import Conflict, InvalidInput, KeyUnavailable, NotFound, NotGranted
 from vault.trust import Role
-from vault.workings.reading import group_shape, live_versions, open_chunk
+from vault.workings.reading import group_shape, open_chunk
+from vault.workings.versions import live_versions
 from vault.workings.writing import Writer
 
 
@@ -170,8 +171,9 @@ def _everything(lab: Lab) -> bytes:
     for place in places:
         _, versions = live_versions(parts, place)
         for version in versions:
-            found += json.dumps([ref.statistics for ref in version.manifest.chunks]).encode()
-            for ref in version.manifest.chunks:
+            listings = [version.load(part) for part in version.manifest.parts]
+            found += json.dumps([listing.table.to_pylist() for listing in listings], default=str).encode()
+            for ref in version.refs():
                 shape = group_shape(version.manifest, ref.group)
                 table = open_chunk(parts, parts.keyring, version.keys[ref.group], ref, shape)
                 found += json.dumps(table.to_pylist(), default=str).encode()

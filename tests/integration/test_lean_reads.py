@@ -14,7 +14,8 @@ from vault.derivation import chunk_key
 from vault.errors import InvalidInput
 from vault.objects import ObjectStore
 from vault.workings.names import datasets
-from vault.workings.reading import identity_of, open_version
+from vault.workings.reading import identity_of
+from vault.workings.versions import open_version
 
 
 @pytest.fixture
@@ -138,7 +139,7 @@ def _row_groups(lab: Lab, name: str) -> set[tuple[str, tuple[int, ...]]]:
     assert place is not None
     version = open_version(parts, parts.keyring, place)
     found = set()
-    for ref in version.manifest.chunks:
+    for ref in version.refs():
         key = version.keys[ref.group]
         where = identity_of(key, ref)
         metadata = footer(parts.store.get(ref.object), chunk_key(parts.keyring.open(key), where), where)

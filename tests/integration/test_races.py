@@ -50,7 +50,7 @@ def test_a_revocation_in_the_midst_of_a_publish_is_followed(published: Lab) -> N
     parts = published.vault.parts
     with parts.catalog.read() as transaction:
         acme = next(row for row in transaction.compartments() if row.holder != parts.owner)
-    from vault.workings.reading import open_version
+    from vault.workings.versions import open_version
 
     version = open_version(parts, parts.keyring, acme)
     assert [column.name for column in version.manifest.columns] == ["id"]

@@ -17,7 +17,7 @@ from vault.client import Client
 from vault.errors import Conflict, IntegrityError, InvalidInput, KmsError, NotFound
 from vault.owner import Vault
 from vault.workings import writing
-from vault.workings.reading import live_versions
+from vault.workings.versions import live_versions
 from vault.workings.writing import Writer
 
 
@@ -343,7 +343,7 @@ def test_a_rekey_is_a_scrub(sharded: Lab, damage: str) -> None:
     with parts.catalog.read() as transaction:
         (place,) = transaction.compartments(holder=parts.owner)
     _, (version,) = live_versions(parts, place)
-    path = sharded.folder / "store" / version.manifest.chunks[7].object
+    path = sharded.folder / "store" / list(version.refs())[7].object
     whole = path.read_bytes()
     changed = {
         "flipped": whole[:40] + bytes([whole[40] ^ 1]) + whole[41:],

@@ -2,16 +2,14 @@
 
 from vault.filters.bound import BoundFilter, bind
 from vault.filters.parse import parse
-from vault.filters.statistics import ColumnStats, collect_stats, stats_from_json, stats_to_json
+from vault.filters.statistics import ShardStatistics, collect_stats
 from vault.filters.tree import Filter
 
 __all__ = [
     "BoundFilter",
-    "ColumnStats",
     "Filter",
+    "ShardStatistics",
     "bind",
     "collect_stats",
     "parse",
-    "stats_from_json",
-    "stats_to_json",
 ]

@@ -18,7 +18,7 @@ import pyarrow.types as pt
 from vault.errors import InvalidInput
 from vault.filters.literals import comparable, normal_type, value_of
 from vault.filters.prune import possible
-from vault.filters.statistics import ColumnStats
+from vault.filters.statistics import ShardStatistics
 from vault.filters.tree import And, Compare, Filter, In, IsNull, Like, Literal, Node, Not, Or, Path
 from vault.filters.views import decoded, select_rows
 
@@ -60,9 +60,12 @@ class BoundFilter:
         mask = pc.fill_null(self._mask(self.filter.root, table), False)
         return mask if isinstance(mask, pa.ChunkedArray) else pa.chunked_array([mask])
 
-    def may_match(self, statistics: Mapping[str, ColumnStats]) -> bool:
-        """False only if no row of a shard with these statistics (by column name) can pass."""
-        return possible(self.filter.root, statistics, self.values).true
+    def may_match(self, statistics: ShardStatistics) -> pa.BooleanArray:
+        """For each shard: false only if no row of one with these statistics (by column name) can pass; never null."""
+        return possible(self.filter.root, statistics, self._value).true
+
+    def _value(self, path: Path, literal: Literal) -> pa.Scalar:
+        return _scalar(self.values[path, literal], self.places[path].kind)
 
     def _mask(self, node: Node, table: pa.Table) -> Any:
         match node:

@@ -1,85 +1,124 @@
-"""What statistics leave possible: a sound over-estimate of what a filter can come to in a shard."""
+"""What statistics leave possible: a sound over-estimate of what a filter can come to, for many shards at once."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import reduce
+from typing import Any, Final
 
-from vault.filters.statistics import ColumnStats
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vault.filters.statistics import ShardStatistics
 from vault.filters.tree import And, Compare, In, IsNull, Like, Literal, Node, Not, Or, Path
 
 __all__ = ["Possible", "possible"]
 
 _MIRRORED = {"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+#: A literal as the value that its column is compared with.
+ValueOf = Callable[[Path, Literal], pa.Scalar]
+_Mask = Any
 
 
 @dataclass(frozen=True, slots=True)
 class Possible:
-    """Whether some row may make a condition true, and whether some row may make it false."""
+    """For each shard whether some row may make a condition true, and whether some row may make it false; never null."""
 
-    true: bool
-    false: bool
-
-
-_ANYTHING = Possible(true=True, false=True)
-_ONLY_NULL = Possible(true=False, false=False)
+    true: _Mask
+    false: _Mask
 
 
-def possible(node: Node, statistics: Mapping[str, ColumnStats], values: Mapping[tuple[Path, Literal], Any]) -> Possible:
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    low: pa.Array
+    high: pa.Array
+    nulls: pa.Array
+    rows: pa.Array
+
+    @property
+    def some(self) -> _Mask:
+        """Where not every value is null."""
+        return pc.less(self.nulls, self.rows)
+
+
+def possible(node: Node, statistics: ShardStatistics, value_of: ValueOf) -> Possible:
     """What a condition may come to over rows with these statistics; unknown means anything."""
     match node:
         case Not(item):
-            inner = possible(item, statistics, values)
+            inner = possible(item, statistics, value_of)
             return Possible(true=inner.false, false=inner.true)
         case And(items):
-            each = [possible(item, statistics, values) for item in items]
-            return Possible(all(one.true for one in each), any(one.false for one in each))
+            each = [possible(item, statistics, value_of) for item in items]
+            return Possible(reduce(pc.and_, [one.true for one in each]), reduce(pc.or_, [one.false for one in each]))
         case Or(items):
-            each = [possible(item, statistics, values) for item in items]
-            return Possible(any(one.true for one in each), all(one.false for one in each))
+            each = [possible(item, statistics, value_of) for item in items]
+            return Possible(reduce(pc.or_, [one.true for one in each]), reduce(pc.and_, [one.false for one in each]))
         case IsNull(path):
             stats = _of(path, statistics)
-            return _ANYTHING if stats is None else Possible(stats.nulls > 0, stats.nulls < stats.rows)
+            return _anything(statistics) if stats is None else Possible(pc.greater(stats.nulls, 0), stats.some)
         case Compare(operator, Path() as path, Literal() as literal):
-            return _compare(operator, _of(path, statistics), values[path, literal])
+            return _compare(operator, path, literal, statistics, value_of)
         case Compare(operator, Literal() as literal, Path() as path):
-            return _compare(_MIRRORED[operator], _of(path, statistics), values[path, literal])
+            return _compare(_MIRRORED[operator], path, literal, statistics, value_of)
         case In(path, listed, _):
             stats = _of(path, statistics)
-            hits = [_compare("=", stats, values[path, literal]).true for literal in listed]
-            return Possible(true=any(hits), false=not _all_null(stats))
+            some = _all(statistics, value=True) if stats is None else stats.some
+            hits = [_compare("=", path, literal, statistics, value_of) for literal in listed]
+            return Possible(
+                true=reduce(pc.or_, [hit.true for hit in hits], _all(statistics, value=False)),
+                false=reduce(pc.and_, [hit.false for hit in hits], some),
+            )
         case Like(path, _):
-            return _ONLY_NULL if _all_null(_of(path, statistics)) else _ANYTHING
+            stats = _of(path, statistics)
+            return _anything(statistics) if stats is None else Possible(stats.some, stats.some)
         case Compare():
-            return _ANYTHING
+            return _anything(statistics)
 
 
-def _of(path: Path, statistics: Mapping[str, ColumnStats]) -> ColumnStats | None:
-    return statistics.get(path.names[0]) if len(path.names) == 1 else None
+def _all(statistics: ShardStatistics, *, value: bool) -> _Mask:
+    return pa.repeat(pa.scalar(value), len(statistics.rows))
 
 
-def _all_null(stats: ColumnStats | None) -> bool:
-    return stats is not None and stats.nulls == stats.rows
+def _anything(statistics: ShardStatistics) -> Possible:
+    mask = _all(statistics, value=True)
+    return Possible(mask, mask)
 
 
-def _compare(operator: str, stats: ColumnStats | None, value: Any) -> Possible:
+def _of(path: Path, statistics: ShardStatistics) -> _Bounds | None:
+    found = statistics.columns.get(path.names[0]) if len(path.names) == 1 else None
+    if found is None:
+        return None
+    low, high, nulls = (pc.struct_field(found, name) for name in ("min", "max", "nulls"))
+    return _Bounds(low, high, nulls, statistics.rows)
+
+
+def _within(low: pa.Array, high: pa.Array, value: pa.Scalar) -> _Mask:
+    return pc.and_(pc.less_equal(low, value), pc.greater_equal(high, value))
+
+
+def _differs(low: pa.Array, high: pa.Array, value: pa.Scalar) -> _Mask:
+    return pc.or_(pc.not_equal(low, value), pc.not_equal(high, value))
+
+
+#: For each operator whether some value between the bounds may satisfy it, and whether some may not.
+_RANGES: Final[Mapping[str, tuple[Callable[..., _Mask], Callable[..., _Mask]]]] = {
+    "=": (_within, _differs),
+    "<>": (_differs, _within),
+    "<": (lambda low, _, value: pc.less(low, value), lambda _, high, value: pc.greater_equal(high, value)),
+    "<=": (lambda low, _, value: pc.less_equal(low, value), lambda _, high, value: pc.greater(high, value)),
+    ">": (lambda _, high, value: pc.greater(high, value), lambda low, _, value: pc.less_equal(low, value)),
+    ">=": (lambda _, high, value: pc.greater_equal(high, value), lambda low, _, value: pc.less(low, value)),
+}
+
+
+def _compare(operator: str, path: Path, literal: Literal, statistics: ShardStatistics, value_of: ValueOf) -> Possible:
+    stats = _of(path, statistics)
     if stats is None:
-        return _ANYTHING
-    if _all_null(stats):
-        return _ONLY_NULL
-    low: Any = stats.minimum
-    high: Any = stats.maximum
-    if low is None or high is None:
-        return _ANYTHING
-    match operator:
-        case "=":
-            return Possible(low <= value <= high, not (low == high == value))
-        case "<>":
-            return Possible(not (low == high == value), low <= value <= high)
-        case "<":
-            return Possible(low < value, high >= value)
-        case "<=":
-            return Possible(low <= value, high > value)
-        case ">":
-            return Possible(high > value, low <= value)
-        case _:
-            return Possible(high >= value, low < value)
+        return _anything(statistics)
+    value = value_of(path, literal)
+    if value.type != stats.low.type:
+        return Possible(stats.some, stats.some)
+    # A bound that is null is not known, so anything may be; where every value is null, nothing is true or false.
+    true, false = (
+        pc.and_(stats.some, pc.fill_null(test(stats.low, stats.high, value), True)) for test in _RANGES[operator]
+    )
+    return Possible(true, false)

@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 
 from vault.encoding import new_id
 from vault.errors import InvalidInput
-from vault.manifest import ChunkRef, Manifest, Shard
+from vault.manifest import Manifest, Part, Shard
 from vault.model import Column
 from vault.workings.parts import Parts
-from vault.workings.reading import OpenVersion, group_shape, open_chunk, read_column
+from vault.workings.reading import group_shape, open_chunk, read_column
 from vault.workings.rows import RowKeys
+from vault.workings.versions import OpenVersion
 
 __all__ = ["Carried", "Replacement", "carried_columns", "renamed_columns"]
 
@@ -64,7 +65,7 @@ class Replacement:
         self._version = version
         self._key = key
         self._table = table
-        self._first = {shard.index: shard.rows for shard in version.manifest.shards()}
+        self._first = {shard.index: shard.rows for shard in version.shards((version.manifest.columns[0].group,))}
         offset = 0
         for index, rows in self._first.items():
             self._first[index], offset = offset, offset + rows
@@ -134,10 +135,10 @@ class Carried:
         object.__setattr__(self, "_touched", frozenset(c.group for c in self.columns if c.name in names))
 
     @property
-    def kept(self) -> list[ChunkRef]:
-        """The chunks that are shared."""
+    def kept(self) -> list[Part]:
+        """The parts of the earlier manifest whose chunks are shared."""
         groups = {column.group for column in self.columns} - self._touched
-        return [ref for ref in self.version.manifest.chunks if ref.group in groups]
+        return [part for part in self.version.manifest.parts if part.group in groups]
 
     @property
     def fresh(self) -> Mapping[str, list[Column]]:

@@ -5,22 +5,21 @@ by, in the shards that are not assigned to somebody else. Chunks are copied page
 own keys; what the compartment has already, by content, is not copied again.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 
 from vault.catalog import CompartmentRow, FieldSealer, HeadRow, Transaction
 from vault.encoding import new_id
 from vault.keyring import WrappedKey
-from vault.manifest import ChunkRef, Manifest
+from vault.manifest import ChunkRef, Listing, Manifest, Part
 from vault.model import MANIFEST_GROUP
 from vault.trust import Signer
 from vault.workings.jobs import Job
 from vault.workings.names import Holder
 from vault.workings.parts import OwnerParts
 from vault.workings.permissions import live_for_vendor
-from vault.workings.reading import OpenVersion, open_version
 from vault.workings.trouble import naming
+from vault.workings.versions import OpenVersion, open_version
 from vault.workings.writing import Source, Writer
 
 __all__ = ["VendorCopy", "begin_copy", "fill", "needed_groups", "source_of"]
@@ -69,39 +68,65 @@ class VendorCopy:
         self.row = row
         self.writer = writer
         self.groups = groups
-        self._had = {ref.content: ref for ref in had.manifest.chunks} if had else {}
         self._present = had
-        self._refs: dict[str, ChunkRef] = {}
-
-    def wants(self, ref: ChunkRef) -> bool:
-        """Whether a chunk of the owner belongs into this compartment."""
-        return ref.group in self.groups and ref.assigned in {None, self.vendor.id}
+        self._had = {part.content: part for part in had.manifest.parts if part.group in groups} if had else {}
+        self._held: dict[str, dict[str, ChunkRef]] = {}
+        self._copied: dict[str, ChunkRef] = {}
 
     def take(self, ref: ChunkRef, source: Callable[[], Source]) -> None:
-        """Copy a chunk if it is wanted and not there; may run in several threads."""
-        if not self.wants(ref) or ref.content in self._refs:
-            return
-        held = self._had.get(ref.content)
-        with naming(self._parts, self.vendor):
-            self._refs[ref.content] = replace(held, shard=ref.shard) if held is not None else self.writer.copy(source())
+        """Copy a chunk of the owner's that is not there, if it belongs here; may run in several threads."""
+        if ref.group in self.groups and ref.assigned in {None, self.vendor.id}:
+            with naming(self._parts, self.vendor):
+                self._copied[ref.content] = self.writer.copy(source())
 
-    def manifest(self, owners: Manifest) -> Manifest:
-        """What the vendor's manifest of this version is to say."""
-        refs = sorted(
-            (ref for ref in self._refs.values() if ref.group in self.groups),
-            key=lambda ref: (ref.shard, ref.group),
-        )
-        return owners.narrowed(self.row.id, self.groups, tuple(refs))
+    def missing(self, parts: Iterable[Part], load: Callable[[Part], Listing]) -> Iterator[ChunkRef]:
+        """The chunks in these parts of the owner's that belong here and are not there yet."""
+        for part in self._unknown(parts):
+            held = self._held_of(part.group)
+            for ref in load(part).open_to(self.vendor.id).refs():
+                if ref.content not in held and ref.content not in self._copied:
+                    yield ref
 
-    def is_current(self, owners: Manifest) -> bool:
+    def _unknown(self, parts: Iterable[Part]) -> list[Part]:
+        """The owner's parts that belong here and that the compartment has no part of the same content of."""
+        return [part for part in parts if part.group in self.groups and part.content not in self._had]
+
+    def _held_of(self, group: str) -> dict[str, ChunkRef]:
+        """What the compartment has of a group, by content."""
+        if group not in self._held:
+            with naming(self._parts, self.vendor):
+                refs = self._present.refs((group,)) if self._present is not None else ()
+                self._held[group] = {ref.content: ref for ref in refs}
+        return self._held[group]
+
+    def manifest(self, owners: Manifest, load: Callable[[Part], Listing]) -> Manifest:
+        """What the vendor's manifest of this version is to say; ``load`` opens the owner's parts.
+
+        Parts whose content the compartment has are what they were: their chunks, and their own objects.
+        """
+        parts = (part for part in owners.parts if part.group in self.groups)
+        return owners.narrowed(self.row.id, self.groups, [self._part(part, load) for part in parts])
+
+    def _part(self, part: Part, load: Callable[[Part], Listing]) -> Part:
+        if part.content in self._had:
+            return self._had[part.content]
+        listing = load(part).open_to(self.vendor.id)
+        return part.holding(listing.moved([self._own(ref) for ref in listing.refs()]))
+
+    def _own(self, ref: ChunkRef) -> ChunkRef:
+        return self._copied.get(ref.content) or self._held_of(ref.group)[ref.content]
+
+    def is_current(self, owners: OpenVersion) -> bool:
         """Whether the compartment already says just this."""
-        return self._present is not None and self._present.manifest == self.manifest(owners)
+        if self._copied or self._unknown(owners.manifest.parts) or self._present is None:
+            return False
+        return self._present.manifest == self.manifest(owners.manifest, owners.load)
 
-    def stage(self, owners: Manifest, publisher: Signer) -> None:
+    def stage(self, owners: Manifest, load: Callable[[Part], Listing], publisher: Signer) -> None:
         """Write the vendor's manifest. Only the newest version is served, so the earlier ones are withdrawn: rows
         and columns that a vendor is not to have any more do not stay under its keys.
         """
-        manifest = self.manifest(owners)
+        manifest = self.manifest(owners, load)
         with naming(self._parts, self.vendor):
             self.writer.manifest(manifest, publisher)
         for version in self._present.head.versions if self._present is not None else ():
@@ -136,12 +161,17 @@ def source_of(parts: OwnerParts, ref: ChunkRef, key: WrappedKey) -> Source:
 
 
 def fill(
-    parts: OwnerParts, job: Job, copy: VendorCopy, refs: Iterable[ChunkRef], keys: Mapping[str, WrappedKey]
+    parts: OwnerParts,
+    job: Job,
+    copy: VendorCopy,
+    wanted: Iterable[Part],
+    load: Callable[[Part], Listing],
+    keys: Mapping[str, WrappedKey],
 ) -> None:
-    """Copy every wanted chunk of the owner's from the store; ``keys`` are the owner's, by group."""
+    """Copy what a compartment lacks of some parts of the owner's from the store; ``keys`` are the owner's, by group."""
 
     def task(ref: ChunkRef) -> None:
         copy.take(ref, lambda: source_of(parts, ref, keys[ref.group]))
 
-    for _ in parts.engine.map(task, (ref for ref in refs if copy.wants(ref))):
+    for _ in parts.engine.map(task, copy.missing(wanted, load)):
         job.beat()

@@ -10,7 +10,7 @@ from vault.workings.fanout import begin_copy, fill, needed_groups
 from vault.workings.jobs import begin_job
 from vault.workings.names import Dataset, Holder
 from vault.workings.parts import OwnerParts
-from vault.workings.reading import OpenVersion, open_version
+from vault.workings.versions import OpenVersion, open_version
 
 __all__ = ["fill_compartment", "owners_version"]
 
@@ -80,10 +80,10 @@ def _fill_once(
     publisher = parts.signers.publisher()
     try:
         copy = begin_copy(parts, job, vendor, dataset.id, groups)
-        fill(parts, job, copy, owners.manifest.chunks, owners.keys)
-        current = copy.is_current(owners.manifest)
+        fill(parts, job, copy, owners.manifest.parts, owners.load, owners.keys)
+        current = copy.is_current(owners)
         if not current:
-            copy.stage(owners.manifest, publisher)
+            copy.stage(owners.manifest, owners.load, publisher)
         parts.store.settle(job.folder)
         with parts.catalog.write() as transaction:
             place = CompartmentRow(owners.head.compartment, owners.head.holder, owners.head.dataset)

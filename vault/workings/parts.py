@@ -12,7 +12,7 @@ from vault.engines import LocalEngine
 from vault.errors import IntegrityError, NotFound, Unavailable
 from vault.keyring import Keyring, KeySource, WrappedKey
 from vault.kms import Kms
-from vault.manifest import Manifest
+from vault.manifest import Listing, Manifest
 from vault.model import METADATA_GROUP, KeyScope
 from vault.objects import ObjectStore
 from vault.trust import Signer
@@ -28,11 +28,17 @@ _CLOCK_TOLERANCE = timedelta(seconds=5)
 
 @final
 class Manifests:
-    """Opened manifests by the digest of their object: what is under a digest never changes."""
+    """Opened manifests and parts of them, by the digest of their object: what is under a digest never changes.
 
-    def __init__(self, most: int = 64) -> None:
+    ``most`` bounds the manifests, ``most_bytes`` the memory of the parts.
+    """
+
+    def __init__(self, most: int = 64, most_bytes: int = 128 << 20) -> None:
         self._most = most
+        self._most_bytes = most_bytes
         self._kept: OrderedDict[str, Manifest] = OrderedDict()
+        self._listings: OrderedDict[str, Listing] = OrderedDict()
+        self._bytes = 0
         self._lock = threading.Lock()
 
     def get(self, digest: str) -> Manifest | None:
@@ -48,6 +54,30 @@ class Manifests:
             self._kept[digest] = manifest
             while len(self._kept) > self._most:
                 self._kept.popitem(last=False)
+
+    def clear(self) -> None:
+        """Let go of all: what is opened next comes from the store."""
+        with self._lock:
+            self._kept.clear()
+            self._listings.clear()
+            self._bytes = 0
+
+    def listing(self, digest: str) -> Listing | None:
+        """The part of that digest, if it is held."""
+        with self._lock:
+            if digest in self._listings:
+                self._listings.move_to_end(digest)
+            return self._listings.get(digest)
+
+    def keep_listing(self, digest: str, listing: Listing) -> None:
+        """Hold a part, letting go of those that were not used for longest."""
+        with self._lock:
+            if digest not in self._listings:
+                self._listings[digest] = listing
+                self._bytes += listing.table.nbytes
+            while self._bytes > self._most_bytes:
+                _, oldest = self._listings.popitem(last=False)
+                self._bytes -= oldest.table.nbytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,50 +1,39 @@
-"""Opening manifests and reading shards: the one path from a head to Arrow.
+"""Reading shards: from an opened version to Arrow.
 
-The order is always the same: a verified head pins the manifest's statement, the statement pins the object,
-the manifest pins chunks and their epoch, and each chunk is opened under the identity that follows from its
-place. Rows leave only after every filter of the plan has passed them.
+A read is planned on the columns of the manifest's listings, without an object for any chunk; each chunk is then opened
+under the identity that follows from its place. Rows leave only after every filter of the plan has passed them.
 """
 
-import hashlib
-import hmac
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vault.catalog import CompartmentRow, Transaction
 from vault.chunks import decode
 from vault.derivation import chunk_key
-from vault.errors import Conflict, IntegrityError, NotFound
-from vault.filters import BoundFilter, ColumnStats, stats_from_json
+from vault.errors import IntegrityError, NotFound
+from vault.filters import BoundFilter, ShardStatistics
 from vault.keyring import KeySource, WrappedKey
-from vault.manifest import ChunkRef, Manifest, Shard, decode_manifest
-from vault.model import MANIFEST_GROUP, ChunkIdentity, Column
-from vault.trust import CompartmentHead, Label, ManifestStatement, Role, Signed
-from vault.workings.parts import Parts, wrapped_key
+from vault.manifest import ChunkRef, Listing, Manifest, Shard
+from vault.model import ChunkIdentity, Column
+from vault.workings.parts import Parts
+from vault.workings.versions import OpenVersion, agree, side_by_side
 
 __all__ = [
     "GroupShape",
-    "OpenVersion",
     "ReadPlan",
     "group_shape",
     "identity_of",
-    "live_keys",
-    "live_versions",
-    "manifest_statement",
     "open_chunk",
-    "open_manifest",
-    "open_version",
     "read_batches",
     "read_column",
 ]
 
 _BATCH_ROWS = 65_536
-_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +45,22 @@ class GroupShape:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenVersion:
-    """A version of a compartment whose manifest was opened, with its wrapped keys by group."""
-
-    head: CompartmentHead
-    manifest: Manifest
-    keys: Mapping[str, WrappedKey]
-
-
-@dataclass(frozen=True, slots=True)
 class ReadPlan:
-    """What one read does: the columns that leave, the filters every row must pass, and a limit."""
+    """What one read does: the columns that leave, the filters every row must pass, and a limit.
+
+    ``chosen`` are the chunks that it may open, by group: those of shards that the statistics do not exclude and, where
+    nothing is filtered, that the limit reaches. Making a plan opens parts of the manifest and no chunk; it raises
+    IntegrityError, NotFound, Unavailable or KmsError.
+    """
 
     version: OpenVersion
     columns: tuple[Column, ...]
     filters: tuple[BoundFilter, ...]
     limit: int | None
+    chosen: Mapping[str, Listing] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "chosen", self._choose())
 
     @property
     def filter_columns(self) -> frozenset[str]:
@@ -79,13 +68,14 @@ class ReadPlan:
         return frozenset(name for condition in self.filters for name in condition.filter.columns())
 
     @property
+    def filter_groups(self) -> frozenset[str]:
+        """The column groups that the filters read."""
+        return frozenset(c.group for c in self.version.manifest.columns if c.name in self.filter_columns)
+
+    @property
     def groups(self) -> frozenset[str]:
         """The column groups whose chunks the read opens."""
-        return frozenset(
-            column.group
-            for column in self.version.manifest.columns
-            if column in self.columns or column.name in self.filter_columns
-        )
+        return self.filter_groups | {column.group for column in self.columns}
 
     @property
     def schema(self) -> pa.Schema:
@@ -93,60 +83,52 @@ class ReadPlan:
         schema = self.version.manifest.schema
         return pa.schema([schema.field(column.name) for column in self.columns])
 
+    @property
+    def shards(self) -> list[list[int]]:
+        """The shards that the read may open, as runs of neighbours: the first and the last of each."""
+        if not self.chosen:
+            return []
+        numbers = next(iter(self.chosen.values())).shards.combine_chunks()
+        if not len(numbers):
+            return []
+        breaks = pc.indices_nonzero(pc.not_equal(pc.subtract(numbers[1:], numbers[:-1]), 1)).to_pylist()
+        starts, ends = [0, *(at + 1 for at in breaks)], [*breaks, len(numbers) - 1]
+        return [[numbers[start].as_py(), numbers[end].as_py()] for start, end in zip(starts, ends, strict=True)]
 
-def live_keys(
-    parts: Parts, transaction: Transaction, head: CompartmentHead, groups: frozenset[str]
-) -> dict[str, WrappedKey]:
-    """The wrapped live key of each group; raises IntegrityError where the catalog contradicts the head."""
-    rows = {(row.group, row.epoch): row for row in transaction.keys(head.compartment)}
-    keys = {}
-    for group in groups:
-        if group not in head.live_groups:
-            raise IntegrityError("a compartment's head names no key for one of its column groups")
-        epoch, key_id = head.epochs[group]
-        row = rows.get((group, epoch))
-        if row is None or not hmac.compare_digest(row.key_id, key_id):
-            raise IntegrityError("the catalog's key of a column group is not the one that its head names")
-        keys[group] = wrapped_key(parts.vault, row)
-    return keys
+    def _choose(self) -> dict[str, Listing]:
+        """First what the filters' own statistics leave, then of the other groups only the chunks of those shards."""
+        first = sorted(self.filter_groups) or sorted(self.groups)[:1]
+        chosen = {group: found for group in first if (found := self.version.listing(group)) is not None}
+        if not chosen:
+            return {}  # a version without rows
+        agree(chosen)
+        any_group = next(iter(chosen.values()))
+        mask = self._may_match(chosen, any_group.table.column("rows").combine_chunks())
+        left = None
+        if mask is not None:
+            left = any_group.shards.combine_chunks().filter(mask)
+            chosen = {group: listing.where(mask) for group, listing in chosen.items()}
+        for group in sorted(self.groups - chosen.keys()):
+            if (found := self.version.listing(group, left)) is not None:
+                chosen[group] = found
+        if chosen.keys() != self.groups:
+            raise IntegrityError("a column of a manifest has no chunks")
+        agree(chosen)
+        return chosen
 
-
-def manifest_statement(
-    parts: Parts, transaction: Transaction, head: CompartmentHead, version: int
-) -> ManifestStatement:
-    """The statement of a live version, verified against the head; raises NotFound or IntegrityError."""
-    if version not in head.versions:
-        raise NotFound(f"there is no version {version}")
-    for row in transaction.versions(head.compartment, version):
-        if row.retired is not None:
-            continue
-        signed = Signed.decode(row.statement, Label.MANIFEST)
-        if not hmac.compare_digest(signed.digest, head.versions[version]):
-            break
-        parts.root.verify(signed, Role.PUBLISHER)
-        statement = ManifestStatement.parse(signed)
-        if (statement.vault, statement.compartment, statement.version) != (
-            parts.vault,
-            head.compartment,
-            version,
-        ):
-            break
-        return statement
-    raise IntegrityError("the catalog's manifest of a version is not the one that its head names")
-
-
-def open_manifest(parts: Parts, keys: KeySource, key: WrappedKey, statement: ManifestStatement) -> Manifest:
-    """Fetch, check and open a manifest; raises IntegrityError, NotFound, Unavailable or KmsError."""
-    data = parts.store.get(statement.object)
-    if len(data) != statement.size or not hmac.compare_digest(hashlib.sha256(data).hexdigest(), statement.sha256):
-        raise IntegrityError("a manifest in the store is not the one that was signed")
-    if key.scope.group != MANIFEST_GROUP or key.scope.epoch != statement.epoch:
-        raise IntegrityError("a manifest is not under the live epoch of its compartment")
-    identity = ChunkIdentity(key.scope, statement.chunk)
-    manifest = decode_manifest(data, chunk_key(keys.open(key), identity), identity)
-    if manifest.version != statement.version:
-        raise IntegrityError("a manifest is that of another version")
-    return manifest
+    def _may_match(self, listings: Mapping[str, Listing], rows: pa.Array) -> Any:
+        """For each shard whether it is to be opened; None for all."""
+        if self.filters:
+            columns = {
+                column.name: found
+                for column in self.version.manifest.columns
+                if column.group in listings and (found := listings[column.group].statistics(column.id)) is not None
+            }
+            statistics = ShardStatistics(rows, columns)
+            return reduce(pc.and_, [condition.may_match(statistics) for condition in self.filters])
+        if self.limit is not None:
+            return pc.less(pc.subtract(pc.cumulative_sum(rows), rows), self.limit)
+        return None
 
 
 def identity_of(key: WrappedKey, ref: ChunkRef) -> ChunkIdentity:
@@ -215,23 +197,10 @@ class _Reading:
         self._parts = parts
         self._keys = keys
         self._plan = plan
-        manifest = plan.version.manifest
-        groups = plan.groups
-        self._first = sorted({column.group for column in manifest.columns if column.name in plan.filter_columns})
-        self._rest = sorted(groups - set(self._first))
-        self._shapes = {group: group_shape(manifest, group) for group in groups}
-        self._shards = list(self._needed(manifest.shards(groups)))
+        self._first = sorted(plan.filter_groups)
+        self._rest = sorted(plan.groups - plan.filter_groups)
+        self._shapes = {group: group_shape(plan.version.manifest, group) for group in plan.groups}
         self._maps: list[Any] = []
-
-    def _needed(self, shards: Iterator[Shard]) -> Iterator[Shard]:
-        rows = 0
-        for shard in shards:
-            if not _may_match(self._plan, shard):
-                continue
-            yield shard
-            rows += shard.rows
-            if self._plan.limit is not None and not self._plan.filters and rows >= self._plan.limit:
-                return
 
     def tables(self) -> Iterator[pa.Table]:
         """Shard by shard the rows that pass."""
@@ -253,17 +222,21 @@ class _Reading:
 
     def _passing(self) -> Iterator[_Passing]:
         """The shards where rows pass."""
+        shards = side_by_side(self._plan.chosen)
         if not self._first:
-            yield from (_Passing(shard, None, None) for shard in self._shards)
+            yield from (_Passing(shard, None, None) for shard in shards)
             return
-        opened = self._map(
-            lambda place: self._open(place[0], place[1], None),
-            ((shard, group) for shard in self._shards for group in self._first),
-            len(self._first),
-        )
-        for shard in self._shards:
-            table = _side_by_side([next(opened) for _ in self._first])
-            keep = self._keep(table)
+        begun: deque[Shard] = deque()
+
+        def places() -> Iterator[tuple[Shard, str]]:
+            for shard in shards:
+                begun.append(shard)
+                yield from ((shard, group) for group in self._first)
+
+        opened = self._map(lambda place: self._open(place[0], place[1], None), places(), len(self._first))
+        for piece in opened:
+            table = _side_by_side([piece, *(next(opened) for _ in self._first[1:])])
+            shard, keep = begun.popleft(), self._keep(table)
             if pc.any(keep).as_py():
                 yield _Passing(shard, keep, table.filter(keep))
 
@@ -303,58 +276,11 @@ def group_shape(manifest: Manifest, group: str) -> GroupShape:
     return GroupShape(schema, {column.name: column.formerly for column in columns})
 
 
-def _may_match(plan: ReadPlan, shard: Shard) -> bool:
-    if not plan.filters:
-        return True
-    statistics: dict[str, ColumnStats] = {}
-    for column in plan.version.manifest.columns:
-        ref = shard.chunks.get(column.group)
-        if ref is not None and column.id in ref.statistics:
-            statistics[column.name] = _statistics(ref.statistics[column.id])
-    return all(condition.may_match(statistics) for condition in plan.filters)
-
-
-def _statistics(document: Any) -> ColumnStats:
-    return stats_from_json(document)
-
-
-def open_version(parts: Parts, keys: KeySource, place: CompartmentRow, version: int | None = None) -> OpenVersion:
-    """Open a live version of a compartment, by default the newest; raises NotFound and others."""
-    with parts.catalog.read() as transaction:
-        head = parts.heads.compartment_in(transaction, place)
-        wanted = version if version is not None else (head.newest if head else None)
-        if head is None or wanted is None:
-            raise NotFound("there is no version")
-        statement = manifest_statement(parts, transaction, head, wanted)
-        wrapped = live_keys(parts, transaction, head, head.live_groups)
-    manifest = parts.manifests.get(statement.sha256)
-    if manifest is None:
-        manifest = open_manifest(parts, keys, wrapped[MANIFEST_GROUP], statement)
-        parts.manifests.keep(statement.sha256, manifest)
-    if not manifest.groups <= wrapped.keys():
-        raise IntegrityError("a compartment's head names no key for one of its column groups")
-    return OpenVersion(head, manifest, wrapped)
-
-
-def live_versions(parts: Parts, place: CompartmentRow) -> tuple[CompartmentHead | None, list[OpenVersion]]:
-    """A compartment's head and every live version under it, oldest first; raises Conflict when it keeps moving."""
-    for _ in range(_TRIES):
-        with parts.catalog.read() as transaction:
-            head = parts.heads.compartment_in(transaction, place)
-        if head is None:
-            return None, []
-        found = [open_version(parts, parts.keyring, place, number) for number in sorted(head.versions)]
-        if all(version.head.digest == head.digest for version in found):
-            return head, found
-    raise Conflict("the compartment keeps changing; try again")
-
-
 def read_column(parts: Parts, version: OpenVersion, name: str) -> Iterator[pa.ChunkedArray]:
     """One column of a version, shard by shard, for the owner's own checks."""
     column = version.manifest.column(name)
     if column is None:
         raise NotFound(f"there is no column {name!r}")
     shape = group_shape(version.manifest, column.group)
-    for shard in version.manifest.shards((column.group,)):
-        ref = shard.chunks[column.group]
+    for ref in version.refs((column.group,)):
         yield open_chunk(parts, parts.keyring, version.keys[column.group], ref, shape).column(name)

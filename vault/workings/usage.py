@@ -6,30 +6,30 @@ on purpose: what is in use there is not known then, and nothing that may be is t
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from vault.catalog import CompartmentRow, Transaction
 from vault.errors import NotFound, VaultError
-from vault.manifest import ChunkRef
 from vault.model import MANIFEST_GROUP
 from vault.trust import CompartmentHead, Label, ManifestStatement, Role, Signed
 from vault.workings.jobs import ACTIVE
 from vault.workings.names import Holder, holders
 from vault.workings.parts import OwnerParts, wrapped_key
-from vault.workings.reading import OpenVersion, open_manifest, open_version
 from vault.workings.trouble import stopped
+from vault.workings.versions import OpenManifest, OpenVersion, open_manifest, open_version
 
-__all__ = ["Usage", "chunks_of", "survey"]
+__all__ = ["Usage", "objects_named", "objects_of", "survey"]
 
 
 @dataclass(slots=True)
 class Usage:
-    """Live chunks by object, all objects in use, jobs that have not ended, and faults in sentences.
+    """Live versions, all objects in use, jobs that have not ended, and faults in sentences.
 
     ``closed`` are the compartments that were not looked into, with the reason and the remedy in a sentence.
     """
 
-    live: dict[str, tuple[ChunkRef, OpenVersion]] = field(default_factory=dict)
+    live: list[OpenVersion] = field(default_factory=list)
     objects: set[str] = field(default_factory=set)
     busy: set[str] = field(default_factory=set)
     faults: list[str] = field(default_factory=list)
@@ -54,15 +54,15 @@ def survey(parts: OwnerParts) -> Usage:
         for number in head.versions if row.id not in usage.closed else ():
             try:
                 version = open_version(parts, parts.keyring, row, number)
+                usage.objects |= objects_of(version)
             except VaultError as error:
                 usage.faults.append(f"version {number} of compartment {row.id}: {error}")
                 continue
-            usage.live |= {ref.object: (ref, version) for ref in version.manifest.chunks}
-    usage.objects |= usage.live.keys()
+            usage.live.append(version)
     for row, (statement, is_retired) in retired:
         usage.objects.add(statement.object)
         if is_retired and row.id not in usage.closed:
-            usage.objects |= chunks_of(parts, row, statement)
+            usage.objects |= objects_named(parts, row, statement)
     return usage
 
 
@@ -111,14 +111,28 @@ def _statements(
             usage.faults.append(f"version {row.version} of compartment {place.id}: {error}")
 
 
-def chunks_of(parts: OwnerParts, place: CompartmentRow, statement: ManifestStatement) -> set[str]:
-    """The chunks of a retired manifest; none where it, or its key, is gone already."""
+def objects_of(opened: OpenManifest) -> set[str]:
+    """The objects that a manifest names: its chunks', and those of its parts."""
+    return _places(opened) | {ref.object for ref in opened.refs()}
+
+
+def _places(opened: OpenManifest) -> set[str]:
+    return {part.place.object for part in opened.manifest.parts if part.place is not None}
+
+
+def objects_named(parts: OwnerParts, place: CompartmentRow, statement: ManifestStatement) -> set[str]:
+    """The objects that a retired manifest names; none where it, or its key, is gone already."""
     with parts.catalog.read() as transaction:
         row = transaction.key(place.id, MANIFEST_GROUP, statement.epoch)
     if row is None:
         return set()
+    found: set[str] = set()
     try:
-        manifest = open_manifest(parts, parts.keyring, wrapped_key(parts.vault, row), statement)
+        opened = open_manifest(parts, parts.keyring, wrapped_key(parts.vault, row), statement)
     except NotFound:
-        return set()
-    return {ref.object for ref in manifest.chunks}
+        return found
+    for part in opened.manifest.parts:
+        # Of a part that is lost nobody can tell any more what it named, and no new stream can begin from it.
+        with suppress(NotFound):
+            found |= {ref.object for ref in opened.load(part).refs()}
+    return found | _places(opened)

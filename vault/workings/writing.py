@@ -19,9 +19,9 @@ from vault.chunks import EncodeOptions, encode, rekey_into
 from vault.derivation import chunk_key
 from vault.encoding import new_id, timestamp
 from vault.errors import Conflict
-from vault.filters import collect_stats, stats_to_json
+from vault.filters import collect_stats
 from vault.keyring import WrappedKey
-from vault.manifest import ChunkRef, Manifest, encode_manifest
+from vault.manifest import ChunkRef, Entry, Manifest, Part, Place, encode_manifest, encode_part
 from vault.model import MANIFEST_GROUP, ChunkIdentity, Column, KeyScope
 from vault.trust import (
     CompartmentHead,
@@ -36,9 +36,10 @@ from vault.trust import (
 from vault.workings.jobs import Job
 from vault.workings.names import holder_by_id
 from vault.workings.parts import OwnerParts
-from vault.workings.reading import identity_of, live_keys
+from vault.workings.reading import identity_of
+from vault.workings.versions import live_keys
 
-__all__ = ["Checksum", "Source", "Writer", "key_row"]
+__all__ = ["Checksum", "Source", "Writer", "Written", "key_row"]
 
 
 class Checksum:
@@ -75,6 +76,22 @@ class Source:
         return f"Source({self.ref.chunk})"
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Written:
+    """A chunk that was encoded and put: a source for fan-out, and the statistics of its columns by id."""
+
+    source: Source
+    statistics: Mapping[str, pa.StructArray]
+
+    @property
+    def entry(self) -> Entry:
+        """What a manifest says of it."""
+        return Entry(self.source.ref, self.statistics)
+
+    def __repr__(self) -> str:
+        return f"Written({self.source.ref.chunk})"
+
+
 @dataclass(frozen=True, slots=True)
 class _Plain:
     """What of a chunk's reference stays with the plaintext, whatever key it is under."""
@@ -83,7 +100,6 @@ class _Plain:
     content: str
     rows: int
     assigned: str | None
-    statistics: Mapping[str, Any]
 
 
 class Writer:
@@ -116,6 +132,7 @@ class Writer:
         self._keys: dict[str, tuple[WrappedKey, bytes]] = {}
         self._made: list[WrappedKey] = []
         self._statements: dict[int, Signed] = {}
+        self._parts_by_content: dict[str, Part] = {}
         self._withdrawn: set[int] = set()
         self._unused: set[str] = set()
 
@@ -149,28 +166,27 @@ class Writer:
         shard: int,
         assigned: str | None,
         encoding: EncodeOptions | None = None,
-    ) -> Source:
-        """Encode and put the columns of one group of one shard; the result is a source for fan-out."""
+    ) -> Written:
+        """Encode and put the columns of one group of one shard."""
         members = tuple(columns)
         wrapped, data_key = self.key(members[0].group)
         identity = ChunkIdentity(wrapped.scope, new_id())
         piece = table.select([column.name for column in members])
         data = encode(piece, chunk_key(data_key, identity), identity, encoding)
         statistics = {
-            column.id: stats_to_json(found)
-            for column in members
-            if (found := collect_stats(piece.column(column.name))) is not None
+            column.id: found for column in members if (found := collect_stats(piece.column(column.name))) is not None
         }
-        plain = _Plain(shard, new_id(), piece.num_rows, assigned, statistics)
+        plain = _Plain(shard, new_id(), piece.num_rows, assigned)
         view = memoryview(data).cast("B")
-        return Source(self._put(plain, identity, len(view), lambda write: write(view)), data, wrapped, data_key)
+        ref = self._put(plain, identity, len(view), lambda write: write(view))
+        return Written(Source(ref, data, wrapped, data_key), statistics)
 
     def copy(self, source: Source) -> ChunkRef:
         """Encrypt a chunk anew, page by page, under this compartment's key, and put it."""
         wrapped, data_key = self.key(source.ref.group)
         old, new = identity_of(source.key, source.ref), ChunkIdentity(wrapped.scope, new_id())
         ref = source.ref
-        plain = _Plain(ref.shard, ref.content, ref.rows, ref.assigned, ref.statistics)
+        plain = _Plain(ref.shard, ref.content, ref.rows, ref.assigned)
         return self._put(
             plain,
             new,
@@ -208,15 +224,15 @@ class Writer:
             size=size,
             checksum=digest.hex(),
             assigned=plain.assigned,
-            statistics=plain.statistics,
         )
 
     def manifest(self, manifest: Manifest, publisher: Signer) -> None:
-        """Seal, put and sign the manifest of one version."""
+        """Seal, put and sign the manifest of one version, after the parts of it that are not in the store yet."""
         for group in manifest.groups:
             self.key(group)  # a version without rows has its keys too, for the rows to come
         wrapped, data_key = self.key(MANIFEST_GROUP)
         identity = ChunkIdentity(wrapped.scope, new_id())
+        manifest = replace(manifest, parts=tuple(self._parts.engine.map(self._part, manifest.parts)))
         data = encode_manifest(manifest, chunk_key(data_key, identity), identity)
         name = f"{self._job.folder}/{identity.chunk}"
         self._parts.store.put(name, data)
@@ -233,6 +249,26 @@ class Writer:
             created=manifest.created,
         )
         self._statements[manifest.version] = publisher.sign(Label.MANIFEST, statement.payload())
+
+    def _part(self, part: Part) -> Part:
+        """A part that is where it belongs; one that several versions share is written once."""
+        if not part.apart or part.place is not None:
+            return part
+        with self._lock:
+            written = self._parts_by_content.get(part.content)
+        if written is not None:
+            return written
+        assert part.listing is not None
+        wrapped, data_key = self.key(MANIFEST_GROUP)
+        identity = ChunkIdentity(wrapped.scope, new_id())
+        data = memoryview(encode_part(part.listing, chunk_key(data_key, identity), identity)).cast("B")
+        name = f"{self._job.folder}/{identity.chunk}"
+        self._parts.store.put(name, data)
+        place = Place(name, identity.chunk, wrapped.scope.epoch, len(data), hashlib.sha256(data).hexdigest())
+        placed = replace(part, place=place, listing=None)
+        with self._lock:
+            self._parts_by_content[part.content] = placed
+        return placed
 
     def retire(self, groups: Iterable[str]) -> None:
         """Say that nothing live is under these groups' keys any more, so that gc may forget them."""
