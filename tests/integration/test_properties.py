@@ -11,6 +11,7 @@ from tests.conftest import Lab
 from tests.support.reading import read
 from tests.support.tables import same
 from vault.encoding import new_id
+from vault.filters import parse
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
@@ -43,3 +44,15 @@ def test_publish_rekey_rekey_read(
     assert same(lab.vault.scan(name).read_all(), table)
     parts = lab.broker_parts()
     assert same(read(parts, lab.caller(parts, "acme"), name, grant=grant.id), table)
+
+
+def test_lists_of_structs_of_nulls_come_back(lab: Lab) -> None:
+    """A type that pyarrow cannot cast to itself: neither the owner's path nor a vendor's tries."""
+    table = pa.table({"n": [1, 2], "a": pa.array([[None, None], []], pa.list_(pa.struct([("f", pa.null())])))})
+    lab.vault.publish("evals", table)
+    lab.vault.grant("acme", "evals", ["n", "a"])
+    parts = lab.broker_parts()
+    caller = lab.caller(parts, "acme")
+    assert same(lab.vault.scan("evals").read_all(), table)
+    assert same(read(parts, caller), table)
+    assert same(read(parts, caller, where=parse("n = 1")), table.slice(0, 1))

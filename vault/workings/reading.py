@@ -250,7 +250,9 @@ class _Reading:
 
     def _joined(self, each: _Passing, pieces: list[pa.Table]) -> pa.Table:
         table = _side_by_side([*([each.columns] if each.columns is not None else []), *pieces])
-        return table.select([column.name for column in self._plan.columns]).cast(self._plan.schema)
+        # The types are the manifest's already; a cast to the same type fails for lists of structs of nulls (pyarrow 26).
+        columns = [table.column(column.name) for column in self._plan.columns]
+        return pa.Table.from_arrays(columns, schema=self._plan.schema)
 
     def _map(self, task: Callable[[Any], pa.Table], places: Iterator[Any], chunks: int) -> Iterator[pa.Table]:
         engine = self._parts.engine
