@@ -86,7 +86,7 @@ def _calls(folder: Path, shards: int) -> None:
     publisher.publish("evals", table(shards), shard_rows=1)
     what = f"publish {shards} shards x 12 columns, all granted to 3 vendors"
     sys.stdout.write(f"| {what} | {counted.take()} | ≤ {12 * 4 + 4 * 4} |\n")
-    token = publisher.issue_credential("a").profile.token
+    token = publisher.issue_credential("a", bearer=True).profile.token
     made: list[_Counting] = []
 
     def wrap(service: Kms) -> Kms:
@@ -94,7 +94,7 @@ def _calls(folder: Path, shards: int) -> None:
         return made[0]  # type: ignore[return-value]
 
     parts, _ = deployment.open_broker(folder, kms_wrap=wrap)
-    caller = access.authenticate(parts, token.credential, token.secret, "bench")
+    caller = access.authenticate(parts, token, "bench")
     for what, goal in (("fetch of 12 columns, cold", "≤ 12 + 3"), ("the same, warm", "0")):
         for _ in access.open_delivery(parts, caller, Request("evals")).batches:
             pass

@@ -87,6 +87,7 @@ _PLAN = """
 import re, sys, time
 from pathlib import Path
 from vault import access, deployment
+from vault.wire import Token
 from vault.policy import Request
 
 def highest():
@@ -95,7 +96,7 @@ def highest():
 
 folder, credential, secret, where = sys.argv[1:5]
 parts = deployment.open_broker(Path(folder))[0]
-caller = access.authenticate(parts, credential, bytes.fromhex(secret), "bench")
+caller = access.authenticate(parts, Token(credential, bytes.fromhex(secret)), "bench")
 fetched = []
 get = parts.store.get
 type(parts.store).get = lambda store, name: fetched.append(name) or get(name)
@@ -119,7 +120,7 @@ def planning(folder: Path, chunks: int, runs: int) -> None:
     lab.publish("evals", table)
     lab.grant("acme", "evals", ["c1", "c2", "c3"], where="c0 >= 0")
     swell(lab, "evals", chunks // len(_COLUMNS))
-    token = lab.issue_credential("acme").profile.token
+    token = lab.issue_credential("acme", bearer=True).profile.token
     for shown, where in (("the predicate leaves one shard", "c1 = 4242"), ("nothing is pruned", "")):
         found = []
         for _ in range(runs):

@@ -33,8 +33,8 @@ class Lab:
 
     def caller(self, parts: Parts, vendor: str) -> access.Caller:
         """The vendor, authenticated with a new credential."""
-        profile = self.vault.issue_credential(vendor).profile
-        return access.authenticate(parts, profile.token.credential, profile.token.secret, "test")
+        profile = self.vault.issue_credential(vendor, bearer=True).profile
+        return access.authenticate(parts, profile.token, "test")
 
     def profile(self, vendor: str, endpoint: str) -> Path:
         """A profile file for the vendor."""

@@ -10,16 +10,19 @@ import hmac
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pyarrow as pa
 
 from vault.audit import Kind
 from vault.catalog import CompartmentRow, CredentialRow, FieldSealer
+from vault.encoding import timestamp
 from vault.errors import (
+    AuditError,
     Conflict,
     IntegrityError,
     InvalidInput,
+    LimitReached,
     NotFound,
     NotGranted,
     Refused,
@@ -27,14 +30,19 @@ from vault.errors import (
     VaultError,
 )
 from vault.filters import BoundFilter, Filter, bind, parse
-from vault.keyring import ScopedKeyring
-from vault.model import MANIFEST_GROUP, Column, KeyScope
+from vault.keyring import ScopedKeyring, WrappedKey
+from vault.limits import Usage, left, refuse_used_up
+from vault.masks import Mask
+from vault.model import MANIFEST_GROUP, MASK_GROUP, Column, KeyScope
+from vault.networks import within
 from vault.policy import Offer, Permit, Request, decide, refuse_frozen, still_allowed
+from vault.proof import check_proof
 from vault.trust import Credential, Grant, Label, Role, Signed
+from vault.wire import Token
 from vault.workings.names import own_holder_name
 from vault.workings.parts import Parts, holder_sealer, metadata_key, trusted_now, wrapped_key
 from vault.workings.permissions import live_for_vendor
-from vault.workings.reading import ReadPlan, read_batches
+from vault.workings.reading import ReadPlan, masked_schema, read_batches
 from vault.workings.versions import OpenVersion, open_version
 from vault.workings.watch import Watch
 
@@ -42,6 +50,7 @@ __all__ = [
     "Caller",
     "Delivery",
     "Offering",
+    "Sent",
     "authenticate",
     "healthy",
     "offerings",
@@ -65,6 +74,18 @@ class Caller:
     expires: datetime
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Sent:
+    """How a request came: its method, the addresses of the resource that it may have been sent to, and its proof."""
+
+    method: str
+    uris: tuple[str, ...]
+    proof: str | None
+
+    def __repr__(self) -> str:
+        return f"Sent({self.method})"
+
+
 @dataclass(frozen=True, slots=True)
 class Offering:
     """What one grant offers a vendor: never its filter, never a column that is not granted."""
@@ -85,26 +106,30 @@ class Delivery:
 
 def authenticate(
     parts: Parts,
-    credential_id: str,
-    secret: bytes,
+    token: Token,
     address: str,
+    *,
+    sent: Sent | None = None,
     vendors: frozenset[str] | None = None,
 ) -> Caller:
-    """Check a credential against its signed record and the vendor's head.
+    """Check a credential against its signed record and the vendor's head, and that its key signed this very request.
 
-    ``vendors`` are the ids that this broker serves (None: all whose keys it holds). Raises Unauthenticated,
-    with one sentence whatever the reason, and logs the attempt when it names a credential that exists.
+    ``sent`` is how the request came, which a credential that is bound to a key needs; ``vendors`` are the ids that this
+    broker serves (None: all whose keys it holds). Raises Unauthenticated, with one sentence whatever the reason, and
+    logs the attempt when it names a credential that exists.
     """
     with parts.catalog.read() as transaction:
-        row = transaction.credential(credential_id)
+        row = transaction.credential(token.credential)
     if row is None:
         raise Unauthenticated(_DENIED)
-    credential = _open_credential(parts, row)
-    reason = _credential_fault(parts, credential, secret, vendors)
-    if reason is not None:
-        parts.journal.record(Kind.REFUSED, vendor_id=row.vendor, credential=row.id, address=address, reason=reason)
-        raise Unauthenticated(_DENIED)
-    return Caller(row.vendor, row.id, address, credential[1].expires)
+    opened = _open_credential(parts, row)
+    try:
+        _check_credential(parts, opened, token, address, vendors)
+        _check_possession(parts, opened[1], token, sent)
+    except Unauthenticated as error:
+        parts.journal.record(Kind.REFUSED, vendor_id=row.vendor, credential=row.id, address=address, reason=str(error))
+        raise Unauthenticated(_DENIED) from None
+    return Caller(row.vendor, row.id, address, opened[1].expires)
 
 
 def _open_credential(parts: Parts, row: CredentialRow) -> tuple[Signed, Credential]:
@@ -116,22 +141,50 @@ def _open_credential(parts: Parts, row: CredentialRow) -> tuple[Signed, Credenti
     return signed, credential
 
 
-def _credential_fault(
-    parts: Parts, opened: tuple[Signed, Credential], secret: bytes, vendors: frozenset[str] | None
-) -> str | None:
-    """Why a credential does not do, for the log only; None where it does."""
+def _check_credential(
+    parts: Parts, opened: tuple[Signed, Credential], token: Token, address: str, vendors: frozenset[str] | None
+) -> None:
+    """Raises Unauthenticated with why a credential does not do, for the log only."""
     signed, credential = opened
-    matches = hmac.compare_digest(hashlib.sha256(secret).hexdigest(), credential.secret_sha256)
-    listed = parts.heads.vendor(credential.vendor).credentials.get(credential.id) == signed.digest
+    matches = hmac.compare_digest(hashlib.sha256(token.secret).hexdigest(), credential.secret_sha256)
     if not matches:
-        return "wrong secret"
-    if vendors is not None and credential.vendor not in vendors:
-        return "vendor not served here"
+        raise Unauthenticated("wrong secret")
+    listed = parts.heads.vendor(credential.vendor).credentials.get(credential.id) == signed.digest
     if not listed:
-        return "credential ended"
+        # It may be younger than the head that is held here.
+        listed = parts.heads.vendor(credential.vendor, max_age=-1).credentials.get(credential.id) == signed.digest
+    if vendors is not None and credential.vendor not in vendors:
+        raise Unauthenticated("vendor not served here")
+    if not listed:
+        raise Unauthenticated("credential ended")
     if trusted_now(parts) >= credential.expires:
-        return "credential expired"
-    return None
+        raise Unauthenticated("credential expired")
+    if credential.networks and not within(address, credential.networks):
+        raise Unauthenticated("address not allowed")
+
+
+def _check_possession(parts: Parts, credential: Credential, token: Token, sent: Sent | None) -> None:
+    """Raises Unauthenticated unless the request carries what the credential's kind asks for, no more and no less.
+
+    A proof counts once: it is written down, durably and for every broker of the vault, before the request goes on.
+    """
+    if (credential.key is not None) != token.bound:
+        raise Unauthenticated("presented as a credential of the other kind")
+    if credential.key is None:
+        return
+    if sent is None or sent.proof is None:
+        raise Unauthenticated("no proof of possession")
+    now = trusted_now(parts)
+    proof = check_proof(
+        sent.proof, thumbprint=credential.key, token=token.text, method=sent.method, uris=sent.uris, now=now
+    )
+    try:
+        with parts.catalog.write() as transaction:
+            fresh = transaction.use_proof(proof.digest, timestamp(proof.until), timestamp(now))
+    except Conflict:
+        fresh = False  # another broker has just taken it
+    if not fresh:
+        raise Unauthenticated("the proof was used before")
 
 
 def healthy(parts: Parts) -> None:
@@ -165,12 +218,30 @@ def offerings(parts: Parts, caller: Caller) -> list[Offering]:
     found = []
     for offer, version in _offers(parts, caller):
         if offer.grant.live_at(now) and offer.whole and offer.columns:
-            found.append(Offering(offer.grant, offer.version, _schema(version, offer.columns)))
+            schema = masked_schema(version.manifest.schema, offer.columns, _masks(offer.grant, offer.columns))
+            found.append(Offering(offer.grant, offer.version, schema))
     return found
 
 
-def _schema(version: OpenVersion, columns: tuple[Column, ...]) -> pa.Schema:
-    return pa.schema([version.manifest.schema.field(column.name) for column in columns])
+def _masks(grant: Grant, columns: tuple[Column, ...]) -> dict[str, Mask]:
+    """The masks of a grant by column name; raises IntegrityError for one that this release does not know."""
+    try:
+        return {
+            column.name: Mask.parse(grant.masks[column.id], column.name)
+            for column in columns
+            if column.id in grant.masks
+        }
+    except InvalidInput as error:
+        raise IntegrityError("a grant has a mask that this release does not know") from error
+
+
+def _mask_key(parts: Parts, vendor: str) -> WrappedKey:
+    """The vendor's wrapped mask key; raises IntegrityError where the catalog lacks it."""
+    with parts.catalog.read() as transaction:
+        rows = [row for row in transaction.keys(vendor) if row.group == MASK_GROUP]
+    if not rows:
+        raise IntegrityError("the catalog lacks the mask key of a vendor whose grant needs it")
+    return wrapped_key(parts.vault, rows[-1])
 
 
 def _offers(parts: Parts, caller: Caller, dataset_name: str | None = None) -> Iterator[tuple[Offer, OpenVersion]]:
@@ -222,7 +293,14 @@ def open_delivery(parts: Parts, caller: Caller, request: Request, where: str | N
     try:
         if where is not None:
             request = replace(request, where=parse(where, "where"))
-        permit, version, filters = _permitted(parts, caller, request)
+        try:
+            permit, version, filters = _permitted(parts, caller, request)
+        except NotGranted:
+            # The grant may be younger than the head that is held here; whatever is asked for, it is looked up again.
+            parts.heads.vendor(caller.vendor, max_age=-1)
+            permit, version, filters = _permitted(parts, caller, request)
+        keys, plan = _planned(parts, caller, permit, version, filters)
+        read = _begin(parts, caller, permit, plan)
     except (Refused, Conflict, InvalidInput) as error:
         parts.journal.record(
             Kind.REFUSED,
@@ -234,23 +312,79 @@ def open_delivery(parts: Parts, caller: Caller, request: Request, where: str | N
             reason=type(error).__name__,
         )
         raise
-    plan = ReadPlan(version, permit.columns, filters, permit.limit)
-    read = parts.journal.record(
-        Kind.READ_BEGUN,
-        **_who(caller, permit),
-        columns=[column.name for column in permit.columns],
-        column_ids=[column.id for column in permit.columns],
-        groups=sorted(plan.groups),
-        shards=plan.shards,
-        where=permit.where.text() if permit.where else None,
-        limit=permit.limit,
+    return Delivery(permit, plan.schema, _deliver(parts, caller, permit, keys, plan, read))
+
+
+def _planned(
+    parts: Parts, caller: Caller, permit: Permit, version: OpenVersion, filters: tuple[BoundFilter, ...]
+) -> tuple[ScopedKeyring, ReadPlan]:
+    """What a permit reads, and the keyring that opens just that."""
+    masks = _masks(permit.grant, permit.columns)
+    mask_key = _mask_key(parts, caller.vendor) if any(mask.keyed for mask in masks.values()) else None
+    # Keys are opened when the plan is run, which is after the entry is written: here only names are bound.
+    keys: ScopedKeyring
+
+    def open_mask_key() -> bytes:
+        assert mask_key is not None
+        return keys.open(mask_key)
+
+    plan = ReadPlan(version, permit.columns, filters, permit.limit, masks, open_mask_key)
+    scopes = {version.keys[group].scope for group in plan.groups} | (
+        {mask_key.scope} if mask_key is not None else set()
     )
-    scopes = (version.keys[group].scope for group in plan.groups)
     # By this process's own clock: expiry is judged at every batch, and here it matters whether anybody ended it.
     keys = ScopedKeyring(
         parts.keyring, scopes, lambda: still_allowed(permit, parts.heads.vendor(caller.vendor), parts.clock())
     )
-    return Delivery(permit, plan.schema, _deliver(parts, caller, permit, keys, plan, read))
+    return keys, plan
+
+
+def _begin(parts: Parts, caller: Caller, permit: Permit, plan: ReadPlan) -> int:
+    """Charge the request and write the entry that says so, both or neither; returns the entry's number.
+
+    Raises LimitReached where the grant is used up, and AuditError.
+    """
+    fields = {
+        **_who(caller, permit),
+        "columns": [column.name for column in permit.columns],
+        "column_ids": [column.id for column in permit.columns],
+        "groups": sorted(plan.groups),
+        "shards": plan.shards,
+        "where": permit.where.text() if permit.where else None,
+        "limit": permit.limit,
+        "masks": {name: mask.text for name, mask in plan.masks.items()},
+    }
+    if not permit.grant.limits:
+        return parts.journal.record(Kind.READ_BEGUN, **fields)
+    day = _day(parts)
+    try:
+        with parts.catalog.write() as transaction:
+            refuse_used_up(permit.grant.limits, Usage(*transaction.usage(permit.grant.id, day)))
+            transaction.add_usage(permit.grant.id, day, {"requests": 1})
+            return parts.journal.record_in(transaction, Kind.READ_BEGUN, **fields)
+    except (LimitReached, AuditError):
+        raise
+    except VaultError as error:
+        raise AuditError(f"the audit log could not be written ({error}), so nothing was done") from error
+
+
+def _day(parts: Parts) -> str:
+    """The day that limits are counted by, in UTC."""
+    return trusted_now(parts).astimezone(UTC).date().isoformat()
+
+
+def _charged(parts: Parts, permit: Permit, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The part of a batch that the grant's limits have room for, charged before it leaves."""
+    limits, day = permit.grant.limits, _day(parts)
+    with parts.catalog.write() as transaction:
+        usage = Usage(*transaction.usage(permit.grant.id, day))
+        rows, size = left(limits, usage, "rows"), left(limits, usage, "bytes")
+        piece = batch if rows is None or rows >= batch.num_rows else batch.slice(0, rows)
+        while size is not None and piece.num_rows and piece.nbytes > size:
+            # Rows differ in size: what fits is found by shares of it, and one row is the least step.
+            piece = piece.slice(0, min(piece.num_rows - 1, piece.num_rows * size // piece.nbytes))
+        transaction.add_usage(permit.grant.id, day, {"rows": piece.num_rows, "bytes": piece.nbytes})
+    return piece
 
 
 def _mark(parts: Parts) -> None:
@@ -319,8 +453,14 @@ def _deliver(
     try:
         for batch in read_batches(parts, keys, plan):
             check()
-            rows += batch.num_rows
-            yield batch
+            piece = _charged(parts, permit, batch) if permit.grant.limits else batch
+            rows += piece.num_rows
+            if piece.num_rows:
+                yield piece
+            if piece.num_rows < batch.num_rows:
+                raise LimitReached(
+                    f"the grant's limit is used up after {rows} rows of this read; the rest was not sent"
+                )
         check()
         outcome = "complete"
     except VaultError as error:

@@ -6,44 +6,119 @@ never yields a shorter table. Plain HTTP is used on loopback only.
 
 import ipaddress
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pyarrow as pa
 import urllib3
 
 from vault._version import __version__
-from vault.errors import Conflict, InvalidInput, NotGranted, Unavailable
+from vault.encoding import utcnow
+from vault.errors import Conflict, InvalidInput, NotGranted, Unauthenticated, Unavailable
+from vault.proof import LIFETIME, ProofKey
 from vault.wire import ARROW_TYPE, End, OfferedGrant, Profile, error_from_problem
 
-if TYPE_CHECKING:
-    import os
-
-__all__ = ["Client", "Dataset", "connect"]
+__all__ = ["Client", "Dataset", "connect", "new_request"]
 
 _MAX_ANSWER = 64 << 20
 
 
-def connect(profile: "str | os.PathLike[str]") -> "Client":
-    """Open a profile file; raises InvalidInput when it cannot be read or used. Nothing is sent yet."""
+def connect(profile: "str | os.PathLike[str]", key: "str | os.PathLike[str] | None" = None) -> "Client":
+    """Open a profile file; raises InvalidInput when it cannot be read or used. Nothing is sent yet.
+
+    ``key`` is the file of the private key that the credential is bound to, where the profile does not hold it; by
+    default it is looked for among the files beside the profile whose names end in ``.key.json``.
+    """
     path = Path(profile)
     try:
         data = path.read_bytes()
     except OSError as error:
         raise InvalidInput(f"{path}: the profile cannot be read ({error.strerror})") from error
-    return Client(Profile.parse(data, str(path)))
+    parsed = Profile.parse(data, str(path))
+    return Client(parsed, _key_of(parsed, path, Path(key) if key is not None else None))
+
+
+def _key_of(profile: Profile, path: Path, given: Path | None) -> ProofKey | None:
+    """The private key of a credential that is bound to one; raises InvalidInput where it is not to be found."""
+    if profile.thumbprint is None:
+        return None
+    if given is None and profile.key is not None:
+        key = ProofKey.parse(profile.key, str(path))
+        if key.thumbprint != profile.thumbprint:
+            raise InvalidInput(f"{path}: the key in the profile is not the one that its credential is bound to")
+        return key
+    for candidate in [given] if given is not None else sorted(path.parent.glob("*.key.json")):
+        found = _read_key(candidate)
+        if found.thumbprint == profile.thumbprint:
+            return found
+        if given is not None:
+            raise InvalidInput(f"{given}: this is not the key that the profile's credential is bound to")
+    raise InvalidInput(
+        f"{path}: the private key that asked for this credential is not beside the profile; name its file with --key"
+    )
+
+
+def _own_key(profile: Profile) -> ProofKey | None:
+    """The key that a profile holds itself, if its credential is bound to one."""
+    if profile.thumbprint is None:
+        return None
+    if profile.key is None:
+        raise InvalidInput("the profile's credential is bound to a key, which is not in the profile")
+    return ProofKey.parse(profile.key, "the profile")
+
+
+def _read_key(path: Path) -> ProofKey:
+    try:
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InvalidInput(f"{path}: the key cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"{path}: this is not a private Ed25519 or P-256 key as JWK") from error
+    return ProofKey.parse(document, str(path))
+
+
+def new_request(
+    request: "str | os.PathLike[str]", key: "str | os.PathLike[str]", kind: str = "ed25519", name: str | None = None
+) -> str:
+    """Make a private key and a request for a credential that is bound to it, in two files; returns its thumbprint.
+
+    Raises InvalidInput where a file exists or cannot be written; then neither is left.
+    """
+    made = ProofKey.create(kind)
+    _write_new(Path(key), made.document())
+    try:
+        _write_new(Path(request), made.request(name, utcnow()))
+    except InvalidInput:
+        Path(key).unlink()
+        raise
+    return made.thumbprint
+
+
+def _write_new(path: Path, document: dict[str, Any]) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise InvalidInput(f"{path}: the file exists already and is not overwritten") from error
+    except OSError as error:
+        raise InvalidInput(f"{path}: the file cannot be written ({error.strerror})") from error
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(json.dumps(document, indent=2) + "\n")
 
 
 class Client:
     """A connection to a broker under one credential. Safe for use from several threads."""
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, key: ProofKey | None = None) -> None:
         self._profile = profile
+        self._key = key if key is not None else _own_key(profile)
         self._endpoint = _checked_endpoint(profile.endpoint)
         self._http = urllib3.PoolManager(
             headers={
@@ -94,6 +169,9 @@ class Client:
     def _send(self, method: str, path: str, body: bytes | None) -> urllib3.BaseHTTPResponse:
         """Send a request and return the answer with its body unread; raises what a problem stands for."""
         headers = dict(self._http.headers) | ({"Content-Type": "application/json"} if body else {})
+        now = utcnow()
+        if self._key is not None:
+            headers["DPoP"] = self._key.prove(method, self._endpoint + path, self._profile.token.text, now)
         try:
             response = self._http.request(
                 method, self._endpoint + path, body=body, headers=headers, preload_content=False, redirect=False
@@ -104,10 +182,26 @@ class Client:
             return response
         document = _json(_whole(response))
         response.release_conn()
-        raise error_from_problem(document)
+        refusal = error_from_problem(document)
+        if isinstance(refusal, Unauthenticated) and self._key is not None:
+            _blame_the_clock(response.headers.get("date"), now)
+        raise refusal
 
     def __repr__(self) -> str:
         return f"Client({self._profile.vendor} at {self._endpoint})"
+
+
+def _blame_the_clock(date: str | None, now: datetime) -> None:
+    """A request that is dated wrongly is refused without a word: raises Unauthenticated with why where it shows."""
+    try:
+        ahead = now - parsedate_to_datetime(date or "")
+    except ValueError:
+        return
+    if abs(ahead) >= LIFETIME - timedelta(seconds=5):
+        seconds, way = abs(int(ahead.total_seconds())), "ahead of" if ahead > timedelta(0) else "behind"
+        raise Unauthenticated(
+            f"the broker refused the request; this machine's clock is {seconds} s {way} the broker's: set it right"
+        )
 
 
 def _unreachable(where: str, error: Exception) -> Unavailable:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -9,6 +10,7 @@ from vault.audit import Kind
 from vault.catalog import CredentialRow
 from vault.encoding import LONGEST, new_id, timestamp
 from vault.errors import IntegrityError, InvalidInput, NotFound
+from vault.networks import check_networks
 from vault.trust import Credential, Label, Role, Signed, VendorHead
 from vault.workings.names import holders
 from vault.workings.parts import OwnerParts
@@ -45,13 +47,21 @@ class IssuedCredential:
         return f"IssuedCredential({self.credential.id})"
 
 
-def issue_credential(parts: OwnerParts, vendor_name: str, expires: timedelta) -> IssuedCredential:
-    """Make a credential; its 256-bit secret is returned once and only its SHA-256 is kept."""
+def issue_credential(
+    parts: OwnerParts, vendor_name: str, expires: timedelta, key: str | None, networks: Sequence[str] = ()
+) -> IssuedCredential:
+    """Make a credential; its 256-bit secret is returned once and only its SHA-256 is kept.
+
+    ``key`` is the thumbprint of the key that it is bound to; None makes a bearer credential. ``networks`` are CIDR
+    ranges that it may be used from, none for anywhere.
+    """
+    allowed = check_networks(networks, "--network")
     if not timedelta(0) < expires <= LONGEST:
         raise InvalidInput("--expires: give a time in the future, and not a hundred years ahead")
     vendor = present_vendor(parts, vendor_name)
     secret, now = os.urandom(32), parts.clock()
-    credential = Credential(new_id(), parts.vault, vendor.id, hashlib.sha256(secret).hexdigest(), now, now + expires)
+    digest = hashlib.sha256(secret).hexdigest()
+    credential = Credential(new_id(), parts.vault, vendor.id, digest, now, now + expires, key, allowed)
     authority = parts.signers.authority()
     signed = authority.sign(Label.CREDENTIAL, credential.payload())
     with parts.catalog.write() as transaction:
@@ -73,6 +83,8 @@ def issue_credential(parts: OwnerParts, vendor_name: str, expires: timedelta) ->
             vendor_id=vendor.id,
             credential=credential.id,
             expires=timestamp(credential.expires),
+            key=key,
+            networks=list(allowed),
             statement=signed.digest,
         )
     announce(parts, head)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from vault.audit import Kind
 from vault.errors import Conflict, IntegrityError, InvalidInput, KmsError, NotFound
 from vault.kms import KeyState
-from vault.model import MANIFEST_GROUP, METADATA_GROUP, KeyScope
+from vault.masks import is_keyed
+from vault.model import MANIFEST_GROUP, MASK_GROUP, METADATA_GROUP, KeyScope
 from vault.workings.names import Holder, find_holder, holders
 from vault.workings.parts import OwnerParts, metadata_key, trusted_now
 from vault.workings.permissions import live_for_vendor
@@ -155,10 +156,12 @@ def privileges(parts: OwnerParts, name: str) -> Privileges:
         grants = [
             grant
             for grant in live_for_vendor(parts.root, rows, head, sealer, own=False)
-            if grant.live_at(now) and not head.frozen
+            if not grant.expired_at(now) and not head.frozen
         ]
         places = {row.dataset: row.id for row in checked_places(parts, transaction, vendor.id)}
     wanted = {KeyScope(parts.vault, vendor.id, METADATA_GROUP, epoch)}
+    if any(is_keyed(grant.masks) for grant in grants):
+        wanted.add(KeyScope(parts.vault, vendor.id, MASK_GROUP, 1))
     for grant in grants:
         if grant.dataset not in places:
             raise IntegrityError("the catalog lacks the compartment of a live grant")

@@ -7,7 +7,7 @@ other owner keys, the owner's KMS key when local) and ``broker/`` (what a broker
 
 import os
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +25,7 @@ from vault.keyring import CacheLimits, Keyring
 from vault.kms import Kms, LocalKms, open_kms
 from vault.model import FORMAT, OWNER
 from vault.objects import ObjectStore, open_store
+from vault.proof import normal_uri
 from vault.trust import Role, RoleKeys, Signer, public_key_id, root_statement
 from vault.trust.root import decode_chain, encode_chain
 from vault.vendors import add_holder
@@ -346,6 +347,19 @@ def change_passphrase(folder: Path, new: str | None) -> int:
         with keyfile.exclusive(path.parent):
             keyfile.reseal(path, old, new)
     return count + len(files)
+
+
+def broker_endpoints(folder: Path, named: Sequence[str]) -> tuple[str, ...]:
+    """The base URLs that a broker goes by: those that are named, and the one that profiles have by default.
+
+    Raises InvalidInput for one that is not an http or https URL.
+    """
+    for url in named:
+        try:
+            normal_uri(url)
+        except ValueError as error:
+            raise InvalidInput(f"--endpoint: {url[:200]!r} is no base URL such as https://lab.example:8750") from error
+    return (*named, Configuration.read(folder / "broker" / "config.toml").endpoint)
 
 
 def endpoint(folder: Path) -> str:

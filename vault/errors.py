@@ -9,6 +9,7 @@ One tree, so that a caller can catch as much or as little as it means to::
     ├── Refused             an access decision said no
     │   ├── NotGranted      no live grant allows it (looks like NotFound from outside)
     │   ├── Unauthenticated the credential is unknown, expired, ended or wrong
+    │   ├── LimitReached    the grant's limit of rows, bytes or requests is used up
     │   └── Frozen          the vendor is frozen
     ├── IntegrityError      what was read is not what was written or signed
     ├── KmsError            the KMS refused or failed
@@ -33,6 +34,7 @@ __all__ = [
     "InvalidInput",
     "KeyUnavailable",
     "KmsError",
+    "LimitReached",
     "NotFound",
     "NotGranted",
     "PartlyDone",
@@ -69,6 +71,10 @@ class NotGranted(Refused):
 
 class Unauthenticated(Refused):
     """The credential is unknown, expired, revoked or does not match."""
+
+
+class LimitReached(Refused):
+    """The grant's limit of rows, bytes or requests, in all or for the day, is used up."""
 
 
 class Frozen(Refused):

@@ -1,15 +1,17 @@
 """Grants: signed permission, pending until the vendor's compartment holds what it names, and revocation."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 from vault.audit import Kind
 from vault.catalog import HeadRow, SealedValue, Transaction
 from vault.encoding import LONGEST, new_id, timestamp
 from vault.errors import Conflict, Frozen, IntegrityError, InvalidInput, NotFound
 from vault.filters import bind, parse
-from vault.model import Column
+from vault.limits import Usage, check_limits
+from vault.masks import Mask, is_keyed
+from vault.model import MASK_GROUP, Column, KeyScope
 from vault.trust import Grant, GrantedColumn, Label, Role, Signed, VendorHead
 from vault.workings.filling import fill_compartment, owners_version
 from vault.workings.names import Dataset, Holder, dataset_named, holder_named
@@ -17,16 +19,36 @@ from vault.workings.parts import OwnerParts, holder_sealer
 from vault.workings.permissions import next_vendor_head, open_grant
 from vault.workings.steps import listing_vendor, present_vendor, refuse_gone, removal, standing, vendor_named
 from vault.workings.versions import OpenVersion
+from vault.workings.writing import key_row
 
-__all__ = ["GrantState", "grant", "grants", "resume_grant", "revoke"]
+__all__ = ["GrantState", "Terms", "grant", "grants", "resume_grant", "revoke"]
 
 
 @dataclass(frozen=True, slots=True)
 class GrantState:
-    """A grant and how it stands: ``pending``, ``live``, ``expired`` or ``revoked``."""
+    """A grant and how it stands: ``pending``, ``scheduled``, ``live``, ``expired`` or ``revoked``.
+
+    ``used`` counts what was served under it, where it has limits.
+    """
 
     grant: Grant
     state: str
+    used: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a grant says beside columns and rows.
+
+    ``starts`` is when it begins, at once if None; ``expires`` how long it lasts from then. ``masks`` are by column
+    name, in the forms of `vault.masks`; ``limits`` by the names of `vault.limits`.
+    """
+
+    expires: timedelta | None = None
+    starts: datetime | None = None
+    purpose: str | None = None
+    masks: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, int] = field(default_factory=dict)
 
 
 def grant(
@@ -36,8 +58,7 @@ def grant(
     columns: Sequence[str],
     *,
     where: str | None = None,
-    expires: timedelta | None = None,
-    purpose: str | None = None,
+    terms: Terms = Terms(),
 ) -> Grant:
     """Grant a vendor columns (and the rows that ``where`` keeps) of a dataset's newest and later versions.
 
@@ -51,7 +72,9 @@ def grant(
         if parts.heads.vendor_in(transaction, vendor.id).frozen:
             raise Frozen(f"the vendor '{vendor_name}' is frozen; thaw it before granting anything")
     version = owners_version(parts, dataset)
-    statement = _statement(parts, vendor, dataset, version, columns, where, expires, purpose)
+    statement = _statement(parts, vendor, dataset, version, columns, where, terms)
+    if is_keyed(statement.masks):
+        _ensure_mask_key(parts, vendor)
     signed = parts.signers.authority().sign(Label.GRANT, statement.payload())
     own = holder_sealer(parts, parts.keyring, vendor.id)
     encoded = signed.encode()
@@ -99,8 +122,7 @@ def _statement(
     version: OpenVersion,
     columns: Sequence[str],
     where: str | None,
-    expires: timedelta | None,
-    purpose: str | None,
+    terms: Terms,
 ) -> Grant:
     granted = _granted_columns(version, columns)
     condition = parse(where) if where is not None else None
@@ -111,8 +133,7 @@ def _statement(
         filter_columns = tuple(_granted(column) for column in named)
         condition_by_id = condition.rename({column.name: column.id for column in named})
     now = parts.clock()
-    if expires is not None and not timedelta(0) < expires <= LONGEST:
-        raise InvalidInput("--expires: give a time in the future, and not a hundred years ahead")
+    starts, ends = _validity(now, terms)
     return Grant(
         id=new_id(),
         vault=parts.vault,
@@ -126,10 +147,48 @@ def _statement(
         filter_columns=filter_columns,
         versions="latest",
         delivery="stream",
-        purpose=purpose,
+        purpose=terms.purpose,
         issued=now,
-        expires=now + expires if expires is not None else None,
+        expires=ends,
+        starts=starts,
+        masks=_masks(version, granted, terms.masks),
+        limits=check_limits(terms.limits),
     )
+
+
+def _validity(now: datetime, terms: Terms) -> tuple[datetime | None, datetime | None]:
+    """From when and until when a grant counts; its life begins with it."""
+    if terms.expires is not None and not timedelta(0) < terms.expires <= LONGEST:
+        raise InvalidInput("--expires: give a time in the future, and not a hundred years ahead")
+    if terms.starts is not None and not now < terms.starts <= now + LONGEST:
+        raise InvalidInput("--from: give a time in the future, and not a hundred years ahead")
+    begin = terms.starts or now
+    return terms.starts, begin + terms.expires if terms.expires is not None else None
+
+
+def _masks(version: OpenVersion, granted: tuple[GrantedColumn, ...], masks: Mapping[str, str]) -> dict[str, str]:
+    """The written forms of the masks by column id; raises InvalidInput where one does not fit its column."""
+    ids = {column.name: column.id for column in granted}
+    found = {}
+    for name, text in masks.items():
+        place = f"--mask {name}"
+        if name not in ids:
+            raise InvalidInput(f"{place}: the column is not among those that are granted")
+        mask = Mask.parse(text, place)
+        mask.output(version.manifest.schema.field(name), place)
+        found[ids[name]] = mask.text
+    return found
+
+
+def _ensure_mask_key(parts: OwnerParts, vendor: Holder) -> None:
+    """Make the vendor's mask key, where this is its first grant that hashes: all its grants hash alike."""
+    with parts.catalog.read() as transaction:
+        if any(row.group == MASK_GROUP for row in transaction.keys(vendor.id)):
+            return
+    wrapped, _ = parts.keyring.create(KeyScope(parts.vault, vendor.id, MASK_GROUP, 1), vendor.kms_key)
+    with parts.catalog.write() as transaction:
+        if not any(row.group == MASK_GROUP for row in transaction.keys(vendor.id)):
+            transaction.add_keys([key_row(wrapped, timestamp(parts.clock()))])
 
 
 def _granted(column: Column) -> GrantedColumn:
@@ -183,6 +242,11 @@ def _settle(parts: OwnerParts, vendor: Holder, dataset: Dataset, statement: Gran
             where=statement.where_text,
             purpose=statement.purpose,
             expires=timestamp(statement.expires) if statement.expires else None,
+            starts=timestamp(statement.starts) if statement.starts else None,
+            masks={
+                column.name: statement.masks[column.id] for column in statement.columns if column.id in statement.masks
+            },
+            limits=dict(statement.limits),
             statement=signed.digest,
         )
         return head
@@ -211,7 +275,11 @@ def grants(parts: OwnerParts, vendor_name: str | None = None) -> list[GrantState
                     continue  # it counts for nothing, whatever was done to it
                 raise IntegrityError(f"grant {row.id}: {error}; 'dsvault revoke {row.id}' ends it") from error
             live = head.grants.get(row.id) == digest
-            states.append(GrantState(found, standing(found.live_at(now), live, row.settled is not None)))
+            state = standing(not found.expired_at(now), live, row.settled is not None)
+            if state == "live" and not found.live_at(now):
+                state = "scheduled"
+            used = Usage(*transaction.usage(found.id, now.astimezone(UTC).date().isoformat()))
+            states.append(GrantState(found, state, used))
     return states
 
 

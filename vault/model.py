@@ -15,6 +15,7 @@ from vault.errors import InvalidInput
 __all__ = [
     "FORMAT",
     "MANIFEST_GROUP",
+    "MASK_GROUP",
     "METADATA_GROUP",
     "OWNER",
     "ChunkIdentity",
@@ -30,6 +31,8 @@ FORMAT: Final = (1, 0)
 MANIFEST_GROUP: Final = "manifest"
 #: The column-group id of a holder's metadata key.
 METADATA_GROUP: Final = "metadata"
+#: The column-group id of a vendor's mask key.
+MASK_GROUP: Final = "mask"
 #: The reserved name of the lab's own holder; no vendor can take it.
 OWNER: Final = "owner"
 
@@ -41,7 +44,7 @@ class KeyScope:
     """What a data key is for; its fields are the KMS encryption context.
 
     All are opaque ids rebuilt from the catalog. ``compartment`` is the holder's id when ``group`` is
-    `METADATA_GROUP`; otherwise a compartment's id. ``epoch`` counts from 1.
+    `METADATA_GROUP` or `MASK_GROUP`; otherwise a compartment's id. ``epoch`` counts from 1.
     """
 
     vault: str

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from vault import vendors as _vendors
 from vault.audit import Entry
 from vault.encoding import timestamp
 from vault.errors import InvalidInput
+from vault.proof import ProofKey, read_request
 from vault.publish import DEFAULT_SHARD_ROWS
 from vault.trust import Grant, Role, Signed
 from vault.trust.proposals import Change
@@ -81,6 +82,16 @@ class IssuedProfile:
 
     def __repr__(self) -> str:
         return f"IssuedProfile({self.id})"
+
+
+def _requested(request: "str | os.PathLike[str]") -> str:
+    """The thumbprint of the key in a request's file."""
+    path = Path(request)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"--request: {path}: the file cannot be read ({error.strerror})") from error
+    return read_request(data, f"--request: {path}")
 
 
 class Vault:
@@ -196,9 +207,18 @@ class Vault:
         where: str | None = None,
         expires: timedelta | None = None,
         purpose: str | None = None,
+        starts: datetime | None = None,
+        masks: Mapping[str, str] | None = None,
+        limits: Mapping[str, int] | None = None,
     ) -> Grant:
-        """Grant columns, and the rows that ``where`` keeps, of the newest and later versions."""
-        return _grants.grant(self.parts, vendor, dataset, columns, where=where, expires=expires, purpose=purpose)
+        """Grant columns, and the rows that ``where`` keeps, of the newest and later versions.
+
+        ``masks`` says by column what stands in the place of its values (`vault.masks`), such as ``{"email": "hash"}``;
+        ``limits`` how much may be served under the grant (`vault.limits`), such as ``{"rows_per_day": 1000}``. It
+        counts from ``starts`` on, and ``expires`` after that.
+        """
+        terms = _grants.Terms(expires, starts, purpose, masks or {}, limits or {})
+        return _grants.grant(self.parts, vendor, dataset, columns, where=where, terms=terms)
 
     def resume_grant(self, grant: str) -> Grant:
         """Finish a grant that was left pending by a run that was killed."""
@@ -215,17 +235,35 @@ class Vault:
     # Credentials
 
     def issue_credential(
-        self, vendor: str, *, expires: timedelta = DEFAULT_CREDENTIAL_LIFE, endpoint: str | None = None
+        self,
+        vendor: str,
+        *,
+        expires: timedelta = DEFAULT_CREDENTIAL_LIFE,
+        endpoint: str | None = None,
+        bearer: bool = False,
+        request: "str | os.PathLike[str] | None" = None,
+        networks: Sequence[str] = (),
     ) -> IssuedProfile:
-        """Make a credential for a vendor; the secret is in the returned profile and nowhere else."""
-        issued = _credentials.issue_credential(self.parts, vendor, expires)
+        """Make a credential for a vendor; the secret is in the returned profile and nowhere else.
+
+        It is bound to a key that signs each of the vendor's requests: the one that asks for it in the file ``request``,
+        else one that is made here and handed over in the profile. ``bearer`` makes one that its secret alone is enough
+        for. ``networks`` are CIDR ranges that it may be used from.
+        """
+        if bearer and request is not None:
+            raise InvalidInput("--bearer, --request: a bearer credential is bound to no key")
+        key = None if bearer or request is not None else ProofKey.create()
+        thumbprint = _requested(request) if request is not None else (key.thumbprint if key is not None else None)
+        issued = _credentials.issue_credential(self.parts, vendor, expires, thumbprint, networks)
         profile = Profile(
             endpoint=endpoint or deployment.endpoint(self.folder),
             vault=self.parts.vault,
             vendor=vendor,
-            token=Token(issued.credential.id, issued.secret),
+            token=Token(issued.credential.id, issued.secret, bound=not bearer),
             expires=timestamp(issued.credential.expires),
             root_fingerprint=self.parts.root.fingerprint,
+            thumbprint=thumbprint,
+            key=key.document() if key is not None else None,
         )
         return IssuedProfile(profile, issued.credential.id)
 

@@ -46,6 +46,14 @@ class Offer:
         return tuple(column for column in granted if column is not None)
 
     @property
+    def readable(self) -> frozenset[str]:
+        """The names of the columns that the vendor's own predicate may read: granted ones that no mask covers.
+
+        A search by a masked column would find out, bit by bit, what the mask hides.
+        """
+        return frozenset(column.name for column in self.columns if column.id not in self.grant.masks)
+
+    @property
     def whole(self) -> bool:
         """Whether every column that the row filter reads is there; without them nothing may leave."""
         return all(column.id in self.present for column in self.grant.filter_columns)
@@ -130,8 +138,8 @@ def _columns(request: Request, offer: Offer) -> tuple[Column, ...] | None:
     """The columns to serve, or None where the grant does not suffice for all that is asked."""
     granted = {column.name: column for column in offer.columns}
     asked = request.columns if request.columns is not None else tuple(granted)
-    needed = set(asked) | (request.where.columns() if request.where is not None else frozenset())
-    if not asked or not needed <= granted.keys():
+    named = request.where.columns() if request.where is not None else frozenset()
+    if not asked or not set(asked) <= granted.keys() or not named <= offer.readable:
         return None
     return tuple(granted[name] for name in asked)
 

@@ -7,7 +7,7 @@ are problem documents (RFC 9457). Specified in ``docs/reference/wire.md``.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ from vault.errors import (
     IntegrityError,
     InvalidInput,
     KmsError,
+    LimitReached,
     NotGranted,
     Refused,
     Unauthenticated,
@@ -43,6 +44,7 @@ WIRE_VERSION: Final = (1, 0)
 ARROW_TYPE: Final = "application/vnd.apache.arrow.stream"
 PROBLEM_TYPE: Final = "application/problem+json"
 _END_KEY: Final = b"dsvault:end"
+_DELTA_SHARING: Final = "/delta-sharing/"
 _TOKEN_PREFIX: Final = "dsv1"  # noqa: S105
 
 # Kind, HTTP status and class, most specific first. What is unknown and what is forbidden share one line.
@@ -50,6 +52,7 @@ _KINDS: Final[tuple[tuple[str, int, type[VaultError]], ...]] = (
     ("unauthenticated", 401, Unauthenticated),
     ("frozen", 403, Frozen),
     ("not-granted", 404, NotGranted),
+    ("limit-reached", 429, LimitReached),
     ("refused", 403, Refused),
     ("ambiguous", 409, Conflict),
     ("invalid", 400, InvalidInput),
@@ -96,27 +99,39 @@ def error_from_problem(document: Mapping[str, Any]) -> VaultError:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Token:
-    """What a vendor presents: ``Authorization: Bearer dsv1.<credential id>.<base64 secret>``."""
+    """What a vendor presents: ``Authorization: DPoP dsv1.<credential id>.<base64 secret>``, or ``Bearer``.
+
+    ``bound`` says that the credential is bound to a key, which proves each request in a ``DPoP`` header of its own.
+    """
 
     credential: str
     secret: bytes
+    bound: bool = False
+
+    @property
+    def text(self) -> str:
+        """The token itself."""
+        return f"{_TOKEN_PREFIX}.{self.credential}.{to_base64(self.secret)}"
 
     def header(self) -> str:
         """The header's value."""
-        return f"Bearer {_TOKEN_PREFIX}.{self.credential}.{to_base64(self.secret)}"
+        return f"{'DPoP' if self.bound else 'Bearer'} {self.text}"
 
     @classmethod
     def from_header(cls, value: str) -> "Token":
         """Read the header's value; raises Unauthenticated for any other form."""
         scheme, _, rest = value.partition(" ")
+        bound = scheme.lower() == "dpop"
         pieces = rest.strip().split(".")
-        if scheme.lower() == "bearer" and len(pieces) == 3 and pieces[0] == _TOKEN_PREFIX and is_id(pieces[1]):
+        known = bound or scheme.lower() == "bearer"
+        if known and len(pieces) == 3 and pieces[0] == _TOKEN_PREFIX and is_id(pieces[1]):
             try:
                 secret = from_base64(pieces[2], "a token")
             except IntegrityError:
                 secret = b""
-            if len(secret) == 32:
-                return cls(pieces[1], secret)
+            # One text for one token: a proof is for the text.
+            if len(secret) == 32 and to_base64(secret) == pieces[2]:
+                return cls(pieces[1], secret, bound)
         raise Unauthenticated("the credential is not valid")
 
     def __repr__(self) -> str:
@@ -125,7 +140,11 @@ class Token:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Profile:
-    """A vendor's profile file: where the broker is and what to present there."""
+    """A vendor's profile file: where the broker is and what to present there.
+
+    A credential that is bound to a key has the key's ``thumbprint``, and the private key itself as a JWK where the
+    owner made it. A bearer credential's file is a Delta Sharing profile besides, with that protocol's endpoint.
+    """
 
     endpoint: str
     vault: str
@@ -133,10 +152,12 @@ class Profile:
     token: Token
     expires: str
     root_fingerprint: str
+    thumbprint: str | None = None
+    key: Mapping[str, Any] | None = None
 
     def document(self) -> dict[str, Any]:
         """The file's JSON; it holds the secret."""
-        return {
+        common = {
             "dsvault_profile": "1.0",
             "endpoint": self.endpoint,
             "vault": self.vault,
@@ -146,6 +167,14 @@ class Profile:
             "expires": self.expires,
             "root_fingerprint": self.root_fingerprint,
         }
+        if self.thumbprint is not None:
+            return common | {"thumbprint": self.thumbprint} | ({"key": dict(self.key)} if self.key is not None else {})
+        return common | {
+            "shareCredentialsVersion": 1,
+            "endpoint": self.endpoint.rstrip("/") + _DELTA_SHARING,
+            "bearerToken": self.token.text,
+            "expirationTime": self.expires,
+        }
 
     @classmethod
     def parse(cls, data: bytes, where: str) -> "Profile":
@@ -154,11 +183,19 @@ class Profile:
             document = json.loads(data)
             if not str(document["dsvault_profile"]).startswith("1."):
                 raise InvalidInput(f"{where}: the profile has a format that this release does not know")
-            token = Token(document["credential"], from_base64(document["secret"], "secret"))
+            thumbprint = document.get("thumbprint")
+            key = document.get("key")
+            if not isinstance(thumbprint, str | None) or not isinstance(key, dict | None):
+                raise ValueError("a key is not one")  # noqa: TRY004 -- said of the file, below
+            token = Token(
+                str(document["credential"]), from_base64(document["secret"], "secret"), bound=thumbprint is not None
+            )
             fields = ("endpoint", "vault", "vendor", "expires", "root_fingerprint")
             endpoint, vault, vendor, expires, fingerprint = (str(document[field]) for field in fields)
             from_timestamp(expires)
-            return cls(endpoint, vault, vendor, token, expires, fingerprint)
+            if thumbprint is None:
+                endpoint = endpoint.removesuffix(_DELTA_SHARING)
+            return cls(endpoint, vault, vendor, token, expires, fingerprint, thumbprint, key)
         except (ValueError, KeyError, TypeError, AttributeError, IntegrityError, RecursionError) as error:
             raise InvalidInput(f"{where}: this is not a dsvault profile") from error
 
@@ -176,6 +213,8 @@ class OfferedGrant:
     schema: pa.Schema
     expires: str | None
     purpose: str | None
+    masks: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, int] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """As JSON; the schema is Arrow IPC in base64, beside a readable list of its fields."""
@@ -187,6 +226,8 @@ class OfferedGrant:
             "schema": to_base64(self.schema.serialize().to_pybytes()),
             "expires": self.expires,
             "purpose": self.purpose,
+            "masks": dict(self.masks),
+            "limits": dict(self.limits),
             "delivery": "stream",
         }
 
@@ -202,6 +243,8 @@ class OfferedGrant:
                 schema,
                 document["expires"],
                 document["purpose"],
+                dict(document.get("masks") or {}),
+                dict(document.get("limits") or {}),
             )
         except (KeyError, TypeError, ValueError, IntegrityError, pa.ArrowException) as error:
             raise Unavailable("the broker's answer is not one that this client understands") from error

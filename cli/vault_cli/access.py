@@ -10,9 +10,13 @@ from vault_cli.options import Json, VaultDir
 from vault_cli.output import emit, progress, table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
     import pyarrow as pa
 
     from vault.grants import GrantState
+    from vault.trust import Grant, GrantedColumn
 
 __all__ = ["app", "fetch", "grant", "grants", "revoke"]
 
@@ -26,6 +30,23 @@ def grant(
     columns: Annotated[str, typer.Option("--columns", metavar="a,b", help="The columns to grant.")],
     where: Annotated[str | None, typer.Option("--where", metavar="EXPR", help="Only the rows that pass.")] = None,
     expires: Annotated[str | None, typer.Option("--expires", metavar="DUR", help="90s, 15m, 12h, 30d.")] = None,
+    starts: Annotated[
+        str | None, typer.Option("--from", metavar="T", help="When it begins: 12h from now, or 2026-12-01T08:00:00Z.")
+    ] = None,
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mask", metavar="COL=FN", help="redact, null, hash, truncate:N, last:N, domain, date:UNIT, round:N."
+        ),
+    ] = None,
+    max_rows: Annotated[int | None, typer.Option("--max-rows", metavar="N", help="So many rows in all.")] = None,
+    max_bytes: Annotated[int | None, typer.Option("--max-bytes", metavar="N", help="So many bytes in all.")] = None,
+    max_requests: Annotated[
+        int | None, typer.Option("--max-requests", metavar="N", help="So many reads in all.")
+    ] = None,
+    rows_per_day: Annotated[int | None, typer.Option("--max-rows-per-day", metavar="N")] = None,
+    bytes_per_day: Annotated[int | None, typer.Option("--max-bytes-per-day", metavar="N")] = None,
+    requests_per_day: Annotated[int | None, typer.Option("--max-requests-per-day", metavar="N")] = None,
     purpose: Annotated[str | None, typer.Option("--purpose", metavar="TEXT", help="Shown and logged.")] = None,
     vault: VaultDir = None,
     json: Json = False,
@@ -34,7 +55,25 @@ def grant(
     from vault.encoding import duration
 
     life = duration(expires, "--expires") if expires is not None else None
-    made = open_vault(vault).grant(vendor, dataset, split_names(columns), where=where, expires=life, purpose=purpose)
+    named = {
+        "rows": max_rows,
+        "bytes": max_bytes,
+        "requests": max_requests,
+        "rows_per_day": rows_per_day,
+        "bytes_per_day": bytes_per_day,
+        "requests_per_day": requests_per_day,
+    }
+    made = open_vault(vault).grant(
+        vendor,
+        dataset,
+        split_names(columns),
+        where=where,
+        expires=life,
+        purpose=purpose,
+        starts=_moment(starts) if starts is not None else None,
+        masks=_masks(mask or ()),
+        limits={name: most for name, most in named.items() if most is not None},
+    )
     names = ", ".join(column.name for column in made.columns)
     emit(
         {
@@ -43,11 +82,44 @@ def grant(
             "dataset": dataset,
             "columns": [column.name for column in made.columns],
             "where": made.where_text,
+            "masks": {column.name: made.masks[column.id] for column in made.columns if column.id in made.masks},
+            "limits": dict(made.limits),
+            "from": made.starts.isoformat() if made.starts else None,
             "expires": made.expires.isoformat() if made.expires else None,
         },
         json,
         f"granted {vendor} {names} of {dataset}\ngrant {made.id}",
     )
+
+
+def _moment(text: str) -> "datetime":
+    """A time from now on, as a duration or as ISO 8601 with an offset."""
+    from datetime import datetime
+
+    from vault.encoding import duration, utcnow
+    from vault.errors import InvalidInput
+
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return utcnow() + duration(text, "--from")
+    if found.tzinfo is None:
+        raise InvalidInput("--from: say with the time what offset from UTC it has, such as 2026-12-01T08:00:00Z")
+    return found
+
+
+def _masks(options: "Sequence[str]") -> dict[str, str]:
+    from vault.errors import InvalidInput
+
+    found: dict[str, str] = {}
+    for option in options:
+        name, equals, mask = option.rpartition("=")
+        if not equals or not name:
+            raise InvalidInput(f"--mask: {option[:80]!r} is not COLUMN=MASK, such as email=hash")
+        if name in found:
+            raise InvalidInput(f"--mask {name}: the column has a mask already")
+        found[name] = mask
+    return found
 
 
 def grants(
@@ -68,7 +140,7 @@ def grants(
                     state.grant.vendor_name,
                     state.grant.dataset_name,
                     state.state,
-                    ", ".join(column.name for column in state.grant.columns),
+                    ", ".join(_shown_column(state.grant, column) for column in state.grant.columns),
                     state.grant.where_text,
                     state.grant.expires.isoformat(timespec="seconds") if state.grant.expires else "never",
                 )
@@ -76,6 +148,10 @@ def grants(
             ],
         ),
     )
+
+
+def _shown_column(grant: "Grant", column: "GrantedColumn") -> str:
+    return f"{column.name} ({grant.masks[column.id]})" if column.id in grant.masks else column.name
 
 
 def _grant_document(state: "GrantState") -> dict[str, Any]:
@@ -86,7 +162,15 @@ def _grant_document(state: "GrantState") -> dict[str, Any]:
         "state": state.state,
         "columns": [column.name for column in state.grant.columns],
         "where": state.grant.where_text,
+        "masks": {
+            column.name: state.grant.masks[column.id]
+            for column in state.grant.columns
+            if column.id in state.grant.masks
+        },
+        "limits": dict(state.grant.limits),
+        "used": {"total": dict(state.used.total), "today": dict(state.used.today)} if state.grant.limits else None,
         "purpose": state.grant.purpose,
+        "from": state.grant.starts.isoformat() if state.grant.starts else None,
         "expires": state.grant.expires.isoformat() if state.grant.expires else None,
     }
 
@@ -105,10 +189,23 @@ def issue(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The profile file to write.")],
     expires: Annotated[str, typer.Option("--expires", metavar="DUR", help="90s, 15m, 12h, 30d.")] = "30d",
     endpoint: Annotated[str | None, typer.Option("--endpoint", metavar="URL", help="The broker's base URL.")] = None,
+    request: Annotated[
+        Path | None,
+        typer.Option("--request", metavar="FILE", help="Bind it to the vendor's own key, which made this request."),
+    ] = None,
+    bearer: Annotated[
+        bool, typer.Option("--bearer", help="Bind it to no key: whoever has the file has the access.")
+    ] = False,
+    network: Annotated[
+        list[str] | None, typer.Option("--network", metavar="CIDR", help="Only from this network; may be repeated.")
+    ] = None,
     vault: VaultDir = None,
     json: Json = False,
 ) -> None:
-    """Make a credential and write it, with its secret, to a profile file for the vendor."""
+    """Make a credential and write it to a profile file for the vendor.
+
+    Each request of the vendor's is signed by a key: one that the vendor made (--request), else one made here.
+    """
     from vault.encoding import duration
     from vault.errors import InvalidInput
 
@@ -117,12 +214,41 @@ def issue(
         raise InvalidInput(f"-o: {output}: the file exists already; a profile is never overwritten")
     if not output.absolute().parent.is_dir():
         raise InvalidInput(f"-o: {output}: there is no such directory")
-    issued = open_vault(vault).issue_credential(vendor, expires=life, endpoint=endpoint)
+    issued = open_vault(vault).issue_credential(
+        vendor, expires=life, endpoint=endpoint, bearer=bearer, request=request, networks=network or ()
+    )
     issued.save(output)
+    kind = "bearer" if bearer else "key-bound"
     emit(
-        {"id": issued.id, "vendor": vendor, "expires": issued.profile.expires, "file": str(output)},
+        {"id": issued.id, "vendor": vendor, "kind": kind, "expires": issued.profile.expires, "file": str(output)},
         json,
         f"wrote {output}: hand it to {vendor} over a safe way, and keep no copy",
+    )
+
+
+@app.command()
+def request(
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The request to send to the lab.")],
+    key: Annotated[
+        Path | None, typer.Option("--key", metavar="FILE", help="Where the private key goes; default: beside FILE.")
+    ] = None,
+    kind: Annotated[str, typer.Option("--key-type", metavar="TYPE", help="ed25519 or p256.")] = "ed25519",
+    name: Annotated[str | None, typer.Option("--name", help="Who asks, for people to read.")] = None,
+    vault: VaultDir = None,  # noqa: ARG001
+    json: Json = False,
+) -> None:
+    """For a vendor: make a key of your own and a request for a credential that is bound to it.
+
+    The key stays with you; the lab needs the request alone. Put the profile that you get beside the key.
+    """
+    from vault.client import new_request
+
+    key_file = key if key is not None else output.with_name(f"{output.stem}.key.json")
+    thumbprint = new_request(output, key_file, kind, name)
+    emit(
+        {"request": str(output), "key": str(key_file), "thumbprint": thumbprint},
+        json,
+        f"wrote {output}, to send to the lab, and the private key {key_file}, to keep",
     )
 
 
@@ -134,12 +260,14 @@ def list_(vault: VaultDir = None, json: Json = False) -> None:
         {
             "id": state.credential.id,
             "vendor": state.vendor_name,
+            "kind": "bearer" if state.credential.key is None else "key-bound",
             "state": state.state,
             "expires": state.credential.expires.isoformat(timespec="seconds"),
+            "networks": ", ".join(state.credential.networks),
         }
         for state in states
     ]
-    headings = ("id", "vendor", "state", "expires")
+    headings = ("id", "vendor", "kind", "state", "expires", "networks")
     emit({"credentials": rows}, json, lambda: table(headings, [tuple(row[name] for name in headings) for row in rows]))
 
 
@@ -155,6 +283,9 @@ def revoke_credential(
 def fetch(
     dataset: Annotated[str, typer.Argument(metavar="DATASET")],
     profile: Annotated[Path, typer.Option("--profile", metavar="FILE", help="Your profile file.")],
+    key: Annotated[
+        Path | None, typer.Option("--key", metavar="FILE", help="Your private key, if it is not beside the profile.")
+    ] = None,
     grant_id: Annotated[str | None, typer.Option("--grant", metavar="ID", help="The grant to read under.")] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="A .parquet, .jsonl, .csv or .arrow file.")
@@ -173,7 +304,7 @@ def fetch(
         check_ending(output)
     shown = limit if limit is not None else (_PREVIEW_ROWS if output is None and not json else None)
     names = split_names(columns) if columns is not None else None
-    reader = connect(profile).open(dataset).scan(columns=names, where=where, limit=shown, grant=grant_id)
+    reader = connect(profile, key).open(dataset).scan(columns=names, where=where, limit=shown, grant=grant_id)
     if output is None:
         _show(reader.read_all(), json, limited=shown)
         return

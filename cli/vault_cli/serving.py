@@ -19,6 +19,10 @@ def serve(
     key_age: Annotated[
         str | None, typer.Option("--key-age", metavar="DUR", help="Hold unwrapped data keys for 0s to 60s.")
     ] = None,
+    endpoint: Annotated[
+        list[str] | None,
+        typer.Option("--endpoint", metavar="URL", help="A base URL that clients reach it by, if not its own address."),
+    ] = None,
     tls_cert: Annotated[Path | None, typer.Option("--tls-cert", metavar="F", help="Certificate chain, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option("--tls-key", metavar="F", help="Its private key, PEM.")] = None,
     vault: VaultDir = None,
@@ -41,4 +45,4 @@ def serve(
         emit({"endpoint": url}, json, f"serving on {url}")
         sys.stdout.flush()
 
-    run_server(create_app(parts, served), options, ready)
+    run_server(create_app(parts, served, deployment.broker_endpoints(folder, endpoint or ())), options, ready)

@@ -46,7 +46,7 @@ def _vendor(lab: Lab, name: str) -> str:
 def _serve(lab: Lab, token: Token) -> int:
     """Rows that a freshly started broker serves."""
     parts = lab.broker_parts()
-    return read(parts, access.authenticate(parts, token.credential, token.secret, "test")).num_rows
+    return read(parts, access.authenticate(parts, token, "test")).num_rows
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_swapped_compartments_are_found_out(assigned: Lab) -> None:
 def test_an_old_head_under_a_high_number_hides_nothing(granted: Lab) -> None:
     """A copy of a head under a number that is not its own is refused, and does not hide a later revocation."""
     acme = _vendor(granted, "acme")
-    token = granted.vault.issue_credential("acme").profile.token
+    token = granted.vault.issue_credential("acme", bearer=True).profile.token
     saved = granted.folder.parent / "saved.db"
     _copy_catalog(granted, saved)
     folder = granted.folder / "store" / "heads" / acme
@@ -249,9 +249,9 @@ def test_a_stream_ends_with_its_credential(granted: Lab) -> None:
 
     from vault.policy import Request
 
-    token = granted.vault.issue_credential("acme", expires=timedelta(seconds=1)).profile.token
+    token = granted.vault.issue_credential("acme", expires=timedelta(seconds=1), bearer=True).profile.token
     parts = granted.broker_parts()
-    caller = access.authenticate(parts, token.credential, token.secret, "test")
+    caller = access.authenticate(parts, token, "test")
     delivery = access.open_delivery(parts, caller, Request("evals"))
     assert next(delivery.batches).num_rows > 0
     time.sleep(1.1)

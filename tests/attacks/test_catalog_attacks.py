@@ -29,13 +29,13 @@ def sql(lab: Lab) -> Iterator[sqlite3.Connection]:
 
 
 def _token(lab: Lab, vendor: str = "acme") -> Token:
-    return lab.vault.issue_credential(vendor).profile.token
+    return lab.vault.issue_credential(vendor, bearer=True).profile.token
 
 
 def _serve(lab: Lab, token: Token) -> int:
     """Rows that a freshly started broker serves for a credential."""
     parts = lab.broker_parts()
-    return read(parts, access.authenticate(parts, token.credential, token.secret, "test")).num_rows
+    return read(parts, access.authenticate(parts, token, "test")).num_rows
 
 
 def test_an_inserted_grant_gives_nothing(granted: Lab) -> None:
@@ -135,7 +135,7 @@ def test_a_running_broker_refuses_a_catalog_put_back(granted: Lab) -> None:
         connection.backup(target)
     target.close()
     granted.vault.revoke(state.grant.id)
-    caller = access.authenticate(parts, token.credential, token.secret, "test")
+    caller = access.authenticate(parts, token, "test")
     shutil.rmtree(granted.folder / "store" / "heads")
     for path in granted.folder.glob("catalog.db*"):
         path.unlink()
@@ -232,7 +232,7 @@ def test_an_expired_grant_does_not_come_back_with_the_clock(lab: Lab) -> None:
     lab.vault.grant("acme", "evals", ["id"], expires=timedelta(seconds=1))
     token = _token(lab)
     parts = lab.broker_parts()
-    caller = access.authenticate(parts, token.credential, token.secret, "test")
+    caller = access.authenticate(parts, token, "test")
     assert read(parts, caller).num_rows == 10
     slow = replace(parts, clock=lambda: parts.clock() - timedelta(minutes=5))
     with pytest.raises(VaultError):
@@ -282,7 +282,7 @@ def test_a_credential_needs_the_authoritys_signature(granted: Lab, monkeypatch: 
     head = replace(parts.heads.vendor(vendor), credentials={token.credential: forged.digest})
     monkeypatch.setattr(Heads, "vendor", lambda *_args, **_options: head)
     with pytest.raises(IntegrityError):
-        access.authenticate(parts, token.credential, b"\x01" * 32, "test")
+        access.authenticate(parts, Token(token.credential, b"\x01" * 32), "test")
 
 
 def test_a_data_key_that_an_attacker_made_is_not_written_under(published: Lab) -> None:

@@ -51,7 +51,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hostile]:
     opened.publish("secret", rows(50))
     opened.grant("acme", "evals", ["id", "prompt", "meta"], where="lang = 'en'")
     opened.grant("globex", "secret", ["answer"])
-    tokens = [opened.issue_credential(vendor).profile.token for vendor in ("acme", "globex")]
+    tokens = [opened.issue_credential(vendor, bearer=True).profile.token for vendor in ("acme", "globex")]
     with broker(folder) as endpoint:
         yield Hostile(endpoint, tokens[0], tokens[1])
     assert lab.vault.audit_verify() > 0

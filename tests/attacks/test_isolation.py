@@ -120,7 +120,9 @@ def test_a_broker_of_one_vendor_holds_no_other_key(published: Lab) -> None:
     parts = published.vault.parts
     found = _versions(published)
     acme_file = found["acme"].keys[MANIFEST_GROUP].kms_key.removeprefix("local:")
-    credentials = {vendor: published.vault.issue_credential(vendor).profile.token for vendor in ("acme", "globex")}
+    credentials = {
+        vendor: published.vault.issue_credential(vendor, bearer=True).profile.token for vendor in ("acme", "globex")
+    }
     for path in (published.folder / "broker" / "kms").glob("*.json"):
         if path.stem != acme_file:
             path.unlink()
@@ -128,9 +130,9 @@ def test_a_broker_of_one_vendor_holds_no_other_key(published: Lab) -> None:
     from tests.support.reading import read
     from vault import access
 
-    acme = access.authenticate(broker, credentials["acme"].credential, credentials["acme"].secret, "test")
+    acme = access.authenticate(broker, credentials["acme"], "test")
     assert read(broker, acme).num_rows == 100
-    globex = access.authenticate(broker, credentials["globex"].credential, credentials["globex"].secret, "test")
+    globex = access.authenticate(broker, credentials["globex"], "test")
     with pytest.raises(KmsError):
         read(broker, globex)
     assert parts.vault == broker.vault

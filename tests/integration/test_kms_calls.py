@@ -84,9 +84,9 @@ def test_a_fetch_asks_once_for_each_column(counted: tuple[Path, Vault, Counting]
         made.append(Counting(kms))
         return made[0]  # type: ignore[return-value]
 
-    token = opened.issue_credential("a").profile.token
+    token = opened.issue_credential("a", bearer=True).profile.token
     parts, _ = deployment.open_broker(folder, kms_wrap=wrap)
-    caller = access.authenticate(parts, token.credential, token.secret, "test")
+    caller = access.authenticate(parts, token, "test")
     assert read(parts, caller).num_rows == 40
     assert sum(made[0].calls.values()) <= 4 + 2 + 3, made[0].calls
     made[0].calls.clear()

@@ -28,7 +28,7 @@ def test_nothing_of_the_vendor_opens_any_more(both: Lab) -> None:
     """Access, KMS key, wrapped keys and then objects are gone; the owner and other vendors read as before."""
     parts = both.broker_parts()
     caller = both.caller(parts, "acme")
-    token = both.vault.issue_credential("acme").profile.token
+    token = both.vault.issue_credential("acme", bearer=True).profile.token
     key = next(each.key for each in both.vault.kms_keys() if each.holder == "acme")
     with both.vault.parts.catalog.read() as transaction:
         kept = transaction.keys_of_holder(caller.vendor)
@@ -43,7 +43,7 @@ def test_nothing_of_the_vendor_opens_any_more(both: Lab) -> None:
     from vault import access
 
     with pytest.raises(Unauthenticated):
-        access.authenticate(fresh, token.credential, token.secret, "test")
+        access.authenticate(fresh, token, "test")
     assert both.vault.parts.kms.state(key) is KeyState.DESTROYED
     from vault.workings.parts import wrapped_key
 

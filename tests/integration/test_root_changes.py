@@ -20,6 +20,7 @@ from vault.owner import Vault
 from vault.roots import rotate
 from vault.trust import Label, Role, Signed, Signer, head_statement, vendor_body
 from vault.trust.proposals import Change, add_signature
+from vault.wire import Token
 from vault.workings.journal import Journal
 from vault.workings.keyfolder import KeyFolder, make_key
 from vault.workings.parts import Parts
@@ -51,13 +52,12 @@ def _path(lab: Lab, role: Role) -> Path:
     return path
 
 
-def _token(lab: Lab) -> tuple[str, bytes]:
-    token = lab.vault.issue_credential("acme").profile.token
-    return token.credential, token.secret
+def _token(lab: Lab) -> Token:
+    return lab.vault.issue_credential("acme", bearer=True).profile.token
 
 
-def _served(parts: Parts, token: tuple[str, bytes]) -> int:
-    return read(parts, access.authenticate(parts, *token, "test")).num_rows
+def _served(parts: Parts, token: Token) -> int:
+    return read(parts, access.authenticate(parts, token, "test")).num_rows
 
 
 def _sees_now(parts: Parts) -> None:
@@ -122,7 +122,7 @@ def test_a_broker_follows_within_a_second_of_its_own(granted: Lab) -> None:
 
     token = _token(granted)
     running = granted.broker_parts()
-    caller = access.authenticate(running, *token, "test")
+    caller = access.authenticate(running, token, "test")
     granted.vault.rotate_key(Role.AUTHORITY)
     granted.vault.rotate_key(Role.LOG)
     assert read(running, caller).num_rows == 50
@@ -178,7 +178,7 @@ def test_what_was_revoked_stays_revoked(granted: Lab) -> None:
     token = _token(granted)
     (state,) = granted.vault.grants()
     granted.vault.revoke(state.grant.id)
-    granted.vault.revoke_credential(token[0])
+    granted.vault.revoke_credential(token.credential)
     granted.vault.rotate_key(Role.AUTHORITY)
     assert [state.state for state in granted.vault.grants()] == ["revoked"]
     assert [state.state for state in granted.vault.credentials()] == ["revoked"]
@@ -264,7 +264,7 @@ def test_freezing_and_revoking_need_the_responders_key_only(granted: Lab) -> Non
         if path.stem != "responder":
             path.unlink()
     opened = vault.open(granted.folder)
-    opened.revoke_credential(token[0])
+    opened.revoke_credential(token.credential)
     opened.revoke(state.grant.id)
     assert opened.freeze("acme")
     with pytest.raises(KeyUnavailable, match="key is not here, and this needs its signature") as caught:
@@ -560,7 +560,7 @@ def test_a_broker_that_kept_a_replaced_log_key_serves_nothing(granted: Lab) -> N
     """A broker without the new log key could only write an end that nobody believes, so it refuses instead."""
     token = _token(granted)
     running = granted.broker_parts()
-    caller = access.authenticate(running, *token, "test")
+    caller = access.authenticate(running, token, "test")
     granted.vault.rotate_key(Role.LOG)
     _path(granted, Role.LOG).rename(granted.folder / "taken.json")
     with pytest.raises(AuditError, match="log key is not here"):
@@ -631,7 +631,7 @@ def test_a_head_of_before_the_rotation_is_not_taken_from_memory(granted: Lab) ->
     from dataclasses import replace
 
     token, parts = _token(granted), granted.broker_parts()
-    caller = access.authenticate(parts, *token, "test")
+    caller = access.authenticate(parts, token, "test")
     granted.vault.rotate_key(Role.AUTHORITY)
     with sql(granted) as connection:
         connection.execute(
@@ -726,9 +726,8 @@ def test_what_stands_in_the_way_is_named_and_can_be_left_out(granted: Lab, what:
     """A spoiled row or a disabled KMS key of one vendor is told with its name, and does not keep a stolen key in use."""
     opened, role = granted.vault, Role.AUTHORITY
     opened.grant("globex", "evals", ["answer"])
-    made = opened.issue_credential("globex").profile.token
-    token = (made.credential, made.secret)
-    spoiled = opened.issue_credential("acme").profile.token.credential
+    token = opened.issue_credential("globex", bearer=True).profile.token
+    spoiled = opened.issue_credential("acme", bearer=True).profile.token.credential
     acme = opened.vendors()[0].id
     if what == "credential":
         said = f"vendor 'acme': credential {spoiled}: "
@@ -762,8 +761,8 @@ def test_what_stands_in_the_way_is_named_and_can_be_left_out(granted: Lab, what:
     assert opened.check().faults == []
     assert opened.thaw("acme")
     opened.grant("acme", "evals", ["id"])
-    again = opened.issue_credential("acme").profile.token
-    assert _served(granted.broker_parts(), (again.credential, again.secret)) > 0
+    again = opened.issue_credential("acme", bearer=True).profile.token
+    assert _served(granted.broker_parts(), again) > 0
     opened.gc(timedelta(0))
     assert opened.check().ok
 

@@ -308,7 +308,7 @@ def test_one_forgotten_chunk_is_named(sharded: Lab, monkeypatch: pytest.MonkeyPa
 
 def test_readers_read_right_while_keys_move(sharded: Lab) -> None:
     """A client that fetches again and again while rekeys run gets the same rows each time."""
-    profile = sharded.vault.issue_credential("acme").profile
+    profile = sharded.vault.issue_credential("acme", bearer=True).profile
     expected = rows(100).select(["id", "prompt"])
     with broker(sharded.folder) as endpoint:
         client = Client(replace(profile, endpoint=endpoint))

@@ -1,7 +1,7 @@
 """The broker's routes. No key, no chunk and no SQL passes through here."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -42,19 +42,39 @@ class ReadBody(BaseModel):
 class _Broker:
     parts: Parts
     vendors: frozenset[str] | None
+    endpoints: tuple[str, ...]
 
     def caller(self, request: Request) -> access.Caller:
-        values = request.headers.getlist("authorization")
-        if len(values) != 1:
+        values, proofs = request.headers.getlist("authorization"), request.headers.getlist("dpop")
+        if len(values) != 1 or len(proofs) > 1:
             raise Unauthenticated("the credential is not valid")
         token = wire.Token.from_header(values[0])
         address = request.client.host if request.client else "unknown"
-        return access.authenticate(self.parts, token.credential, token.secret, address, self.vendors)
+        sent = access.Sent(request.method, self._addresses(request), proofs[0] if proofs else None)
+        return access.authenticate(self.parts, token, address, sent=sent, vendors=self.vendors)
+
+    def _addresses(self, request: Request) -> tuple[str, ...]:
+        """Where the request may have been sent to: never by its own word, which its Host header would be."""
+        path = request.scope["raw_path"].decode("ascii", "replace")
+        return tuple(base.rstrip("/") + path for base in (*self.endpoints, *_own(request.scope)))
 
 
-def create_app(parts: Parts, vendors: frozenset[str] | None = None) -> FastAPI:
-    """The ASGI application over a vault's parts; ``vendors`` are the ids that it serves (None: all)."""
-    broker = _Broker(parts, vendors)
+def _own(scope: MutableMapping[str, Any]) -> tuple[str, ...]:
+    """The addresses of the socket that a request came in at."""
+    server = scope.get("server")
+    if not server or server[1] is None:
+        return ()
+    host, port = server
+    names = (host, "localhost") if host in {"127.0.0.1", "::1"} else (host,)
+    return tuple(f"{scope['scheme']}://{f'[{name}]' if ':' in name else name}:{port}" for name in names)
+
+
+def create_app(parts: Parts, vendors: frozenset[str] | None = None, endpoints: tuple[str, ...] = ()) -> FastAPI:
+    """The ASGI application over a vault's parts; ``vendors`` are the ids that it serves (None: all).
+
+    ``endpoints`` are the base URLs that clients reach it by, beside the addresses of its own socket.
+    """
+    broker = _Broker(parts, vendors, endpoints)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -101,6 +121,8 @@ def _offered(offering: access.Offering) -> wire.OfferedGrant:
         offering.schema,
         wire.moment(grant.expires),
         grant.purpose,
+        {column.name: grant.masks[column.id] for column in grant.columns if column.id in grant.masks},
+        dict(grant.limits),
     )
 
 
@@ -128,7 +150,8 @@ async def _bound_body(request: Request, call_next: Callable[[Request], Awaitable
 
 def _answer(error: VaultError) -> Response:
     status, document = wire.problem(error)
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    # RFC 9449 section 7.1; a credential is taken in the way that it was made for and no other.
+    headers = {"WWW-Authenticate": 'DPoP algs="EdDSA Ed25519 ES256", Bearer'} if status == 401 else None
     return JSONResponse(document, status, headers=headers, media_type=wire.PROBLEM_TYPE)
 
 

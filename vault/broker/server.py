@@ -34,7 +34,10 @@ def serve(app: FastAPI, options: ServeOptions, ready: Callable[[str], None]) -> 
         log_level="warning",
         access_log=False,
         server_header=False,
-        date_header=False,
+        # A client whose proofs are refused for its clock learns of that from the Date header.
+        date_header=True,
+        # Who the client is, is what the socket says: no header of its own changes the address or the scheme.
+        proxy_headers=False,
         ssl_certfile=options.tls_cert,
         ssl_keyfile=options.tls_key,
         timeout_keep_alive=30,

@@ -1,6 +1,7 @@
 """The catalog's tables. Ids, counters, times, wrapped keys and signed statements; no names in clear."""
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     ForeignKey,
     Index,
@@ -28,12 +29,14 @@ __all__ = [
     "log",
     "log_tail",
     "metadata",
+    "proofs",
     "roots",
     "steps",
+    "usage",
     "versions",
 ]
 
-SCHEMA_VERSION = "3"
+SCHEMA_VERSION = "4"
 _ID = String(32)
 _TIME = String(27)
 
@@ -138,6 +141,25 @@ credentials = Table(
     Column("statement", LargeBinary, nullable=False),
     Column("created", _TIME, nullable=False),
     Index("credentials_of_vendor", "vendor"),
+)
+
+# What was used of grants that have limits, by day (UTC, as YYYY-MM-DD).
+usage = Table(
+    "usage",
+    metadata,
+    Column("grant", _ID, ForeignKey("grants.id"), primary_key=True),
+    Column("day", String(10), primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+)
+
+# Proofs of possession that were used, until they would be refused for their age: no broker takes one a second time.
+proofs = Table(
+    "proofs",
+    metadata,
+    Column("digest", LargeBinary(32), primary_key=True),
+    Column("until", _TIME, nullable=False, index=True),
 )
 
 jobs = Table(

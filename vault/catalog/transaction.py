@@ -1,6 +1,6 @@
 """One transaction's reads and writes, one method for each question that the rest of dsvault asks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -25,6 +25,8 @@ from vault.catalog.sealed import SealedBlob, SealedValue
 from vault.encoding import from_timestamp
 
 __all__ = ["Transaction"]
+
+_USED = ("requests", "rows", "bytes")
 
 
 class Transaction:
@@ -438,6 +440,38 @@ class Transaction:
         if vendor is not None:
             query = query.where(table.c.vendor == vendor)
         return [CredentialRow(row.id, row.vendor, row.statement, row.created) for row in self.connection.execute(query)]
+
+    # Usage of grants
+
+    def usage(self, grant: str, day: str) -> tuple[dict[str, int], dict[str, int]]:
+        """Requests, rows and bytes that were used of a grant, in all and on a day."""
+        table = schema.usage
+        total, today = dict.fromkeys(_USED, 0), dict.fromkeys(_USED, 0)
+        for row in self.connection.execute(select(table).where(table.c.grant == grant)):
+            for name in _USED:
+                total[name] += getattr(row, name)
+                today[name] += getattr(row, name) if row.day == day else 0
+        return total, today
+
+    def add_usage(self, grant: str, day: str, used: Mapping[str, int]) -> None:
+        """Add to what was used of a grant on a day; called in the transaction that read it."""
+        table = schema.usage
+        key = and_(table.c.grant == grant, table.c.day == day)
+        changes = {name: table.c[name] + used.get(name, 0) for name in _USED}
+        if not self.connection.execute(update(table).where(key).values(changes)).rowcount:
+            values = {name: used.get(name, 0) for name in _USED}
+            self.connection.execute(insert(table).values(grant=grant, day=day, **values))
+
+    # Proofs of possession
+
+    def use_proof(self, digest: bytes, until: str, now: str) -> bool:
+        """Remember that a proof was used; False where it had been. What is too old to be taken is forgotten."""
+        self.connection.execute(delete(schema.proofs).where(schema.proofs.c.until < now))
+        if self.connection.execute(select(schema.proofs.c.digest).where(schema.proofs.c.digest == digest)).first():
+            return False
+        # Where another broker comes first meanwhile, the primary key refuses this one.
+        self.connection.execute(insert(schema.proofs).values(digest=digest, until=until))
+        return True
 
     # Jobs
 

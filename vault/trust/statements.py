@@ -4,7 +4,7 @@ A statement names things by id; the names that stand beside the ids in a grant a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -31,7 +31,9 @@ class Grant:
 
     ``where`` is the row filter's tree in JSON with column *ids* in the place of top-level names, and
     ``filter_columns`` are those columns with their groups; ``where_text`` is for people.
-    ``versions`` is ``latest``: the newest version that the vendor's compartment holds.
+    ``versions`` is ``latest``: the newest version that the vendor's compartment holds. ``masks`` are the written forms
+    of `vault.masks` by column id; ``limits`` are numbers by `vault.limits.NAMES`. It counts from ``starts``, or at
+    once.
     """
 
     id: str
@@ -49,6 +51,9 @@ class Grant:
     purpose: str | None
     issued: datetime
     expires: datetime | None
+    starts: datetime | None = None
+    masks: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def groups(self) -> frozenset[str]:
@@ -56,8 +61,12 @@ class Grant:
         return frozenset(column.group for column in (*self.columns, *self.filter_columns))
 
     def live_at(self, now: datetime) -> bool:
-        """Whether the grant has not expired."""
-        return self.expires is None or now < self.expires
+        """Whether the grant counts: it has begun, and has not expired."""
+        return (self.starts is None or self.starts <= now) and not self.expired_at(now)
+
+    def expired_at(self, now: datetime) -> bool:
+        """Whether the grant is over for good."""
+        return self.expires is not None and self.expires <= now
 
     def payload(self) -> dict[str, Any]:
         """What the authority signs."""
@@ -79,6 +88,9 @@ class Grant:
             "purpose": self.purpose,
             "issued": timestamp(self.issued),
             "expires": timestamp(self.expires) if self.expires else None,
+            "starts": timestamp(self.starts) if self.starts else None,
+            "masks": dict(self.masks),
+            "limits": dict(self.limits),
         }
 
     @classmethod
@@ -102,8 +114,11 @@ class Grant:
                 purpose=document["purpose"],
                 issued=from_timestamp(document["issued"]),
                 expires=from_timestamp(document["expires"]) if document["expires"] else None,
+                starts=from_timestamp(document["starts"]) if document["starts"] else None,
+                masks=dict(document["masks"]),
+                limits={str(name): int(most) for name, most in document["limits"].items()},
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise IntegrityError("a grant lacks a field") from error
 
 
@@ -117,7 +132,11 @@ def _parse_columns(entries: list[dict[str, str]]) -> tuple[GrantedColumn, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A vendor's right to authenticate: the SHA-256 of a 256-bit random secret, and an end."""
+    """A vendor's right to authenticate: the SHA-256 of a 256-bit random secret, and an end.
+
+    ``key`` is the thumbprint (RFC 7638) of the key that must sign each request; None for a bearer credential, which its
+    secret alone is enough for. ``networks`` are the CIDR ranges that it may be used from; none means anywhere.
+    """
 
     id: str
     vault: str
@@ -125,6 +144,8 @@ class Credential:
     secret_sha256: str
     issued: datetime
     expires: datetime
+    key: str | None = None
+    networks: tuple[str, ...] = ()
 
     def payload(self) -> dict[str, Any]:
         """What the authority signs."""
@@ -137,6 +158,8 @@ class Credential:
             "secret_sha256": self.secret_sha256,
             "issued": timestamp(self.issued),
             "expires": timestamp(self.expires),
+            "key": self.key,
+            "networks": list(self.networks),
         }
 
     @classmethod
@@ -151,6 +174,8 @@ class Credential:
                 document["secret_sha256"],
                 from_timestamp(document["issued"]),
                 from_timestamp(document["expires"]),
+                document["key"],
+                tuple(document["networks"]),
             )
         except (KeyError, TypeError) as error:
             raise IntegrityError("a credential lacks a field") from error

@@ -45,7 +45,8 @@ def needed_groups(
         if head.frozen and not frozen_too:
             continue
         grants = live_for_vendor(parts.root, rows, head, sealer, own=False)
-        groups = frozenset(group for grant in grants if grant.live_at(now) for group in grant.groups)
+        # One that has not begun yet finds its columns there when it does.
+        groups = frozenset(group for grant in grants if not grant.expired_at(now) for group in grant.groups)
         if groups:
             needed[vendor] = groups
     return needed

@@ -19,6 +19,7 @@ from vault.errors import IntegrityError, NotFound
 from vault.filters import BoundFilter, ShardStatistics
 from vault.keyring import KeySource, WrappedKey
 from vault.manifest import ChunkRef, Listing, Manifest, Shard
+from vault.masks import Mask
 from vault.model import ChunkIdentity, Column
 from vault.workings.parts import Parts
 from vault.workings.versions import OpenVersion, agree, side_by_side
@@ -28,6 +29,7 @@ __all__ = [
     "ReadPlan",
     "group_shape",
     "identity_of",
+    "masked_schema",
     "open_chunk",
     "read_batches",
     "read_column",
@@ -48,6 +50,7 @@ class GroupShape:
 class ReadPlan:
     """What one read does: the columns that leave, the filters every row must pass, and a limit.
 
+    ``masks`` are by the name of the column that leaves; ``mask_key`` opens the vendor's mask key, when it is needed.
     ``chosen`` are the chunks that it may open, by group: those of shards that the statistics do not exclude and, where
     nothing is filtered, that the limit reaches. Making a plan opens parts of the manifest and no chunk; it raises
     IntegrityError, NotFound, Unavailable or KmsError.
@@ -57,6 +60,8 @@ class ReadPlan:
     columns: tuple[Column, ...]
     filters: tuple[BoundFilter, ...]
     limit: int | None
+    masks: Mapping[str, Mask] = field(default_factory=dict)
+    mask_key: Callable[[], bytes] | None = field(default=None, repr=False)
     chosen: Mapping[str, Listing] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -80,8 +85,7 @@ class ReadPlan:
     @property
     def schema(self) -> pa.Schema:
         """The Arrow schema of what leaves, without schema-level metadata."""
-        schema = self.version.manifest.schema
-        return pa.schema([schema.field(column.name) for column in self.columns])
+        return masked_schema(self.version.manifest.schema, self.columns, self.masks)
 
     @property
     def shards(self) -> list[list[int]]:
@@ -201,6 +205,7 @@ class _Reading:
         self._rest = sorted(plan.groups - plan.filter_groups)
         self._shapes = {group: group_shape(plan.version.manifest, group) for group in plan.groups}
         self._maps: list[Any] = []
+        self._mask_key: bytes | None = None
 
     def tables(self) -> Iterator[pa.Table]:
         """Shard by shard the rows that pass."""
@@ -250,9 +255,17 @@ class _Reading:
 
     def _joined(self, each: _Passing, pieces: list[pa.Table]) -> pa.Table:
         table = _side_by_side([*([each.columns] if each.columns is not None else []), *pieces])
-        # The types are the manifest's already; a cast to the same type fails for lists of structs of nulls (pyarrow 26).
-        columns = [table.column(column.name) for column in self._plan.columns]
+        # The types are the manifest's already; a cast to the same type fails for lists of structs of nulls.
+        columns = [self._masked(column.name, table.column(column.name)) for column in self._plan.columns]
         return pa.Table.from_arrays(columns, schema=self._plan.schema)
+
+    def _masked(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        mask = self._plan.masks.get(name)
+        if mask is None:
+            return column
+        if mask.keyed and self._mask_key is None and self._plan.mask_key is not None:
+            self._mask_key = self._plan.mask_key()
+        return mask.apply(column, self._mask_key)
 
     def _map(self, task: Callable[[Any], pa.Table], places: Iterator[Any], chunks: int) -> Iterator[pa.Table]:
         engine = self._parts.engine
@@ -269,6 +282,12 @@ class _Reading:
 def _side_by_side(pieces: Sequence[pa.Table]) -> pa.Table:
     fields = [field for piece in pieces for field in piece.schema]
     return pa.table([column for piece in pieces for column in piece.columns], schema=pa.schema(fields))
+
+
+def masked_schema(schema: pa.Schema, columns: Sequence[Column], masks: Mapping[str, Mask]) -> pa.Schema:
+    """The Arrow schema of some columns as they leave."""
+    fields = [schema.field(column.name) for column in columns]
+    return pa.schema([masks[each.name].output(each, each.name) if each.name in masks else each for each in fields])
 
 
 def group_shape(manifest: Manifest, group: str) -> GroupShape:
