@@ -8,7 +8,8 @@ entry that says so is durable. Before each shard leaves, the vendor's head is lo
 import hashlib
 import hmac
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -16,7 +17,9 @@ import pyarrow as pa
 
 from vault.audit import Kind
 from vault.catalog import CompartmentRow, CredentialRow, FieldSealer
-from vault.encoding import timestamp
+from vault.cursors import SALT_BYTES, Cursor, open_cursor, salt_of, seal_cursor
+from vault.derivation import cursor_key
+from vault.encoding import canonical, timestamp
 from vault.errors import (
     AuditError,
     Conflict,
@@ -33,7 +36,7 @@ from vault.filters import BoundFilter, Filter, bind, parse
 from vault.keyring import ScopedKeyring, WrappedKey
 from vault.limits import Usage, left, refuse_used_up
 from vault.masks import Mask
-from vault.model import MANIFEST_GROUP, MASK_GROUP, Column, KeyScope
+from vault.model import FORMAT, MANIFEST_GROUP, MASK_GROUP, Column, KeyScope
 from vault.networks import within
 from vault.policy import Offer, Permit, Request, decide, refuse_frozen, still_allowed
 from vault.proof import check_proof
@@ -42,7 +45,7 @@ from vault.wire import Token
 from vault.workings.names import own_holder_name
 from vault.workings.parts import Parts, holder_sealer, metadata_key, trusted_now, wrapped_key
 from vault.workings.permissions import live_for_vendor
-from vault.workings.reading import ReadPlan, masked_schema, read_batches
+from vault.workings.reading import Placed, Position, ReadPlan, masked_schema, read_batches
 from vault.workings.versions import OpenVersion, open_version
 from vault.workings.watch import Watch
 
@@ -97,11 +100,15 @@ class Offering:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A read that was allowed and recorded: its schema, and its batches, read once."""
+    """A read that was allowed and recorded: its schema, and its batches, read once.
+
+    ``cursor`` gives the sealed place behind the batch that was taken last: whoever has the read may go on from there.
+    """
 
     permit: Permit
     schema: pa.Schema
     batches: Iterator[pa.RecordBatch]
+    cursor: Callable[[], bytes]
 
 
 def authenticate(
@@ -284,11 +291,14 @@ def _newest(parts: Parts, row: CompartmentRow) -> OpenVersion:
     return open_version(parts, ScopedKeyring(parts.keyring, (scope,)), row)
 
 
-def open_delivery(parts: Parts, caller: Caller, request: Request, where: str | None = None) -> Delivery:
+def open_delivery(
+    parts: Parts, caller: Caller, request: Request, where: str | None = None, cursor: bytes | None = None
+) -> Delivery:
     """Decide on a read and, if it is allowed, begin it; ``where`` is the caller's own predicate as it was sent.
 
-    Raises Frozen, Conflict, NotGranted or InvalidInput, each logged; AuditError when the log cannot be written:
-    then nothing is served.
+    ``cursor`` is from an earlier delivery of the very same: it goes on behind the batch that the cursor came with.
+    Raises Frozen, Conflict, NotGranted or InvalidInput, each logged; AuditError when the log cannot be written: then
+    nothing is served.
     """
     try:
         if where is not None:
@@ -300,6 +310,8 @@ def open_delivery(parts: Parts, caller: Caller, request: Request, where: str | N
             parts.heads.vendor(caller.vendor, max_age=-1)
             permit, version, filters = _permitted(parts, caller, request)
         keys, plan = _planned(parts, caller, permit, version, filters)
+        sealer = _Cursors(parts, permit, plan, cursor)
+        plan = sealer.plan
         read = _begin(parts, caller, permit, plan)
     except (Refused, Conflict, InvalidInput) as error:
         parts.journal.record(
@@ -312,7 +324,51 @@ def open_delivery(parts: Parts, caller: Caller, request: Request, where: str | N
             reason=type(error).__name__,
         )
         raise
-    return Delivery(permit, plan.schema, _deliver(parts, caller, permit, keys, plan, read))
+    return Delivery(permit, plan.schema, _deliver(parts, caller, permit, keys, sealer, read), sealer.seal)
+
+
+class _Cursors:
+    """The cursors of one delivery, and the plan that goes on from the one it was asked with."""
+
+    def __init__(self, parts: Parts, permit: Permit, plan: ReadPlan, given: bytes | None) -> None:
+        self._bound = canonical(
+            "dsvault cursor",
+            FORMAT[0],
+            parts.vault,
+            permit.vendor,
+            permit.grant_digest,
+            permit.version,
+            plan.content,
+            canonical(*(column.id for column in permit.columns)),
+            permit.where.text() if permit.where is not None else b"\x00",
+            str(permit.limit),
+        )
+        self.plan = plan
+        self._salt = os.urandom(SALT_BYTES)
+        self._key = _cursor_key(parts, permit.vendor, self._salt)
+        self._sent, self._position = 0, Position(0, 0)
+        if given is not None:
+            before = open_cursor(_cursor_key(parts, permit.vendor, salt_of(given)), self._bound, given)
+            self._sent, self._position = before.sent, Position(before.shard, before.row)
+            left_over = permit.limit - before.sent if permit.limit is not None else None
+            self.plan = replace(plan, start=self._position, limit=left_over)
+
+    def advance(self, placed: Placed, rows: int) -> None:
+        """A batch leaves, or the first rows of it."""
+        self._position = Position(placed.position.shard, placed.position.row - placed.batch.num_rows + rows)
+        self._sent += rows
+
+    def seal(self) -> bytes:
+        """The place behind what has left."""
+        place = Cursor(self._position.shard, self._position.row, self._sent)
+        return seal_cursor(self._key, self._salt, self._bound, place)
+
+
+def _cursor_key(parts: Parts, vendor: str, salt: bytes) -> bytes:
+    """The key of a stream's cursors, which every broker has that may read the vendor's names."""
+    with parts.catalog.read() as transaction:
+        key = wrapped_key(parts.vault, metadata_key(transaction, vendor))
+    return cursor_key(ScopedKeyring(parts.keyring, (key.scope,)).open(key), salt)
 
 
 def _planned(
@@ -353,6 +409,7 @@ def _begin(parts: Parts, caller: Caller, permit: Permit, plan: ReadPlan) -> int:
         "where": permit.where.text() if permit.where else None,
         "limit": permit.limit,
         "masks": {name: mask.text for name, mask in plan.masks.items()},
+        "resumed": [plan.start.shard, plan.start.row] if plan.start is not None else None,
     }
     if not permit.grant.limits:
         return parts.journal.record(Kind.READ_BEGUN, **fields)
@@ -443,7 +500,7 @@ def _grants_filter(grant: Grant, version: OpenVersion) -> Filter | None:
 
 
 def _deliver(
-    parts: Parts, caller: Caller, permit: Permit, keys: ScopedKeyring, plan: ReadPlan, read: int
+    parts: Parts, caller: Caller, permit: Permit, keys: ScopedKeyring, cursors: _Cursors, read: int
 ) -> Iterator[pa.RecordBatch]:
     rows, outcome = 0, "broken off"
 
@@ -451,10 +508,12 @@ def _deliver(
         still_allowed(permit, parts.heads.vendor(caller.vendor), trusted_now(parts))
 
     try:
-        for batch in read_batches(parts, keys, plan):
+        for placed in read_batches(parts, keys, cursors.plan):
             check()
+            batch = placed.batch
             piece = _charged(parts, permit, batch) if permit.grant.limits else batch
             rows += piece.num_rows
+            cursors.advance(placed, piece.num_rows)
             if piece.num_rows:
                 yield piece
             if piece.num_rows < batch.num_rows:

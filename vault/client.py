@@ -7,14 +7,15 @@ never yields a shorter table. Plain HTTP is used on loopback only.
 import ipaddress
 import json
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 import pyarrow as pa
@@ -24,18 +25,31 @@ from vault._version import __version__
 from vault.encoding import utcnow
 from vault.errors import Conflict, InvalidInput, NotGranted, Unauthenticated, Unavailable
 from vault.proof import LIFETIME, ProofKey
-from vault.wire import ARROW_TYPE, End, OfferedGrant, Profile, error_from_problem
+from vault.wire import ARROW_TYPE, COMPRESSIONS, CURSOR_KEY, End, OfferedGrant, Profile, error_from_problem
 
 __all__ = ["Client", "Dataset", "connect", "new_request"]
 
 _MAX_ANSWER = 64 << 20
+#: For how long a read waits for the broker to come back.
+PATIENCE: Final = timedelta(seconds=60)
+_FIRST_WAIT: Final = 0.1
+_LONGEST_WAIT: Final = 5.0
 
 
-def connect(profile: "str | os.PathLike[str]", key: "str | os.PathLike[str] | None" = None) -> "Client":
+def connect(
+    profile: "str | os.PathLike[str]",
+    key: "str | os.PathLike[str] | None" = None,
+    *,
+    compression: str | None = None,
+    patience: timedelta = PATIENCE,
+) -> "Client":
     """Open a profile file; raises InvalidInput when it cannot be read or used. Nothing is sent yet.
 
     ``key`` is the file of the private key that the credential is bound to, where the profile does not hold it; by
-    default it is looked for among the files beside the profile whose names end in ``.key.json``.
+    default it is looked for among the files beside the profile whose names end in ``.key.json``. ``compression`` of
+    what is sent is ``none``, ``lz4`` or ``zstd``, by default ``none`` on loopback and ``zstd`` elsewhere. A read whose
+    connection breaks goes on where it was, without a row lost or doubled, for as long as something comes within
+    ``patience``.
     """
     path = Path(profile)
     try:
@@ -43,7 +57,8 @@ def connect(profile: "str | os.PathLike[str]", key: "str | os.PathLike[str] | No
     except OSError as error:
         raise InvalidInput(f"{path}: the profile cannot be read ({error.strerror})") from error
     parsed = Profile.parse(data, str(path))
-    return Client(parsed, _key_of(parsed, path, Path(key) if key is not None else None))
+    own = _key_of(parsed, path, Path(key) if key is not None else None)
+    return Client(parsed, own, compression=compression, patience=patience)
 
 
 def _key_of(profile: Profile, path: Path, given: Path | None) -> ProofKey | None:
@@ -116,10 +131,22 @@ def _write_new(path: Path, document: dict[str, Any]) -> None:
 class Client:
     """A connection to a broker under one credential. Safe for use from several threads."""
 
-    def __init__(self, profile: Profile, key: ProofKey | None = None) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        key: ProofKey | None = None,
+        *,
+        compression: str | None = None,
+        patience: timedelta = PATIENCE,
+    ) -> None:
+        if compression is not None and compression not in COMPRESSIONS:
+            raise InvalidInput(f"compression: use one of {', '.join(COMPRESSIONS)}")
         self._profile = profile
+        self._patience = patience
         self._key = key if key is not None else _own_key(profile)
         self._endpoint = _checked_endpoint(profile.endpoint)
+        near = _is_loopback(urlsplit(self._endpoint).hostname)
+        self._compression = compression or ("none" if near else "zstd")
         self._http = urllib3.PoolManager(
             headers={
                 "Authorization": profile.token.header(),
@@ -156,7 +183,13 @@ class Client:
     def read(self, name: str, body: dict[str, Any]) -> pa.RecordBatchReader:
         """Begin a read; raises what the broker refuses it with."""
         path = f"/v1/datasets/{quote(name, safe='')}/read"
-        return _reader(self._send("POST", path, json.dumps(body).encode()))
+        asked = {**body, "compression": self._compression}
+
+        def send(cursor: str | None) -> urllib3.BaseHTTPResponse:
+            more = {"cursor": cursor} if cursor is not None else {}
+            return self._send("POST", path, json.dumps(asked | more).encode())
+
+        return _Read(send, self._patience).reader()
 
     @contextmanager
     def _call(self, method: str, path: str, body: bytes | None) -> Iterator[urllib3.BaseHTTPResponse]:
@@ -263,38 +296,88 @@ class _Body:
         self._response.close()
 
 
-def _reader(response: urllib3.BaseHTTPResponse) -> pa.RecordBatchReader:
-    if response.headers.get("content-type") != ARROW_TYPE:
-        raise Unavailable("the broker's answer is not a stream of Arrow rows")
-    try:
-        stream = pa.ipc.open_stream(pa.PythonFile(_Body(response), mode="r"))
-    except (pa.ArrowException, OSError, urllib3.exceptions.HTTPError) as error:
-        raise _cut_off() from error
-    return pa.RecordBatchReader.from_batches(stream.schema, _batches(stream))
+class _CutOff(Unavailable):
+    """A stream that did not come to the end that the broker speaks of."""
+
+    def __init__(self) -> None:
+        super().__init__("the stream was cut off before its end; nothing of it can be relied on")
 
 
-def _cut_off() -> Unavailable:
-    return Unavailable("the stream was cut off before its end; nothing of it can be relied on")
+class _Read:
+    """One read over as many connections as it takes."""
 
+    def __init__(self, send: Callable[[str | None], urllib3.BaseHTTPResponse], patience: timedelta) -> None:
+        self._send = send
+        self._patience = patience
+        self._cursor: str | None = None
+        self._came = False
+        self._wait = _FIRST_WAIT
+        self._heard = time.monotonic()
 
-def _batches(stream: Any) -> Iterator[pa.RecordBatch]:
-    rows = 0
-    while True:
+    def reader(self) -> pa.RecordBatchReader:
+        """The first connection's schema, and the batches of all."""
+        stream = self._opened(self._send(None))
+        return pa.RecordBatchReader.from_batches(stream.schema, self._batches(stream))
+
+    @staticmethod
+    def _opened(response: urllib3.BaseHTTPResponse) -> Any:
+        if response.headers.get("content-type") != ARROW_TYPE:
+            raise Unavailable("the broker's answer is not a stream of Arrow rows")
         try:
-            batch, metadata = stream.read_next_batch_with_custom_metadata()
-            end = End.from_metadata(metadata)
-        except (StopIteration, pa.ArrowException, OSError, ValueError, urllib3.exceptions.HTTPError) as error:
-            raise _cut_off() from error
-        if end is None:
-            rows += batch.num_rows
-            yield batch
-            continue
-        if end.problem is not None:
-            raise error_from_problem(end.problem)
-        if end.rows != rows:
-            raise _cut_off()
-        stream.close()
-        return
+            return pa.ipc.open_stream(pa.PythonFile(_Body(response), mode="r"))
+        except (pa.ArrowException, OSError, urllib3.exceptions.HTTPError) as error:
+            raise _CutOff from error
+
+    def _batches(self, stream: Any) -> Iterator[pa.RecordBatch]:
+        schema, whole = stream.schema, False
+        while not whole:
+            try:
+                yield from self._part(stream)
+                whole = True
+            except _CutOff as error:
+                stream = self._again(schema, error)
+
+    def _part(self, stream: Any) -> Iterator[pa.RecordBatch]:
+        """The batches of one connection; raises what the broker ended it with."""
+        rows = 0
+        while True:
+            try:
+                batch, metadata = stream.read_next_batch_with_custom_metadata()
+                end = End.from_metadata(metadata)
+            except (StopIteration, pa.ArrowException, OSError, ValueError, urllib3.exceptions.HTTPError) as error:
+                raise _CutOff from error
+            if end is None:
+                rows += batch.num_rows
+                self._came = True
+                # The place behind this batch: it is remembered as the batch is handed over, and not before.
+                place = metadata.get(CURSOR_KEY) if metadata is not None else None
+                self._cursor = place.decode("ascii", "replace") if place is not None else None
+                yield batch
+                # What the reader did with the batch meanwhile is no silence of the broker's.
+                self._heard, self._wait = time.monotonic(), _FIRST_WAIT
+                continue
+            if end.problem is not None:
+                raise error_from_problem(end.problem)
+            if end.rows != rows:
+                raise _CutOff
+            stream.close()
+            return
+
+    def _again(self, schema: pa.Schema, error: Unavailable) -> Any:
+        """A new connection that goes on behind the last batch; raises ``error`` when none can be had in time."""
+        if self._came and self._cursor is None:
+            raise error
+        while time.monotonic() - self._heard + self._wait <= self._patience.total_seconds():
+            time.sleep(self._wait)
+            self._wait = min(2 * self._wait, _LONGEST_WAIT)
+            try:
+                stream = self._opened(self._send(self._cursor))
+            except Unavailable:
+                continue
+            if not stream.schema.equals(schema):
+                break
+            return stream
+        raise error
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ def scan(
         schema = schema.with_metadata(opened.manifest.schema.metadata)
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for batch in read_batches(parts, parts.keyring, plan):
+        for batch, _ in read_batches(parts, parts.keyring, plan):
             yield batch.replace_schema_metadata(schema.metadata)
 
     return pa.RecordBatchReader.from_batches(schema, batches())

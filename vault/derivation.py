@@ -12,7 +12,7 @@ from vault.encoding import canonical
 from vault.errors import IntegrityError
 from vault.model import ChunkIdentity
 
-__all__ = ["KEY_BYTES", "chunk_key", "key_id"]
+__all__ = ["KEY_BYTES", "chunk_key", "cursor_key", "key_id"]
 
 KEY_BYTES: Final = 32
 _COMMITMENT_BYTES = 16
@@ -27,6 +27,11 @@ def _derive(data_key: bytes, info: bytes, length: int) -> bytes:
 def chunk_key(data_key: bytes, identity: ChunkIdentity) -> bytes:
     """The AES-256 key of one chunk: ``HKDF(data key, info = canonical("dsvault chunk key", identity))``."""
     return _derive(data_key, canonical("dsvault chunk key", identity.encode()), KEY_BYTES)
+
+
+def cursor_key(metadata_key: bytes, salt: bytes) -> bytes:
+    """The AES-256 key of one stream's cursors: ``HKDF(metadata key, info = canonical("dsvault cursor key", salt))``."""
+    return _derive(metadata_key, canonical("dsvault cursor key", salt), KEY_BYTES)
 
 
 def key_id(data_key: bytes) -> str:

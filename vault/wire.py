@@ -30,6 +30,8 @@ from vault.errors import (
 
 __all__ = [
     "ARROW_TYPE",
+    "COMPRESSIONS",
+    "CURSOR_KEY",
     "PROBLEM_TYPE",
     "WIRE_VERSION",
     "End",
@@ -44,6 +46,10 @@ WIRE_VERSION: Final = (1, 0)
 ARROW_TYPE: Final = "application/vnd.apache.arrow.stream"
 PROBLEM_TYPE: Final = "application/problem+json"
 _END_KEY: Final = b"dsvault:end"
+#: The custom metadata of a batch: a sealed place behind it, in base64, that a read can go on from.
+CURSOR_KEY: Final = b"dsvault:cursor"
+#: How the bodies of a stream's batches may be compressed.
+COMPRESSIONS: Final = ("none", "lz4", "zstd")
 _DELTA_SHARING: Final = "/delta-sharing/"
 _TOKEN_PREFIX: Final = "dsv1"  # noqa: S105
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -116,7 +117,7 @@ class _serving:  # noqa: N801
         self._thread.start()
         token = Token("0" * 32, b"\x00" * 32)
         endpoint = f"http://127.0.0.1:{self._server.server_port}"
-        return vault.Client(Profile(endpoint, "v", "acme", token, "", ""))
+        return vault.Client(Profile(endpoint, "v", "acme", token, "", ""), patience=timedelta(0))
 
     def __exit__(self, *_error: object) -> None:
         self._server.shutdown()

@@ -1,11 +1,12 @@
 """The broker's routes. No key, no chunk and no SQL passes through here."""
 
+import base64
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -36,6 +37,8 @@ class ReadBody(BaseModel):
     columns: Annotated[list[Annotated[str, Field(max_length=1024)]], Field(max_length=10_000)] | None = None
     where: Annotated[str, Field(max_length=4096)] | None = None
     limit: Annotated[int, Field(ge=0, le=2**62)] | None = None
+    cursor: Annotated[str, Field(max_length=256)] | None = None
+    compression: Literal["none", "lz4", "zstd"] = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +136,19 @@ def _begin(parts: Parts, who: access.Caller, name: str, body: ReadBody) -> Strea
         columns=tuple(body.columns) if body.columns is not None else None,
         limit=body.limit,
     )
-    delivery = access.open_delivery(parts, who, request, body.where)
+    delivery = access.open_delivery(parts, who, request, body.where, _cursor(body.cursor))
     # The first batch is made before the answer begins, so that what fails at once fails with a status.
     first = next(delivery.batches, None)
     batches = chain([first], delivery.batches) if first is not None else delivery.batches
-    return StreamingResponse(ipc_stream(delivery.schema, batches), media_type=wire.ARROW_TYPE)
+    stream = ipc_stream(delivery.schema, batches, delivery.cursor, body.compression)
+    return StreamingResponse(stream, media_type=wire.ARROW_TYPE)
+
+
+def _cursor(text: str | None) -> bytes | None:
+    try:
+        return base64.b64decode(text, validate=True) if text is not None else None
+    except ValueError as error:
+        raise InvalidInput("cursor: it is not one") from error
 
 
 async def _bound_body(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:

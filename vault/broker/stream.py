@@ -1,11 +1,12 @@
 """Record batches as the bytes of an Arrow IPC stream, one piece for each batch."""
 
-from collections.abc import Iterator
+import base64
+from collections.abc import Callable, Iterator
 
 import pyarrow as pa
 
 from vault.errors import VaultError
-from vault.wire import End, problem
+from vault.wire import CURSOR_KEY, End, problem
 
 __all__ = ["ipc_stream"]
 
@@ -33,19 +34,26 @@ class _Pieces:
         return data
 
 
-def ipc_stream(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> Iterator[bytes]:
-    """Encode batches, and after them how the stream ended.
+def ipc_stream(
+    schema: pa.Schema,
+    batches: Iterator[pa.RecordBatch],
+    cursor: Callable[[], bytes] | None = None,
+    compression: str = "none",
+) -> Iterator[bytes]:
+    """Encode batches, each with the cursor behind it, and after them how the stream ended.
 
     An error after the first byte cannot change the status any more: it becomes the problem in the last
     batch's metadata, which a client must look for.
     """
     sink = _Pieces()
     rows = 0
-    with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), schema) as writer:
+    options = pa.ipc.IpcWriteOptions(compression=None if compression == "none" else compression)
+    with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), schema, options=options) as writer:
         end = None
         try:
             for batch in batches:
-                writer.write_batch(batch)
+                place = {CURSOR_KEY: base64.b64encode(cursor())} if cursor is not None else None
+                writer.write_batch(batch, custom_metadata=place)
                 rows += batch.num_rows
                 yield sink.take()
         except VaultError as error:

@@ -8,13 +8,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from vault.chunks import decode
 from vault.derivation import chunk_key
+from vault.encoding import canonical
 from vault.errors import IntegrityError, NotFound
 from vault.filters import BoundFilter, ShardStatistics
 from vault.keyring import KeySource, WrappedKey
@@ -26,6 +27,8 @@ from vault.workings.versions import OpenVersion, agree, side_by_side
 
 __all__ = [
     "GroupShape",
+    "Placed",
+    "Position",
     "ReadPlan",
     "group_shape",
     "identity_of",
@@ -47,10 +50,26 @@ class GroupShape:
 
 
 @dataclass(frozen=True, slots=True)
+class Position:
+    """A place in a read: a shard, and how many of its rows that passed have left."""
+
+    shard: int
+    row: int
+
+
+class Placed(NamedTuple):
+    """A batch, and the place behind it."""
+
+    batch: pa.RecordBatch
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
 class ReadPlan:
     """What one read does: the columns that leave, the filters every row must pass, and a limit.
 
     ``masks`` are by the name of the column that leaves; ``mask_key`` opens the vendor's mask key, when it is needed.
+    ``start`` is where an earlier read of the same was broken off: from there on, ``limit`` rows at most.
     ``chosen`` are the chunks that it may open, by group: those of shards that the statistics do not exclude and, where
     nothing is filtered, that the limit reaches. Making a plan opens parts of the manifest and no chunk; it raises
     IntegrityError, NotFound, Unavailable or KmsError.
@@ -62,6 +81,7 @@ class ReadPlan:
     limit: int | None
     masks: Mapping[str, Mask] = field(default_factory=dict)
     mask_key: Callable[[], bytes] | None = field(default=None, repr=False)
+    start: "Position | None" = None
     chosen: Mapping[str, Listing] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -107,7 +127,7 @@ class ReadPlan:
             return {}  # a version without rows
         agree(chosen)
         any_group = next(iter(chosen.values()))
-        mask = self._may_match(chosen, any_group.table.column("rows").combine_chunks())
+        mask = self._wanted(chosen, any_group)
         left = None
         if mask is not None:
             left = any_group.shards.combine_chunks().filter(mask)
@@ -120,8 +140,25 @@ class ReadPlan:
         agree(chosen)
         return chosen
 
-    def _may_match(self, listings: Mapping[str, Listing], rows: pa.Array) -> Any:
+    @property
+    def content(self) -> bytes:
+        """What the read is made of, as bytes that are equal as long as its rows and their order are.
+
+        The content ids of the manifest's parts: they stay through every rekey, and an erasure makes new ones.
+        """
+        parts = sorted((part.group, part.first, part.content) for part in self.version.manifest.parts)
+        return canonical(*(text for group, _, content in parts if group in self.groups for text in (group, content)))
+
+    def _wanted(self, listings: Mapping[str, Listing], any_group: Listing) -> Any:
         """For each shard whether it is to be opened; None for all."""
+        rows, shards = any_group.table.column("rows").combine_chunks(), any_group.shards.combine_chunks()
+        if self.start is None:
+            return self._may_match(listings, rows)
+        behind = pc.less(shards, self.start.shard)
+        mask = self._may_match(listings, pc.if_else(behind, pa.scalar(0, rows.type), rows))
+        return pc.invert(behind) if mask is None else pc.and_not(mask, behind)
+
+    def _may_match(self, listings: Mapping[str, Listing], rows: pa.Array) -> Any:
         if self.filters:
             columns = {
                 column.name: found
@@ -131,7 +168,8 @@ class ReadPlan:
             statistics = ShardStatistics(rows, columns)
             return reduce(pc.and_, [condition.may_match(statistics) for condition in self.filters])
         if self.limit is not None:
-            return pc.less(pc.subtract(pc.cumulative_sum(rows), rows), self.limit)
+            skipped = self.start.row if self.start is not None else 0
+            return pc.less(pc.subtract(pc.cumulative_sum(rows), rows), self.limit + skipped)
         return None
 
 
@@ -164,8 +202,8 @@ def open_chunk(
     return table
 
 
-def read_batches(parts: Parts, keys: KeySource, plan: ReadPlan) -> Iterator[pa.RecordBatch]:
-    """The rows of a plan as record batches of ``plan.schema``, shard by shard.
+def read_batches(parts: Parts, keys: KeySource, plan: ReadPlan) -> Iterator[Placed]:
+    """The rows of a plan as record batches of ``plan.schema``, shard by shard, each with the place behind it.
 
     The columns that filters read are decoded first, and of the others only the row groups where rows are left; chunks
     of shards without any are not even fetched. Chunks of a shard are fetched and decoded in parallel, and those of the
@@ -174,9 +212,12 @@ def read_batches(parts: Parts, keys: KeySource, plan: ReadPlan) -> Iterator[pa.R
     reading = _Reading(parts, keys, plan)
     left = plan.limit
     try:
-        for table in reading.tables():
-            piece = table if left is None else table.slice(0, left)
-            yield from piece.to_batches(max_chunksize=_BATCH_ROWS)
+        for shard, table in reading.tables():
+            row = plan.start.row if plan.start is not None and plan.start.shard == shard else 0
+            piece = table.slice(row, left)
+            for batch in piece.to_batches(max_chunksize=_BATCH_ROWS):
+                row += batch.num_rows
+                yield Placed(batch, Position(shard, row))
             if left is not None:
                 left -= piece.num_rows
                 if not left:
@@ -207,7 +248,7 @@ class _Reading:
         self._maps: list[Any] = []
         self._mask_key: bytes | None = None
 
-    def tables(self) -> Iterator[pa.Table]:
+    def tables(self) -> Iterator[tuple[int, pa.Table]]:
         """Shard by shard the rows that pass."""
         passing: deque[_Passing] = deque()
 
@@ -218,12 +259,12 @@ class _Reading:
 
         if not self._rest:
             for each in self._passing():
-                yield self._joined(each, [])
+                yield each.shard.index, self._joined(each, [])
             return
         opened = self._map(lambda place: self._open(place[0].shard, place[1], place[0].keep), places(), len(self._rest))
         for table in opened:
             each = passing.popleft()
-            yield self._joined(each, [table, *(next(opened) for _ in self._rest[1:])])
+            yield each.shard.index, self._joined(each, [table, *(next(opened) for _ in self._rest[1:])])
 
     def _passing(self) -> Iterator[_Passing]:
         """The shards where rows pass."""
