@@ -33,7 +33,7 @@ from vault.errors import (
     VaultError,
 )
 from vault.filters import BoundFilter, Filter, bind, parse
-from vault.keyring import ScopedKeyring, WrappedKey
+from vault.keyring import KeyCounts, ScopedKeyring, WrappedKey
 from vault.limits import Usage, left, refuse_used_up
 from vault.masks import Mask
 from vault.model import FORMAT, MANIFEST_GROUP, MASK_GROUP, Column, KeyScope
@@ -52,10 +52,12 @@ from vault.workings.watch import Watch
 __all__ = [
     "Caller",
     "Delivery",
+    "KeyCounts",
     "Offering",
     "Sent",
     "authenticate",
     "healthy",
+    "key_counts",
     "offerings",
     "open_delivery",
     "settle",
@@ -455,6 +457,11 @@ def _mark(parts: Parts) -> None:
 def watch(parts: Parts) -> Watch:
     """What drops a vendor's keys from this process within a second of a freeze, revocation, rekey or rewrap."""
     return Watch(parts)
+
+
+def key_counts(parts: Parts) -> KeyCounts:
+    """How often this process asked the KMS for data keys, and how often it did not have to."""
+    return parts.keyring.counts
 
 
 def settle(parts: Parts) -> None:

@@ -21,7 +21,7 @@ from vault.errors import IntegrityError, InvalidInput, NotGranted
 from vault.kms import Kms
 from vault.model import KeyScope
 
-__all__ = ["MAX_AGE_SECONDS", "CacheLimits", "KeySource", "Keyring", "ScopedKeyring", "WrappedKey"]
+__all__ = ["MAX_AGE_SECONDS", "CacheLimits", "KeyCounts", "KeySource", "Keyring", "ScopedKeyring", "WrappedKey"]
 
 #: The longest that an unwrapped key is held, whatever is configured.
 MAX_AGE_SECONDS = 60.0
@@ -63,6 +63,15 @@ class KeySource(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class KeyCounts:
+    """How often data keys were held already, and how often the KMS was asked for one, or failed to give it."""
+
+    hits: int
+    unwraps: int
+    failures: int
+
+
 @dataclass(slots=True)
 class _Held:
     """An unwrapped key, since when it is held, and how often it may still be used."""
@@ -88,6 +97,13 @@ class Keyring:
         self._lock = threading.Lock()
         self._held: OrderedDict[WrappedKey, _Held] = OrderedDict()
         self._flights: dict[WrappedKey, Future[bytes]] = {}
+        self._hits = self._unwraps = self._failures = 0
+
+    @property
+    def counts(self) -> KeyCounts:
+        """What was counted since the process began."""
+        with self._lock:
+            return KeyCounts(self._hits, self._unwraps, self._failures)
 
     def create(self, scope: KeyScope, kms_key: str) -> tuple[WrappedKey, bytes]:
         """A fresh data key, wrapped by ``kms_key`` under the scope's context; it is held like one that was opened."""
@@ -103,11 +119,13 @@ class Keyring:
         with self._lock:
             held = self._take(key)
             if held is not None:
+                self._hits += 1
                 return held
             flight = self._flights.get(key)
             mine = flight is None
             if flight is None:
                 flight = self._flights[key] = Future()
+                self._unwraps += 1
         if mine:
             self._fly(key, flight)
         return flight.result()
@@ -131,6 +149,8 @@ class Keyring:
                 raise IntegrityError("a data key is not the one that its id commits to")
         except BaseException as error:  # noqa: BLE001 - every thread that waits raises it
             self._land(key, flight, None)
+            with self._lock:
+                self._failures += 1
             flight.set_exception(error)
             return
         self._land(key, flight, _Held(plaintext, since, self._limits.uses - 1))

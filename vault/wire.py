@@ -39,6 +39,7 @@ __all__ = [
     "Profile",
     "Token",
     "error_from_problem",
+    "kind_of",
     "problem",
 ]
 
@@ -81,6 +82,11 @@ def problem(error: VaultError) -> tuple[int, dict[str, object]]:
     return 500, {"type": "urn:dsvault:error", "title": "Error", "detail": "the request could not be served"}
 
 
+def kind_of(document: Mapping[str, Any]) -> str:
+    """The kind of a problem document, one of few."""
+    return str(document.get("type", "")).removeprefix("urn:dsvault:")
+
+
 def _title(kind: str) -> str:
     return kind.replace("-", " ").capitalize()
 
@@ -95,7 +101,7 @@ def _detail(error: VaultError) -> str:
 
 def error_from_problem(document: Mapping[str, Any]) -> VaultError:
     """The error that a problem document stands for."""
-    kind = str(document.get("type", "")).removeprefix("urn:dsvault:")
+    kind = kind_of(document)
     detail = str(document.get("detail") or "the broker refused the request")[:1000]
     for name, _, family in _KINDS:
         if name == kind:

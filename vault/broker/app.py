@@ -17,8 +17,11 @@ from starlette.exceptions import HTTPException
 
 from vault import access, wire
 from vault._version import __version__
+from vault.broker.metrics import CONTENT_TYPE, Metrics
+from vault.broker.observing import Observing
 from vault.broker.stream import ipc_stream
 from vault.errors import InvalidInput, Unauthenticated, VaultError
+from vault.networks import within
 from vault.policy import Request as ReadRequest
 from vault.workings.parts import Parts
 
@@ -26,6 +29,8 @@ __all__ = ["create_app"]
 
 _LOG = logging.getLogger("dsvault.broker")
 _MAX_BODY = 64 * 1024
+#: Who reads the counters where nothing else is said.
+LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 
 class ReadBody(BaseModel):
@@ -72,10 +77,16 @@ def _own(scope: MutableMapping[str, Any]) -> tuple[str, ...]:
     return tuple(f"{scope['scheme']}://{f'[{name}]' if ':' in name else name}:{port}" for name in names)
 
 
-def create_app(parts: Parts, vendors: frozenset[str] | None = None, endpoints: tuple[str, ...] = ()) -> FastAPI:
+def create_app(
+    parts: Parts,
+    vendors: frozenset[str] | None = None,
+    endpoints: tuple[str, ...] = (),
+    metrics_to: tuple[str, ...] = LOOPBACK,
+) -> FastAPI:
     """The ASGI application over a vault's parts; ``vendors`` are the ids that it serves (None: all).
 
-    ``endpoints`` are the base URLs that clients reach it by, beside the addresses of its own socket.
+    ``endpoints`` are the base URLs that clients reach it by, beside the addresses of its own socket. ``metrics_to`` are
+    the networks that may read ``/metrics``.
     """
     broker = _Broker(parts, vendors, endpoints)
 
@@ -93,7 +104,19 @@ def create_app(parts: Parts, vendors: frozenset[str] | None = None, endpoints: t
     app.middleware("http")(_bound_body)
 
     def caller(request: Request) -> access.Caller:
-        return broker.caller(request)
+        found = request.state.caller = broker.caller(request)
+        return found
+
+    metrics = Metrics(lambda: access.key_counts(parts))
+    app.state.metrics = metrics
+    app.add_middleware(Observing, metrics=metrics)
+
+    @app.get("/metrics", include_in_schema=False)
+    def show_metrics(request: Request) -> Response:
+        """The counters, to whoever may read them; to others there is no such page."""
+        if request.client is None or not within(request.client.host, metrics_to):
+            raise HTTPException(404)
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
 
     @app.get("/healthz")
     def healthz() -> dict[str, str]:
@@ -110,7 +133,7 @@ def create_app(parts: Parts, vendors: frozenset[str] | None = None, endpoints: t
     @app.post("/v1/datasets/{name}/read", response_class=StreamingResponse)
     async def read(name: str, body: ReadBody, who: Annotated[access.Caller, Depends(caller)]) -> StreamingResponse:
         """A slice as an Arrow IPC stream."""
-        return await run_in_threadpool(_begin, parts, who, name, body)
+        return await run_in_threadpool(_begin, parts, metrics, who, name, body)
 
     return app
 
@@ -129,7 +152,7 @@ def _offered(offering: access.Offering) -> wire.OfferedGrant:
     )
 
 
-def _begin(parts: Parts, who: access.Caller, name: str, body: ReadBody) -> StreamingResponse:
+def _begin(parts: Parts, metrics: Metrics, who: access.Caller, name: str, body: ReadBody) -> StreamingResponse:
     request = ReadRequest(
         dataset=name,
         grant=body.grant,
@@ -140,8 +163,8 @@ def _begin(parts: Parts, who: access.Caller, name: str, body: ReadBody) -> Strea
     # The first batch is made before the answer begins, so that what fails at once fails with a status.
     first = next(delivery.batches, None)
     batches = chain([first], delivery.batches) if first is not None else delivery.batches
-    stream = ipc_stream(delivery.schema, batches, delivery.cursor, body.compression)
-    return StreamingResponse(stream, media_type=wire.ARROW_TYPE)
+    stream = ipc_stream(delivery.schema, batches, delivery.cursor, body.compression, metrics.refused)
+    return StreamingResponse(metrics.streaming(stream), media_type=wire.ARROW_TYPE)
 
 
 def _cursor(text: str | None) -> bytes | None:
@@ -166,9 +189,10 @@ def _answer(error: VaultError) -> Response:
     return JSONResponse(document, status, headers=headers, media_type=wire.PROBLEM_TYPE)
 
 
-async def _on_error(_request: Request, error: Exception) -> Response:
+async def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, VaultError)
-    status, _ = wire.problem(error)
+    status, document = wire.problem(error)
+    request.app.state.metrics.refused(wire.kind_of(document))
     if status >= 500:
         _LOG.error("%s: %s", type(error).__name__, error)
     return _answer(error)

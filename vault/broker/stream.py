@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pyarrow as pa
 
 from vault.errors import VaultError
-from vault.wire import CURSOR_KEY, End, problem
+from vault.wire import CURSOR_KEY, End, kind_of, problem
 
 __all__ = ["ipc_stream"]
 
@@ -39,6 +39,7 @@ def ipc_stream(
     batches: Iterator[pa.RecordBatch],
     cursor: Callable[[], bytes] | None = None,
     compression: str = "none",
+    on_problem: Callable[[str], None] = lambda _kind: None,
 ) -> Iterator[bytes]:
     """Encode batches, each with the cursor behind it, and after them how the stream ended.
 
@@ -58,6 +59,7 @@ def ipc_stream(
                 yield sink.take()
         except VaultError as error:
             _, document = problem(error)
+            on_problem(kind_of(document))
             end = End(rows, document)
         last = pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
         writer.write_batch(last, custom_metadata=(end or End(rows)).metadata())

@@ -1,0 +1,80 @@
+"""What a broker counts, in the text form that Prometheus reads.
+
+Labels are routes, kinds and statuses, of which there are few: no name, id or address of anybody is among them.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, Metric
+
+from vault.access import KeyCounts
+
+__all__ = ["CONTENT_TYPE", "Metrics"]
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600)
+
+
+class _Keys:
+    """The data keys' counts, asked for when they are read."""
+
+    def __init__(self, counts: Callable[[], KeyCounts]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterable[Metric]:
+        found = self._counts()
+        for name, text, value in (
+            ("dsvault_kms_unwraps", "Data keys that the KMS was asked to unwrap.", found.unwraps),
+            ("dsvault_kms_failures", "Unwraps that the KMS refused or failed at.", found.failures),
+            ("dsvault_key_cache_hits", "Data keys that were held already.", found.hits),
+        ):
+            yield CounterMetricFamily(name, text, value=value)
+
+
+@final
+class Metrics:
+    """One broker's counters; safe for use from several threads."""
+
+    def __init__(self, counts: Callable[[], KeyCounts]) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_Keys(counts))
+        self._requests = Counter(
+            "dsvault_requests", "Requests that were answered.", ("route", "status"), registry=self._registry
+        )
+        self._seconds = Histogram(
+            "dsvault_first_byte_seconds",
+            "From a request to the first byte of its answer.",
+            ("route",),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._refusals = Counter(
+            "dsvault_refusals", "Answers that are problems, by kind.", ("kind",), registry=self._registry
+        )
+        self._streams = Gauge("dsvault_streams_open", "Streams that are being sent.", registry=self._registry)
+        self._bytes = Counter("dsvault_stream_bytes", "Bytes of streams that were sent.", registry=self._registry)
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """An answer has begun."""
+        self._requests.labels(route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def refused(self, kind: str) -> None:
+        """An answer, or the end of a stream, was a problem."""
+        self._refusals.labels(kind).inc()
+
+    def streaming(self, chunks: Iterable[bytes]) -> Iterable[bytes]:
+        """The pieces of a stream, counted as they are taken; however it ends, it is over then."""
+        self._streams.inc()
+        try:
+            for chunk in chunks:
+                self._bytes.inc(len(chunk))
+                yield chunk
+        finally:
+            self._streams.dec()
+
+    def text(self) -> bytes:
+        """Everything, as Prometheus reads it."""
+        return generate_latest(self._registry)
