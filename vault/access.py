@@ -12,12 +12,14 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import reduce
 
 import pyarrow as pa
 
 from vault.audit import Kind
 from vault.catalog import CompartmentRow, CredentialRow, FieldSealer
 from vault.cursors import SALT_BYTES, Cursor, open_cursor, salt_of, seal_cursor
+from vault.delegation import Link, check_chain
 from vault.derivation import cursor_key
 from vault.encoding import canonical, timestamp
 from vault.errors import (
@@ -71,21 +73,26 @@ _DENIED = "the credential is not valid"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated vendor: its id, its credential, and where it called from."""
+    """An authenticated vendor: its id, its credential, where it called from, and to whom its access was handed on."""
 
     vendor: str
     credential: str
     address: str
     expires: datetime
+    links: tuple[Link, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Sent:
-    """How a request came: its method, the addresses of the resource that it may have been sent to, and its proof."""
+    """How a request came: its method, the addresses of the resource that it may have been sent to, and its proof.
+
+    ``delegations`` are the links from the credential's key to the one that proves the request.
+    """
 
     method: str
     uris: tuple[str, ...]
     proof: str | None
+    delegations: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Sent({self.method})"
@@ -134,11 +141,11 @@ def authenticate(
     opened = _open_credential(parts, row)
     try:
         _check_credential(parts, opened, token, address, vendors)
-        _check_possession(parts, opened[1], token, sent)
+        links = _check_possession(parts, opened[1], token, sent)
     except Unauthenticated as error:
         parts.journal.record(Kind.REFUSED, vendor_id=row.vendor, credential=row.id, address=address, reason=str(error))
         raise Unauthenticated(_DENIED) from None
-    return Caller(row.vendor, row.id, address, opened[1].expires)
+    return Caller(row.vendor, row.id, address, min([opened[1].expires, *(link.expires for link in links)]), links)
 
 
 def _open_credential(parts: Parts, row: CredentialRow) -> tuple[Signed, Credential]:
@@ -172,21 +179,25 @@ def _check_credential(
         raise Unauthenticated("address not allowed")
 
 
-def _check_possession(parts: Parts, credential: Credential, token: Token, sent: Sent | None) -> None:
+def _check_possession(parts: Parts, credential: Credential, token: Token, sent: Sent | None) -> tuple[Link, ...]:
     """Raises Unauthenticated unless the request carries what the credential's kind asks for, no more and no less.
 
-    A proof counts once: it is written down, durably and for every broker of the vault, before the request goes on.
+    Returns the delegations that lead from the credential's key to the one that proves the request. A proof counts once:
+    it is written down, durably and for every broker of the vault, before the request goes on.
     """
     if (credential.key is not None) != token.bound:
         raise Unauthenticated("presented as a credential of the other kind")
     if credential.key is None:
-        return
+        if sent is not None and sent.delegations:
+            raise Unauthenticated("a bearer credential cannot be delegated")
+        return ()
     if sent is None or sent.proof is None:
         raise Unauthenticated("no proof of possession")
     now = trusted_now(parts)
-    proof = check_proof(
-        sent.proof, thumbprint=credential.key, token=token.text, method=sent.method, uris=sent.uris, now=now
-    )
+    holder, links = check_chain(sent.delegations, credential=credential.id, thumbprint=credential.key, now=now)
+    if not parts.heads.vendor(credential.vendor).ended.isdisjoint(link.id for link in links):
+        raise Unauthenticated("a delegation was ended")
+    proof = check_proof(sent.proof, thumbprint=holder, token=token.text, method=sent.method, uris=sent.uris, now=now)
     try:
         with parts.catalog.write() as transaction:
             fresh = transaction.use_proof(proof.digest, timestamp(proof.until), timestamp(now))
@@ -194,6 +205,7 @@ def _check_possession(parts: Parts, credential: Credential, token: Token, sent: 
         fresh = False  # another broker has just taken it
     if not fresh:
         raise Unauthenticated("the proof was used before")
+    return links
 
 
 def healthy(parts: Parts) -> None:
@@ -264,6 +276,8 @@ def _offers(parts: Parts, caller: Caller, dataset_name: str | None = None) -> It
     for grant in grants:
         if dataset_name is not None and grant.dataset_name != dataset_name:
             continue
+        if any(link.dataset not in {None, grant.dataset_name} for link in caller.links):
+            continue
         row = rows.get(grant.dataset)
         if row is None:
             raise IntegrityError("the catalog lacks the compartment of a live grant")
@@ -273,7 +287,32 @@ def _offers(parts: Parts, caller: Caller, dataset_name: str | None = None) -> It
         if version.manifest.dataset != grant.dataset:
             raise IntegrityError("a compartment holds another dataset than the catalog says")
         present = {column.id: column for column in version.manifest.columns}
-        yield Offer(grant, row.id, version.manifest.version, present), version
+        yield Offer(grant, row.id, version.manifest.version, present, _left(caller)), version
+
+
+def _left(caller: Caller, links: int | None = None) -> frozenset[str] | None:
+    """The columns that a chain of delegations, or its first links, leave; None for all."""
+    named = [frozenset(link.columns) for link in caller.links[:links] if link.columns is not None]
+    return reduce(frozenset.intersection, named) if named else None
+
+
+def _delegated_filters(caller: Caller, offer: Offer, schema: pa.Schema) -> list[BoundFilter]:
+    """The row filters of a chain, each over what its signer could read; raises NotGranted where one does not fit.
+
+    A signer may filter by a column that it does not hand on, as the lab may, and by none that it does not have.
+    """
+    found = []
+    for number, link in enumerate(caller.links):
+        if link.where is None:
+            continue
+        try:
+            condition = parse(link.where, "where")
+            if not condition.columns() <= replace(offer, only=_left(caller, number)).readable:
+                raise NotGranted("a delegation filters by a column that its signer does not have")
+            found.append(bind(condition, schema, "where"))
+        except InvalidInput as error:
+            raise NotGranted("a delegation's row filter does not fit the dataset") from error
+    return found
 
 
 def _own_sealer(parts: Parts, vendor: str) -> FieldSealer:
@@ -320,6 +359,7 @@ def open_delivery(
             Kind.REFUSED,
             vendor_id=caller.vendor,
             credential=caller.credential,
+            delegates=_delegates(caller),
             address=caller.address,
             dataset=request.dataset[:80],
             columns=[name[:80] for name in request.columns or ()][:100],
@@ -344,6 +384,7 @@ class _Cursors:
             canonical(*(column.id for column in permit.columns)),
             permit.where.text() if permit.where is not None else b"\x00",
             str(permit.limit),
+            canonical(*permit.delegations),
         )
         self.plan = plan
         self._salt = os.urandom(SALT_BYTES)
@@ -469,11 +510,17 @@ def settle(parts: Parts) -> None:
     parts.journal.checkpoint()
 
 
+def _delegates(caller: Caller) -> list[dict[str, str]]:
+    """Through whose hands the access went, the one who asks last."""
+    return [{"id": link.id, "to": link.to} for link in caller.links]
+
+
 def _who(caller: Caller, permit: Permit) -> dict[str, object]:
     return {
         "vendor_id": caller.vendor,
         "vendor": permit.grant.vendor_name,
         "credential": caller.credential,
+        "delegates": _delegates(caller),
         "address": caller.address,
         "grant": permit.grant.id,
         "purpose": permit.grant.purpose,
@@ -488,11 +535,12 @@ def _permitted(parts: Parts, caller: Caller, request: Request) -> tuple[Permit, 
     found = list(_offers(parts, caller, request.dataset))
     head = parts.heads.vendor(caller.vendor)
     permit = decide(request, caller.credential, head, [offer for offer, _ in found], trusted_now(parts))
-    permit = replace(permit, ends=min(permit.ends or caller.expires, caller.expires))
-    version = next(version for offer, version in found if offer.grant.id == permit.grant.id)
+    ends = min(permit.ends or caller.expires, caller.expires)
+    permit = replace(permit, ends=ends, delegations=tuple(link.id for link in caller.links))
+    offer, version = next(each for each in found if each[0].grant.id == permit.grant.id)
     conditions = (_grants_filter(permit.grant, version), permit.where)
     filters = tuple(bind(each, version.manifest.schema, "where") for each in conditions if each is not None)
-    return permit, version, filters
+    return permit, version, (*filters, *_delegated_filters(caller, offer, version.manifest.schema))
 
 
 def _grants_filter(grant: Grant, version: OpenVersion) -> Filter | None:

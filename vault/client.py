@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import cached_property
@@ -22,12 +22,22 @@ import pyarrow as pa
 import urllib3
 
 from vault._version import __version__
-from vault.encoding import utcnow
+from vault.delegation import delegate as _delegate
+from vault.encoding import LONGEST, timestamp, utcnow
 from vault.errors import Conflict, InvalidInput, NotGranted, Unauthenticated, Unavailable
-from vault.proof import LIFETIME, ProofKey
-from vault.wire import ARROW_TYPE, COMPRESSIONS, CURSOR_KEY, End, OfferedGrant, Profile, error_from_problem
+from vault.proof import LIFETIME, ProofKey, requested_key
+from vault.wire import (
+    ARROW_TYPE,
+    COMPRESSIONS,
+    CURSOR_KEY,
+    DELEGATION_HEADER,
+    End,
+    OfferedGrant,
+    Profile,
+    error_from_problem,
+)
 
-__all__ = ["Client", "Dataset", "connect", "new_request"]
+__all__ = ["Client", "Dataset", "connect", "delegate", "new_request"]
 
 _MAX_ANSWER = 64 << 20
 #: For how long a read waits for the broker to come back.
@@ -100,6 +110,56 @@ def _read_key(path: Path) -> ProofKey:
     return ProofKey.parse(document, str(path))
 
 
+def delegate(
+    profile: "str | os.PathLike[str]",
+    to: str,
+    output: "str | os.PathLike[str]",
+    *,
+    expires: timedelta,
+    dataset: str | None = None,
+    columns: Sequence[str] | None = None,
+    where: str | None = None,
+    request: "str | os.PathLike[str] | None" = None,
+    key: "str | os.PathLike[str] | None" = None,
+) -> str:
+    """Hand a part of a profile's access on, without asking anybody: writes a profile for ``to``, returns its id.
+
+    It is good for these columns, and the rows that ``where`` keeps (over all columns that the profile may read), until
+    it or anything that it comes from ends. ``request`` is the file of a key that the other side made; else one is made
+    for it. Raises InvalidInput.
+    """
+    own = connect(profile, key)
+    parsed, signer = own.profile, own.key
+    if signer is None:
+        raise InvalidInput(f"{profile}: a bearer credential is bound to no key, so it cannot be delegated")
+    now = utcnow()
+    if not timedelta(0) < expires <= LONGEST:
+        raise InvalidInput("--expires: give a time in the future, and not a hundred years ahead")
+    made = ProofKey.create() if request is None else None
+    thumbprint = made.thumbprint if made is not None else requested_key(str(request))
+    link, identity = _delegate(
+        signer,
+        credential=parsed.token.credential,
+        chain=parsed.delegations,
+        to=to,
+        thumbprint=thumbprint,
+        now=now,
+        expires=now + expires,
+        dataset=dataset,
+        columns=columns,
+        where=where,
+    )
+    narrowed = replace(
+        parsed,
+        thumbprint=thumbprint,
+        key=made.document() if made is not None else None,
+        expires=min(parsed.expires, timestamp(now + expires)),
+        delegations=(*parsed.delegations, link),
+    )
+    _write_new(Path(output), narrowed.document())
+    return identity
+
+
 def new_request(
     request: "str | os.PathLike[str]", key: "str | os.PathLike[str]", kind: str = "ed25519", name: str | None = None
 ) -> str:
@@ -141,9 +201,9 @@ class Client:
     ) -> None:
         if compression is not None and compression not in COMPRESSIONS:
             raise InvalidInput(f"compression: use one of {', '.join(COMPRESSIONS)}")
-        self._profile = profile
+        self.profile = profile
         self._patience = patience
-        self._key = key if key is not None else _own_key(profile)
+        self.key = key if key is not None else _own_key(profile)
         self._endpoint = _checked_endpoint(profile.endpoint)
         near = _is_loopback(urlsplit(self._endpoint).hostname)
         self._compression = compression or ("none" if near else "zstd")
@@ -203,8 +263,10 @@ class Client:
         """Send a request and return the answer with its body unread; raises what a problem stands for."""
         headers = dict(self._http.headers) | ({"Content-Type": "application/json"} if body else {})
         now = utcnow()
-        if self._key is not None:
-            headers["DPoP"] = self._key.prove(method, self._endpoint + path, self._profile.token.text, now)
+        if self.key is not None:
+            if self.profile.delegations:
+                headers[DELEGATION_HEADER] = ",".join(self.profile.delegations)
+            headers["DPoP"] = self.key.prove(method, self._endpoint + path, self.profile.token.text, now)
         try:
             response = self._http.request(
                 method, self._endpoint + path, body=body, headers=headers, preload_content=False, redirect=False
@@ -216,12 +278,12 @@ class Client:
         document = _json(_whole(response))
         response.release_conn()
         refusal = error_from_problem(document)
-        if isinstance(refusal, Unauthenticated) and self._key is not None:
+        if isinstance(refusal, Unauthenticated) and self.key is not None:
             _blame_the_clock(response.headers.get("date"), now)
         raise refusal
 
     def __repr__(self) -> str:
-        return f"Client({self._profile.vendor} at {self._endpoint})"
+        return f"Client({self.profile.vendor} at {self._endpoint})"
 
 
 def _blame_the_clock(date: str | None, now: datetime) -> None:

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from vault.audit import Kind
 from vault.catalog import CredentialRow
-from vault.encoding import LONGEST, new_id, timestamp
+from vault.encoding import LONGEST, is_id, new_id, timestamp
 from vault.errors import IntegrityError, InvalidInput, NotFound
 from vault.networks import check_networks
 from vault.trust import Credential, Label, Role, Signed, VendorHead
@@ -21,6 +21,7 @@ __all__ = [
     "CredentialState",
     "IssuedCredential",
     "credentials",
+    "end_delegation",
     "issue_credential",
     "revoke_credential",
 ]
@@ -127,6 +128,20 @@ def revoke_credential(parts: OwnerParts, credential_id: str) -> None:
         return {"credentials": {key: digest for key, digest in head.credentials.items() if key != credential_id}}
 
     removal(parts, vendor, Kind.CREDENTIAL_REVOKED, change, credential=credential_id)
+
+
+def end_delegation(parts: OwnerParts, vendor_name: str, delegation: str) -> None:
+    """End a delegation of a vendor's, and every one that came from it; the responder's key signs it.
+
+    The lab knows its id from the log, or from the vendor, who made it without asking. Raises NotFound, InvalidInput.
+    """
+    if not is_id(delegation):
+        raise InvalidInput(f"a delegation's id has 32 hexadecimal digits: {delegation[:80]!r} is none")
+
+    def change(head: VendorHead) -> dict[str, object] | None:
+        return {"ended": head.ended | {delegation}} if delegation not in head.ended else None
+
+    removal(parts, vendor_name, Kind.DELEGATION_ENDED, change, delegation=delegation)
 
 
 def _whose(parts: OwnerParts, credential_id: str) -> str:

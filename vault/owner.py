@@ -27,7 +27,7 @@ from vault import vendors as _vendors
 from vault.audit import Entry
 from vault.encoding import timestamp
 from vault.errors import InvalidInput
-from vault.proof import ProofKey, read_request
+from vault.proof import ProofKey, requested_key
 from vault.publish import DEFAULT_SHARD_ROWS
 from vault.trust import Grant, Role, Signed
 from vault.trust.proposals import Change
@@ -82,16 +82,6 @@ class IssuedProfile:
 
     def __repr__(self) -> str:
         return f"IssuedProfile({self.id})"
-
-
-def _requested(request: "str | os.PathLike[str]") -> str:
-    """The thumbprint of the key in a request's file."""
-    path = Path(request)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InvalidInput(f"--request: {path}: the file cannot be read ({error.strerror})") from error
-    return read_request(data, f"--request: {path}")
 
 
 class Vault:
@@ -253,7 +243,7 @@ class Vault:
         if bearer and request is not None:
             raise InvalidInput("--bearer, --request: a bearer credential is bound to no key")
         key = None if bearer or request is not None else ProofKey.create()
-        thumbprint = _requested(request) if request is not None else (key.thumbprint if key is not None else None)
+        thumbprint = requested_key(request) if request is not None else (key.thumbprint if key is not None else None)
         issued = _credentials.issue_credential(self.parts, vendor, expires, thumbprint, networks)
         profile = Profile(
             endpoint=endpoint or deployment.endpoint(self.folder),
@@ -274,6 +264,10 @@ class Vault:
     def revoke_credential(self, credential: str) -> None:
         """End a credential."""
         _credentials.revoke_credential(self.parts, credential)
+
+    def end_delegation(self, vendor: str, delegation: str) -> None:
+        """End a delegation that a vendor made, and every one that came from it."""
+        _credentials.end_delegation(self.parts, vendor, delegation)
 
     # Upkeep
 

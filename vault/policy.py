@@ -32,18 +32,24 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A live grant and what of it the newest version has: the columns by id, present ones only."""
+    """A live grant and what of it the newest version has: the columns by id, present ones only.
+
+    ``only`` are the names that delegations leave, None where there are none.
+    """
 
     grant: Grant
     compartment: str
     version: int
     present: Mapping[str, Column]
+    only: frozenset[str] | None = None
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The granted columns that the version has, in the grant's order."""
+        """The granted columns that the version has, in the grant's order; of delegated access those that are left."""
         granted = (self.present.get(column.id) for column in self.grant.columns)
-        return tuple(column for column in granted if column is not None)
+        return tuple(
+            column for column in granted if column is not None and (self.only is None or column.name in self.only)
+        )
 
     @property
     def readable(self) -> frozenset[str]:
@@ -73,6 +79,7 @@ class Permit:
     where: Filter | None
     limit: int | None
     ends: datetime | None
+    delegations: tuple[str, ...] = ()
 
 
 def decide(
@@ -150,5 +157,7 @@ def still_allowed(permit: Permit, head: VendorHead, now: datetime) -> None:
         raise Frozen("access was suspended while the data was being read")
     if head.grants.get(permit.grant.id) != permit.grant_digest or permit.credential not in head.credentials:
         raise NotGranted("the grant or credential was ended while the data was being read")
+    if not head.ended.isdisjoint(permit.delegations):
+        raise NotGranted("the delegation was ended while the data was being read")
     if permit.ends is not None and now >= permit.ends:
         raise NotGranted("the grant or credential expired while the data was being read")

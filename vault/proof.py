@@ -2,16 +2,18 @@
 
 A stolen token is worth nothing without the key, and a proof that was seen once is worth nothing at all: it names the
 request, the token and an id of its own. The key is made where it is used; what leaves there is a request for a
-credential, signed by it. Whether an id was seen before is for the caller to look up: this module does no I/O.
+credential, signed by it. Whether an id was seen before is for the caller to look up: no catalog is known here.
 """
 
 import base64
 import hashlib
 import hmac
 import json
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -21,7 +23,17 @@ from vault.errors import InvalidInput, Unauthenticated
 if TYPE_CHECKING:
     from joserfc.jws import JWSRegistry
 
-__all__ = ["KEY_KINDS", "LIFETIME", "Proof", "ProofKey", "check_proof", "normal_uri", "read_request"]
+__all__ = [
+    "KEY_KINDS",
+    "LIFETIME",
+    "Proof",
+    "ProofKey",
+    "check_proof",
+    "normal_uri",
+    "open_claims",
+    "read_request",
+    "requested_key",
+]
 
 #: How far a proof's time may be from the broker's, in either direction (RFC 9449 section 11.1).
 LIFETIME: Final = timedelta(seconds=50)
@@ -98,14 +110,15 @@ class ProofKey:
             "iat": int(now.timestamp()),
             "ath": _token_hash(token),
         }
-        return self._sign(_PROOF_TYPE, claims)
+        return self.sign(_PROOF_TYPE, claims)
 
     def request(self, name: str | None, now: datetime) -> dict[str, Any]:
         """A request for a credential that is bound to this key, as JSON: nothing in it is secret."""
         claims = {"iat": int(now.timestamp()), "name": name}
-        return {"dsvault_request": "1.0", "thumbprint": self.thumbprint, "request": self._sign(_REQUEST_TYPE, claims)}
+        return {"dsvault_request": "1.0", "thumbprint": self.thumbprint, "request": self.sign(_REQUEST_TYPE, claims)}
 
-    def _sign(self, kind: str, claims: dict[str, Any]) -> str:
+    def sign(self, kind: str, claims: dict[str, Any]) -> str:
+        """A JWS of that type over these claims, with the public key in its header."""
         from joserfc import jws
 
         algorithm = _ALGORITHMS[self._key.key_type]
@@ -157,6 +170,12 @@ def _opened(text: str, kind: str) -> tuple[Any, dict[str, Any]]:
     if not isinstance(claims, dict):
         raise ValueError("it has no claims")  # noqa: TRY004 -- what comes from outside is a value
     return key, claims
+
+
+def open_claims(text: str, kind: str) -> tuple[str, dict[str, Any]]:
+    """The signer's thumbprint and the claims of a JWS that `ProofKey.sign` made; raises ValueError for any other."""
+    key, claims = _opened(text, kind)
+    return str(key.thumbprint()), claims
 
 
 def check_proof(proof: str, *, thumbprint: str, token: str, method: str, uris: Collection[str], now: datetime) -> Proof:
@@ -216,6 +235,15 @@ def normal_uri(uri: str) -> str:
 def _token_hash(token: str) -> str:
     """RFC 9449 section 4.2: base64url of the SHA-256 of the token's ASCII form."""
     return base64.urlsafe_b64encode(hashlib.sha256(token.encode()).digest()).rstrip(b"=").decode()
+
+
+def requested_key(path: "str | os.PathLike[str]") -> str:
+    """`read_request` of a file; raises InvalidInput naming it."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"--request: {path}: the file cannot be read ({error.strerror})") from error
+    return read_request(data, f"--request: {path}")
 
 
 def read_request(data: bytes, where: str) -> str:

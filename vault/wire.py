@@ -32,6 +32,7 @@ __all__ = [
     "ARROW_TYPE",
     "COMPRESSIONS",
     "CURSOR_KEY",
+    "DELEGATION_HEADER",
     "PROBLEM_TYPE",
     "WIRE_VERSION",
     "End",
@@ -49,6 +50,8 @@ PROBLEM_TYPE: Final = "application/problem+json"
 _END_KEY: Final = b"dsvault:end"
 #: The custom metadata of a batch: a sealed place behind it, in base64, that a read can go on from.
 CURSOR_KEY: Final = b"dsvault:cursor"
+#: The links of delegated access, from the credential's key on, with commas between them.
+DELEGATION_HEADER: Final = "dsvault-delegation"
 #: How the bodies of a stream's batches may be compressed.
 COMPRESSIONS: Final = ("none", "lz4", "zstd")
 _DELTA_SHARING: Final = "/delta-sharing/"
@@ -166,6 +169,7 @@ class Profile:
     root_fingerprint: str
     thumbprint: str | None = None
     key: Mapping[str, Any] | None = None
+    delegations: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """The file's JSON; it holds the secret."""
@@ -180,7 +184,9 @@ class Profile:
             "root_fingerprint": self.root_fingerprint,
         }
         if self.thumbprint is not None:
-            return common | {"thumbprint": self.thumbprint} | ({"key": dict(self.key)} if self.key is not None else {})
+            own = {"key": dict(self.key)} if self.key is not None else {}
+            chain = {"delegations": list(self.delegations)} if self.delegations else {}
+            return common | {"thumbprint": self.thumbprint} | own | chain
         return common | {
             "shareCredentialsVersion": 1,
             "endpoint": self.endpoint.rstrip("/") + _DELTA_SHARING,
@@ -207,7 +213,10 @@ class Profile:
             from_timestamp(expires)
             if thumbprint is None:
                 endpoint = endpoint.removesuffix(_DELTA_SHARING)
-            return cls(endpoint, vault, vendor, token, expires, fingerprint, thumbprint, key)
+            chain = document.get("delegations", [])
+            if not isinstance(chain, list) or not all(isinstance(link, str) and "," not in link for link in chain):
+                raise ValueError("a delegation is not one")
+            return cls(endpoint, vault, vendor, token, expires, fingerprint, thumbprint, key, tuple(chain))
         except (ValueError, KeyError, TypeError, AttributeError, IntegrityError, RecursionError) as error:
             raise InvalidInput(f"{where}: this is not a dsvault profile") from error
 

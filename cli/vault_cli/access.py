@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vault.grants import GrantState
     from vault.trust import Grant, GrantedColumn
 
-__all__ = ["app", "fetch", "grant", "grants", "revoke"]
+__all__ = ["app", "delegate", "fetch", "grant", "grants", "revoke"]
 
 app = typer.Typer(no_args_is_help=True)
 _PREVIEW_ROWS = 20
@@ -271,12 +271,59 @@ def list_(vault: VaultDir = None, json: Json = False) -> None:
     emit({"credentials": rows}, json, lambda: table(headings, [tuple(row[name] for name in headings) for row in rows]))
 
 
+def delegate(
+    profile: Annotated[Path, typer.Option("--profile", metavar="FILE", help="Your profile file.")],
+    to: Annotated[str, typer.Option("--to", metavar="NAME", help="Who gets it; the lab's log will have the name.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The profile to hand over.")],
+    expires: Annotated[str, typer.Option("--expires", metavar="DUR", help="90s, 15m, 12h, 30d.")] = "8h",
+    dataset: Annotated[str | None, typer.Option("--dataset", metavar="NAME", help="Only this dataset.")] = None,
+    columns: Annotated[str | None, typer.Option("--columns", metavar="a,b", help="Only these columns.")] = None,
+    where: Annotated[str | None, typer.Option("--where", metavar="EXPR", help="Only these rows.")] = None,
+    request: Annotated[
+        Path | None, typer.Option("--request", metavar="FILE", help="Bind it to a key that the other side made.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", metavar="FILE", help="Your private key, if it is not beside the profile.")
+    ] = None,
+    vault: VaultDir = None,  # noqa: ARG001
+    json: Json = False,
+) -> None:
+    """For a vendor: hand a part of your access on to one person, without asking the lab.
+
+    It ends with its time, with your own access, or when the lab ends it.
+    """
+    from vault.client import delegate as hand_on
+    from vault.encoding import duration
+
+    made = hand_on(
+        profile,
+        to,
+        output,
+        expires=duration(expires, "--expires"),
+        dataset=dataset,
+        columns=split_names(columns) if columns is not None else None,
+        where=where,
+        request=request,
+        key=key,
+    )
+    emit({"id": made, "to": to, "file": str(output)}, json, f"wrote {output} for {to}\ndelegation {made}")
+
+
 @app.command("revoke")
 def revoke_credential(
-    credential_id: Annotated[str, typer.Argument(metavar="ID")], vault: VaultDir = None, json: Json = False
+    credential_id: Annotated[str, typer.Argument(metavar="ID")],
+    vendor: Annotated[
+        str | None,
+        typer.Option("--delegated-by", metavar="VENDOR", help="ID is of a delegation that this vendor made."),
+    ] = None,
+    vault: VaultDir = None,
+    json: Json = False,
 ) -> None:
-    """End a credential."""
-    open_vault(vault).revoke_credential(credential_id)
+    """End a credential, or a delegation that a vendor made of its own."""
+    if vendor is not None:
+        open_vault(vault).end_delegation(vendor, credential_id)
+    else:
+        open_vault(vault).revoke_credential(credential_id)
     emit({"id": credential_id, "state": "revoked"}, json, f"revoked {credential_id}")
 
 

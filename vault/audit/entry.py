@@ -35,6 +35,7 @@ class Kind(StrEnum):
     REVOKED = "grant revoked"
     CREDENTIAL_ISSUED = "credential issued"
     CREDENTIAL_REVOKED = "credential revoked"
+    DELEGATION_ENDED = "delegation ended"
     READ_BEGUN = "read begun"
     READ_ENDED = "read ended"
     REFUSED = "request refused"

@@ -54,11 +54,13 @@ class _Broker:
 
     def caller(self, request: Request) -> access.Caller:
         values, proofs = request.headers.getlist("authorization"), request.headers.getlist("dpop")
-        if len(values) != 1 or len(proofs) > 1:
+        chains = request.headers.getlist(wire.DELEGATION_HEADER)
+        if len(values) != 1 or len(proofs) > 1 or len(chains) > 1:
             raise Unauthenticated("the credential is not valid")
         token = wire.Token.from_header(values[0])
         address = request.client.host if request.client else "unknown"
-        sent = access.Sent(request.method, self._addresses(request), proofs[0] if proofs else None)
+        links = tuple(chains[0].split(",")) if chains else ()
+        sent = access.Sent(request.method, self._addresses(request), proofs[0] if proofs else None, links)
         return access.authenticate(self.parts, token, address, sent=sent, vendors=self.vendors)
 
     def _addresses(self, request: Request) -> tuple[str, ...]:

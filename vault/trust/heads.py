@@ -11,7 +11,7 @@ one beside it with another digest is a fork. Both are refused.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -53,7 +53,7 @@ class Frontier:
 
 @dataclass(frozen=True, slots=True)
 class VendorHead:
-    """What is live for a vendor: digests of its grants and credentials by id."""
+    """What is live for a vendor: digests of its grants and credentials by id, and the delegations that were ended."""
 
     vendor: str
     sequence: int
@@ -62,6 +62,7 @@ class VendorHead:
     grants: Mapping[str, str]
     credentials: Mapping[str, str]
     signed_at: str
+    ended: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +95,12 @@ class CompartmentHead:
         return max(self.versions, default=None)
 
 
-def vendor_body(grants: Mapping[str, str], credentials: Mapping[str, str]) -> bytes:
+def vendor_body(
+    grants: Mapping[str, str], credentials: Mapping[str, str], ended: Collection[str] = frozenset()
+) -> bytes:
     """The listing that a vendor head covers."""
-    return json_bytes({"grants": dict(grants), "credentials": dict(credentials)})
+    more = {"ended": sorted(ended)} if ended else {}
+    return json_bytes({"grants": dict(grants), "credentials": dict(credentials), **more})
 
 
 def compartment_body(
@@ -192,6 +196,7 @@ def trusted_vendor_head(
             dict(listing["grants"]),
             dict(listing["credentials"]),
             document["signed_at"],
+            frozenset(listing.get("ended", ())),
         )
         if head is not None:
             if step.sequence != head.sequence + 1:
@@ -213,6 +218,7 @@ def _only_removes(before: VendorHead, after: VendorHead) -> bool:
         (after.frozen or not before.frozen)
         and after.grants.items() <= before.grants.items()
         and after.credentials.items() <= before.credentials.items()
+        and after.ended >= before.ended
     )
 
 

@@ -56,12 +56,14 @@ def next_vendor_head(
     grants: dict[str, str] | None = None,
     credentials: dict[str, str] | None = None,
     frozen: bool | None = None,
+    ended: frozenset[str] | None = None,
 ) -> HeadRow:
     """Sign the next step of a vendor; what is not given stays as it was. Raises Conflict for a replaced key."""
     parts.root.refuse_replaced(signer, Role.AUTHORITY if by_authority else Role.RESPONDER)
     body = vendor_body(
         grants if grants is not None else dict(head.grants if head else {}),
         credentials if credentials is not None else dict(head.credentials if head else {}),
+        ended if ended is not None else (head.ended if head else frozenset()),
     )
     sequence = (head.sequence if head else 0) + 1
     signed = head_statement(
