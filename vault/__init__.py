@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 from vault._version import __version__
 
 if TYPE_CHECKING:
-    from vault.client import Client, connect
+    from vault.client import Client, connect, connect_with_token, delegate
     from vault.owner import Vault, init, open
 
-__all__ = ["Client", "Vault", "__version__", "connect", "init", "open"]
+__all__ = ["Client", "Vault", "__version__", "connect", "connect_with_token", "delegate", "init", "open"]
 
 _HOMES = {
     "Client": "vault.client",
     "Vault": "vault.owner",
     "connect": "vault.client",
+    "connect_with_token": "vault.client",
+    "delegate": "vault.client",
     "init": "vault.owner",
     "open": "vault.owner",
 }

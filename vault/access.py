@@ -9,10 +9,11 @@ import hashlib
 import hmac
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import reduce
+from typing import Any
 
 import pyarrow as pa
 
@@ -34,6 +35,7 @@ from vault.errors import (
     Unauthenticated,
     VaultError,
 )
+from vault.federation import Issuers, Provider, check_token, has_claim, token_claims
 from vault.filters import BoundFilter, Filter, bind, parse
 from vault.keyring import KeyCounts, ScopedKeyring, WrappedKey
 from vault.limits import Usage, left, refuse_used_up
@@ -58,6 +60,7 @@ __all__ = [
     "Offering",
     "Sent",
     "authenticate",
+    "authenticate_federated",
     "healthy",
     "key_counts",
     "offerings",
@@ -73,13 +76,17 @@ _DENIED = "the credential is not valid"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated vendor: its id, its credential, where it called from, and to whom its access was handed on."""
+    """An authenticated vendor: its id, its credential, where it called from, and to whom its access was handed on.
+
+    ``subject`` is whom the vendor's own identity provider speaks of, where one does.
+    """
 
     vendor: str
     credential: str
     address: str
     expires: datetime
     links: tuple[Link, ...] = ()
+    subject: str | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -148,6 +155,57 @@ def authenticate(
     return Caller(row.vendor, row.id, address, min([opened[1].expires, *(link.expires for link in links)]), links)
 
 
+def authenticate_federated(
+    parts: Parts, issuers: Issuers, token: str, address: str, *, vendors: frozenset[str] | None = None
+) -> Caller:
+    """Check a token of a vendor's own identity provider against what the authority signed about that provider.
+
+    Raises Unauthenticated as `authenticate` does, logged where the token speaks of a provider that is known, and
+    Unavailable where the provider's keys cannot be had. The credential, and not the token, says for how long a read
+    that has begun may go on.
+    """
+    rows = _speaking_of(parts, token_claims(token))
+    standing: list[tuple[CredentialRow, Credential]] = []
+    reason = "no credential fits the token"
+    for row in rows:
+        opened = _open_credential(parts, row)
+        try:
+            _check_standing(parts, opened, address, vendors)
+            standing.append((row, opened[1]))
+        except Unauthenticated as error:
+            reason = str(error)
+    try:
+        if len(standing) != 1:
+            raise Unauthenticated(reason if not standing else "more than one credential fits the token")
+        ((row, credential),) = standing
+        checked = check_token(token, Provider(**(credential.provider or {})), issuers, trusted_now(parts))
+    except Unauthenticated as error:
+        for row in rows[:1]:
+            parts.journal.record(
+                Kind.REFUSED, vendor_id=row.vendor, credential=row.id, address=address, reason=str(error)
+            )
+        raise Unauthenticated(_DENIED) from None
+    return Caller(row.vendor, row.id, address, credential.expires, (), str(checked.get("sub", ""))[:200])
+
+
+def _speaking_of(parts: Parts, claims: Mapping[str, Any]) -> list[CredentialRow]:
+    """The credentials whose provider a token claims to be of; nothing of it is believed yet."""
+    with parts.catalog.read() as transaction:
+        rows = transaction.credentials()
+    found = []
+    for row in rows:
+        try:
+            stated = Credential.parse(Signed.decode(row.statement, Label.CREDENTIAL)).provider
+            provider = Provider(**stated) if stated is not None else None
+        except (IntegrityError, TypeError):
+            continue
+        if provider is None or claims.get("iss") != provider.issuer:
+            continue
+        if all(has_claim(claims, name, value) for name, value in provider.claims.items()):
+            found.append(row)
+    return found
+
+
 def _open_credential(parts: Parts, row: CredentialRow) -> tuple[Signed, Credential]:
     signed = Signed.decode(row.statement, Label.CREDENTIAL)
     parts.root.verify(signed, Role.AUTHORITY)
@@ -161,10 +219,18 @@ def _check_credential(
     parts: Parts, opened: tuple[Signed, Credential], token: Token, address: str, vendors: frozenset[str] | None
 ) -> None:
     """Raises Unauthenticated with why a credential does not do, for the log only."""
-    signed, credential = opened
+    _, credential = opened
     matches = hmac.compare_digest(hashlib.sha256(token.secret).hexdigest(), credential.secret_sha256)
     if not matches:
         raise Unauthenticated("wrong secret")
+    _check_standing(parts, opened, address, vendors)
+
+
+def _check_standing(
+    parts: Parts, opened: tuple[Signed, Credential], address: str, vendors: frozenset[str] | None
+) -> None:
+    """Raises Unauthenticated unless a credential is live, and may be used here and from there."""
+    signed, credential = opened
     listed = parts.heads.vendor(credential.vendor).credentials.get(credential.id) == signed.digest
     if not listed:
         # It may be younger than the head that is held here.
@@ -360,6 +426,7 @@ def open_delivery(
             vendor_id=caller.vendor,
             credential=caller.credential,
             delegates=_delegates(caller),
+            subject=caller.subject,
             address=caller.address,
             dataset=request.dataset[:80],
             columns=[name[:80] for name in request.columns or ()][:100],
@@ -521,6 +588,7 @@ def _who(caller: Caller, permit: Permit) -> dict[str, object]:
         "vendor": permit.grant.vendor_name,
         "credential": caller.credential,
         "delegates": _delegates(caller),
+        "subject": caller.subject,
         "address": caller.address,
         "grant": permit.grant.id,
         "purpose": permit.grant.purpose,

@@ -34,10 +34,11 @@ from vault.wire import (
     End,
     OfferedGrant,
     Profile,
+    Token,
     error_from_problem,
 )
 
-__all__ = ["Client", "Dataset", "connect", "delegate", "new_request"]
+__all__ = ["Client", "Dataset", "connect", "connect_with_token", "delegate", "new_request"]
 
 _MAX_ANSWER = 64 << 20
 #: For how long a read waits for the broker to come back.
@@ -69,6 +70,22 @@ def connect(
     parsed = Profile.parse(data, str(path))
     own = _key_of(parsed, path, Path(key) if key is not None else None)
     return Client(parsed, own, compression=compression, patience=patience)
+
+
+def connect_with_token(
+    endpoint: str,
+    token: Callable[[], str],
+    *,
+    compression: str | None = None,
+    patience: timedelta = PATIENCE,
+) -> "Client":
+    """A client that presents the tokens of your own identity provider, where the lab accepts those.
+
+    ``token`` is asked for one before each request, so that it may be renewed. Raises InvalidInput for an endpoint that
+    is not https.
+    """
+    profile = Profile(endpoint, "", "", Token("", b""), "", "")
+    return Client(profile, compression=compression, patience=patience, token=token)
 
 
 def _key_of(profile: Profile, path: Path, given: Path | None) -> ProofKey | None:
@@ -198,7 +215,9 @@ class Client:
         *,
         compression: str | None = None,
         patience: timedelta = PATIENCE,
+        token: Callable[[], str] | None = None,
     ) -> None:
+        self._token = token
         if compression is not None and compression not in COMPRESSIONS:
             raise InvalidInput(f"compression: use one of {', '.join(COMPRESSIONS)}")
         self.profile = profile
@@ -208,10 +227,7 @@ class Client:
         near = _is_loopback(urlsplit(self._endpoint).hostname)
         self._compression = compression or ("none" if near else "zstd")
         self._http = urllib3.PoolManager(
-            headers={
-                "Authorization": profile.token.header(),
-                "User-Agent": f"dsvault/{__version__}",
-            },
+            headers={"User-Agent": f"dsvault/{__version__}"},
             timeout=urllib3.Timeout(connect=10, read=60),
             retries=False,
         )
@@ -263,6 +279,8 @@ class Client:
         """Send a request and return the answer with its body unread; raises what a problem stands for."""
         headers = dict(self._http.headers) | ({"Content-Type": "application/json"} if body else {})
         now = utcnow()
+        own = self._token
+        headers["Authorization"] = f"Bearer {own()}" if own is not None else self.profile.token.header()
         if self.key is not None:
             if self.profile.delegations:
                 headers[DELEGATION_HEADER] = ",".join(self.profile.delegations)

@@ -3,13 +3,15 @@
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
+from typing import Any
 
 from vault.audit import Kind
 from vault.catalog import CredentialRow
 from vault.encoding import LONGEST, is_id, new_id, timestamp
 from vault.errors import IntegrityError, InvalidInput, NotFound
+from vault.federation import Provider, check_url
 from vault.networks import check_networks
 from vault.trust import Credential, Label, Role, Signed, VendorHead
 from vault.workings.names import holders
@@ -22,6 +24,7 @@ __all__ = [
     "IssuedCredential",
     "credentials",
     "end_delegation",
+    "federate",
     "issue_credential",
     "revoke_credential",
 ]
@@ -48,6 +51,20 @@ class IssuedCredential:
         return f"IssuedCredential({self.credential.id})"
 
 
+def federate(
+    parts: OwnerParts, vendor_name: str, expires: timedelta, provider: Provider, networks: Sequence[str] = ()
+) -> Credential:
+    """Accept the tokens of a vendor's own identity provider in the place of a credential; raises InvalidInput."""
+    check_url(provider.issuer, "--issuer")
+    if provider.keys is not None:
+        check_url(provider.keys, "--jwks")
+    if not provider.audience:
+        raise InvalidInput("--audience: say for whom the provider's tokens are made out")
+    if not provider.claims or not all(provider.claims.values()):
+        raise InvalidInput("--claim: name a claim that only this vendor's tokens have, such as --claim hd=acme.example")
+    return _issue(parts, vendor_name, expires, "", None, networks, asdict(provider))
+
+
 def issue_credential(
     parts: OwnerParts, vendor_name: str, expires: timedelta, key: str | None, networks: Sequence[str] = ()
 ) -> IssuedCredential:
@@ -56,13 +73,26 @@ def issue_credential(
     ``key`` is the thumbprint of the key that it is bound to; None makes a bearer credential. ``networks`` are CIDR
     ranges that it may be used from, none for anywhere.
     """
+    secret = os.urandom(32)
+    credential = _issue(parts, vendor_name, expires, hashlib.sha256(secret).hexdigest(), key, networks, None)
+    return IssuedCredential(credential, vendor_name, secret)
+
+
+def _issue(
+    parts: OwnerParts,
+    vendor_name: str,
+    expires: timedelta,
+    digest: str,
+    key: str | None,
+    networks: Sequence[str],
+    provider: dict[str, Any] | None,
+) -> Credential:
     allowed = check_networks(networks, "--network")
     if not timedelta(0) < expires <= LONGEST:
         raise InvalidInput("--expires: give a time in the future, and not a hundred years ahead")
     vendor = present_vendor(parts, vendor_name)
-    secret, now = os.urandom(32), parts.clock()
-    digest = hashlib.sha256(secret).hexdigest()
-    credential = Credential(new_id(), parts.vault, vendor.id, digest, now, now + expires, key, allowed)
+    now = parts.clock()
+    credential = Credential(new_id(), parts.vault, vendor.id, digest, now, now + expires, key, allowed, provider)
     authority = parts.signers.authority()
     signed = authority.sign(Label.CREDENTIAL, credential.payload())
     with parts.catalog.write() as transaction:
@@ -86,10 +116,11 @@ def issue_credential(
             expires=timestamp(credential.expires),
             key=key,
             networks=list(allowed),
+            provider=provider,
             statement=signed.digest,
         )
     announce(parts, head)
-    return IssuedCredential(credential, vendor.name, secret)
+    return credential
 
 
 def credentials(parts: OwnerParts) -> list[CredentialState]:

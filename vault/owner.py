@@ -27,6 +27,7 @@ from vault import vendors as _vendors
 from vault.audit import Entry
 from vault.encoding import timestamp
 from vault.errors import InvalidInput
+from vault.federation import Provider
 from vault.proof import ProofKey, requested_key
 from vault.publish import DEFAULT_SHARD_ROWS
 from vault.trust import Grant, Role, Signed
@@ -256,6 +257,21 @@ class Vault:
             key=key.document() if key is not None else None,
         )
         return IssuedProfile(profile, issued.credential.id)
+
+    def federate(
+        self,
+        vendor: str,
+        *,
+        issuer: str,
+        audience: str,
+        claims: Mapping[str, str],
+        jwks: str | None = None,
+        expires: timedelta = DEFAULT_CREDENTIAL_LIFE,
+        networks: Sequence[str] = (),
+    ) -> str:
+        """Accept the tokens of a vendor's own identity provider that have these claims; returns the credential's id."""
+        provider = Provider(issuer, audience, claims, jwks)
+        return _credentials.federate(self.parts, vendor, expires, provider, networks).id
 
     def credentials(self) -> list[_credentials.CredentialState]:
         """Every credential and how it stands."""

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -33,6 +33,7 @@ __all__ = [
     "open_claims",
     "read_request",
     "requested_key",
+    "signature_registry",
 ]
 
 #: How far a proof's time may be from the broker's, in either direction (RFC 9449 section 11.1).
@@ -43,27 +44,28 @@ _ALGORITHMS: Final = {"OKP": "Ed25519", "EC": "ES256"}
 _CURVES: Final = {"OKP": "Ed25519", "EC": "P-256"}
 #: What keys of a kind may call their signatures; the first is RFC 8037's older name of the second.
 _NAMES: Final = {"OKP": ("EdDSA", "Ed25519"), "EC": ("ES256",)}
+_TAKEN: Final = ("EdDSA", "Ed25519", "ES256")
 _PROOF_TYPE: Final = "dpop+jwt"
 _REQUEST_TYPE: Final = "dsvault-request+jwt"
 _MOST: Final = 4096
 _PORTS: Final = {"http": 80, "https": 443}
 
 
-def _registry() -> "JWSRegistry":
-    """The two kinds of signature that are taken. joserfc is imported here: it takes longer than all the rest."""
+def signature_registry(names: Sequence[str]) -> "JWSRegistry":
+    """The kinds of signature that are taken, and no other. joserfc is imported here, since that takes a while."""
     from joserfc.jws import JWSRegistry
 
     known = JWSRegistry.algorithms
 
     class Older(type(known["EdDSA"])):  # type: ignore[misc]
-        """RFC 8037's name of Ed25519, which DPoP clients use still; curves other than that are refused before."""
+        """RFC 8037's name of Ed25519, which much software uses still; keys of another curve are refused elsewhere."""
 
         security_warning = None
 
     class Registry(JWSRegistry):
-        algorithms = {"EdDSA": Older(), "Ed25519": known["Ed25519"], "ES256": known["ES256"]}  # noqa: RUF012
+        algorithms = {name: Older() if name == "EdDSA" else known[name] for name in names}  # noqa: RUF012
 
-    return Registry(algorithms=["EdDSA", "Ed25519", "ES256"])
+    return Registry(algorithms=list(names))
 
 
 class ProofKey:
@@ -123,7 +125,9 @@ class ProofKey:
 
         algorithm = _ALGORITHMS[self._key.key_type]
         header = {"typ": kind, "alg": algorithm, "jwk": self.public()}
-        return jws.serialize_compact(header, json.dumps(claims).encode(), self._key, registry=_registry())
+        return jws.serialize_compact(
+            header, json.dumps(claims).encode(), self._key, registry=signature_registry(_TAKEN)
+        )
 
     def __repr__(self) -> str:
         return f"ProofKey({self.thumbprint})"
@@ -164,7 +168,7 @@ def _opened(text: str, kind: str) -> tuple[Any, dict[str, Any]]:
         key = _import(jwk)
         if header.get("alg") not in _NAMES[key.key_type]:
             raise ValueError("its algorithm is not its key's")
-        claims = json.loads(jws.deserialize_compact(text, key, registry=_registry()).payload)
+        claims = json.loads(jws.deserialize_compact(text, key, registry=signature_registry(_TAKEN)).payload)
     except (JoseError, TypeError, RecursionError) as error:
         raise ValueError("it does not verify") from error
     if not isinstance(claims, dict):

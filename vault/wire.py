@@ -40,6 +40,7 @@ __all__ = [
     "Profile",
     "Token",
     "error_from_problem",
+    "foreign_token",
     "kind_of",
     "problem",
 ]
@@ -151,6 +152,15 @@ class Token:
 
     def __repr__(self) -> str:
         return f"Token({self.credential})"
+
+
+def foreign_token(header: str) -> str | None:
+    """A bearer token that is not one of ours but an identity provider's, a JWT, out of an Authorization header."""
+    scheme, _, rest = header.partition(" ")
+    token = rest.strip()
+    if scheme.lower() == "bearer" and token.count(".") == 2 and not token.startswith(f"{_TOKEN_PREFIX}."):
+        return token
+    return None
 
 
 @dataclass(frozen=True, slots=True, repr=False)

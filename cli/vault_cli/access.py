@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from vault.client import Client
     from vault.grants import GrantState
-    from vault.trust import Grant, GrantedColumn
+    from vault.trust import Credential, Grant, GrantedColumn
 
 __all__ = ["app", "delegate", "fetch", "grant", "grants", "revoke"]
 
@@ -252,6 +253,52 @@ def request(
     )
 
 
+def _kind(credential: "Credential") -> str:
+    if credential.provider is not None:
+        return f"tokens of {credential.provider['issuer']}"
+    return "bearer" if credential.key is None else "key-bound"
+
+
+@app.command()
+def federate(
+    vendor: Annotated[str, typer.Argument(metavar="VENDOR")],
+    issuer: Annotated[str, typer.Option("--issuer", metavar="URL", help="The vendor's identity provider.")],
+    audience: Annotated[str, typer.Option("--audience", metavar="TEXT", help="For whom its tokens are made out.")],
+    claim: Annotated[
+        list[str], typer.Option("--claim", metavar="NAME=VALUE", help="What a token must have; may be repeated.")
+    ],
+    jwks: Annotated[
+        str | None, typer.Option("--jwks", metavar="URL", help="Its keys, if its configuration does not name them.")
+    ] = None,
+    expires: Annotated[str, typer.Option("--expires", metavar="DUR", help="90s, 15m, 12h, 30d.")] = "30d",
+    network: Annotated[
+        list[str] | None, typer.Option("--network", metavar="CIDR", help="Only from this network; may be repeated.")
+    ] = None,
+    vault: VaultDir = None,
+    json: Json = False,
+) -> None:
+    """Accept the tokens of a vendor's own identity provider (OpenID Connect) in the place of a credential."""
+    from vault.encoding import duration
+    from vault.errors import InvalidInput
+
+    claims = {}
+    for text in claim:
+        name, equals, value = text.partition("=")
+        if not equals or not name or name in claims:
+            raise InvalidInput(f"--claim: {text[:80]!r} is not NAME=VALUE, each name once")
+        claims[name] = value
+    identifier = open_vault(vault).federate(
+        vendor,
+        issuer=issuer,
+        audience=audience,
+        claims=claims,
+        jwks=jwks,
+        expires=duration(expires, "--expires"),
+        networks=network or (),
+    )
+    emit({"id": identifier, "vendor": vendor, "issuer": issuer}, json, f"accepting {vendor}'s tokens of {issuer}")
+
+
 @app.command("list")
 def list_(vault: VaultDir = None, json: Json = False) -> None:
     """List the credentials."""
@@ -260,7 +307,7 @@ def list_(vault: VaultDir = None, json: Json = False) -> None:
         {
             "id": state.credential.id,
             "vendor": state.vendor_name,
-            "kind": "bearer" if state.credential.key is None else "key-bound",
+            "kind": _kind(state.credential),
             "state": state.state,
             "expires": state.credential.expires.isoformat(timespec="seconds"),
             "networks": ", ".join(state.credential.networks),
@@ -329,7 +376,16 @@ def revoke_credential(
 
 def fetch(
     dataset: Annotated[str, typer.Argument(metavar="DATASET")],
-    profile: Annotated[Path, typer.Option("--profile", metavar="FILE", help="Your profile file.")],
+    profile: Annotated[Path | None, typer.Option("--profile", metavar="FILE", help="Your profile file.")] = None,
+    endpoint: Annotated[
+        str | None, typer.Option("--endpoint", metavar="URL", help="The broker, with --token-file and no profile.")
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--token-file", metavar="FILE", help="A token of your own identity provider, read as it is needed."
+        ),
+    ] = None,
     key: Annotated[
         Path | None, typer.Option("--key", metavar="FILE", help="Your private key, if it is not beside the profile.")
     ] = None,
@@ -344,20 +400,40 @@ def fetch(
     json: Json = False,
 ) -> None:
     """Fetch what was granted to you, with nothing but your profile: to a file, or as a preview."""
-    from vault.client import connect
     from vault.sinks import check_ending, write_table_as
 
     if output is not None:
         check_ending(output)
     shown = limit if limit is not None else (_PREVIEW_ROWS if output is None and not json else None)
     names = split_names(columns) if columns is not None else None
-    reader = connect(profile, key).open(dataset).scan(columns=names, where=where, limit=shown, grant=grant_id)
+    client = _client(profile, key, endpoint, token_file)
+    reader = client.open(dataset).scan(columns=names, where=where, limit=shown, grant=grant_id)
     if output is None:
         _show(reader.read_all(), json, limited=shown)
         return
     with progress("fetching", "rows", json) as on_progress:
         rows = write_table_as(reader, output, lambda done: on_progress(done, shown))
     emit({"dataset": dataset, "rows": rows, "file": str(output)}, json, f"wrote {rows} rows to {output}")
+
+
+def _client(profile: Path | None, key: Path | None, endpoint: str | None, token_file: Path | None) -> "Client":
+    """A client by profile, or by the tokens in a file."""
+    from vault.client import connect, connect_with_token
+    from vault.errors import InvalidInput
+
+    if profile is not None and endpoint is None and token_file is None:
+        return connect(profile, key)
+    if profile is not None or endpoint is None or token_file is None or key is not None:
+        raise InvalidInput("give --profile, or --endpoint and --token-file")
+    source = token_file
+
+    def token() -> str:
+        try:
+            return source.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeError) as error:
+            raise InvalidInput(f"--token-file: {source}: the token cannot be read") from error
+
+    return connect_with_token(endpoint, token)
 
 
 def _show(found: "pa.Table", as_json: bool, limited: int | None) -> None:

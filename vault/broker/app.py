@@ -4,7 +4,7 @@ import base64
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Annotated, Any, Literal
 
@@ -21,6 +21,7 @@ from vault.broker.metrics import CONTENT_TYPE, Metrics
 from vault.broker.observing import Observing
 from vault.broker.stream import ipc_stream
 from vault.errors import InvalidInput, Unauthenticated, VaultError
+from vault.federation import Issuers
 from vault.networks import within
 from vault.policy import Request as ReadRequest
 from vault.workings.parts import Parts
@@ -51,14 +52,20 @@ class _Broker:
     parts: Parts
     vendors: frozenset[str] | None
     endpoints: tuple[str, ...]
+    issuers: Issuers = field(default_factory=Issuers)
 
     def caller(self, request: Request) -> access.Caller:
         values, proofs = request.headers.getlist("authorization"), request.headers.getlist("dpop")
         chains = request.headers.getlist(wire.DELEGATION_HEADER)
         if len(values) != 1 or len(proofs) > 1 or len(chains) > 1:
             raise Unauthenticated("the credential is not valid")
-        token = wire.Token.from_header(values[0])
         address = request.client.host if request.client else "unknown"
+        foreign = wire.foreign_token(values[0])
+        if foreign is not None:
+            if proofs or chains:
+                raise Unauthenticated("the credential is not valid")
+            return access.authenticate_federated(self.parts, self.issuers, foreign, address, vendors=self.vendors)
+        token = wire.Token.from_header(values[0])
         links = tuple(chains[0].split(",")) if chains else ()
         sent = access.Sent(request.method, self._addresses(request), proofs[0] if proofs else None, links)
         return access.authenticate(self.parts, token, address, sent=sent, vendors=self.vendors)

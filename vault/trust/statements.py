@@ -136,6 +136,7 @@ class Credential:
 
     ``key`` is the thumbprint (RFC 7638) of the key that must sign each request; None for a bearer credential, which its
     secret alone is enough for. ``networks`` are the CIDR ranges that it may be used from; none means anywhere.
+    ``provider`` says whose tokens are accepted in its place (`vault.federation`); such a one has no secret at all.
     """
 
     id: str
@@ -146,6 +147,7 @@ class Credential:
     expires: datetime
     key: str | None = None
     networks: tuple[str, ...] = ()
+    provider: Mapping[str, Any] | None = None
 
     def payload(self) -> dict[str, Any]:
         """What the authority signs."""
@@ -160,6 +162,7 @@ class Credential:
             "expires": timestamp(self.expires),
             "key": self.key,
             "networks": list(self.networks),
+            "provider": dict(self.provider) if self.provider is not None else None,
         }
 
     @classmethod
@@ -176,6 +179,7 @@ class Credential:
                 from_timestamp(document["expires"]),
                 document["key"],
                 tuple(document["networks"]),
+                dict(document["provider"]) if document["provider"] is not None else None,
             )
         except (KeyError, TypeError) as error:
             raise IntegrityError("a credential lacks a field") from error

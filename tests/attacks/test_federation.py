@@ -1,0 +1,313 @@
+"""A vendor's own identity provider in the place of a credential: a small issuer of ours, and what others try with it."""
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import urllib3
+from joserfc import jwt
+from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
+
+import vault
+from tests.conftest import Lab
+from tests.support.brokers import broker
+from tests.support.tables import rows
+from vault import federation
+from vault.client import connect_with_token
+from vault.errors import InvalidInput, Unauthenticated, Unavailable
+from vault.federation import Issuers, Provider, check_token
+
+
+@dataclass
+class Issuer:
+    """An identity provider on loopback: what it publishes can be changed, and requests are counted."""
+
+    keys: list[Any] = field(default_factory=list)
+    configuration: dict[str, Any] | None = None
+    status: int = 200
+    fetches: int = 0
+    url: str = ""
+
+    def __enter__(self) -> "Issuer":
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.fetches += self.path == "/keys"
+                document = (
+                    {"keys": [key.as_dict(private=False) for key in outer.keys] + [{"kty": "odd"}, 7]}
+                    if self.path == "/keys"
+                    else outer.configuration or {"issuer": outer.url, "jwks_uri": outer.url + "/keys"}
+                )
+                data = json.dumps(document).encode()
+                self.send_response(outer.status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_args: object) -> None:
+                """Quiet."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def token(
+        self, key: Any = None, algorithm: str = "RS256", header: dict[str, Any] | None = None, **claims: Any
+    ) -> str:
+        """A token for acme's annotators, good for five minutes, or one that differs."""
+        now = int(time.time())
+        whole = {"iss": self.url, "aud": "dsvault", "sub": "ann", "hd": "acme.example", "iat": now, "exp": now + 300}
+        kept = {name: value for name, value in (whole | claims).items() if value is not ...}
+        signer = key or self.keys[0]
+        heading = {"alg": algorithm, **({"kid": signer.kid} if signer.kid else {}), **(header or {})}
+        return jwt.encode(heading, kept, signer, algorithms=[algorithm])
+
+
+def _rsa(name: str) -> RSAKey:
+    return RSAKey.generate_key(2048, {"kid": name, "use": "sig"})
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[Issuer]:
+    """A running issuer with one RSA key."""
+    with Issuer([_rsa("one")]) as running:
+        yield running
+
+
+@dataclass
+class Place:
+    """A vault whose vendor acme has its own issuer, and a broker."""
+
+    lab: Lab
+    endpoint: str
+    credential: str
+
+    def status(self, token: str, **headers: str) -> int:
+        """The status of a listing with that token."""
+        given = {"Authorization": f"Bearer {token}", **headers}
+        return urllib3.request("GET", self.endpoint + "/v1/datasets", headers=given, retries=False).status
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Iterator[Place]:
+    """acme is whoever has the claim hd=acme.example there; globex whoever has hd=globex.example."""
+    folder = tmp_path_factory.mktemp("federation") / "lab"
+    opened = vault.init(folder)
+    made = {}
+    for vendor in ("acme", "globex"):
+        opened.add_vendor(vendor)
+        made[vendor] = opened.federate(
+            vendor, issuer=issuer.url, audience="dsvault", claims={"hd": f"{vendor}.example"}
+        )
+    opened.publish("evals", rows(20))
+    opened.grant("acme", "evals", ["id"])
+    with broker(folder) as endpoint:
+        yield Place(Lab(folder, opened), endpoint, made["acme"])
+
+
+def test_a_token_of_the_issuer_is_a_credential(place: Place, issuer: Issuer, tmp_path: Path) -> None:
+    """By the client and the command, with whom it speaks of in the log; the other vendor's tokens are the other's."""
+    assert connect_with_token(place.endpoint, issuer.token).open("evals").to_arrow().num_rows == 20
+    entry = [entry for _, entry in place.lab.vault.audit_entries() if entry.kind.value == "read begun"][-1]
+    assert (entry.fields["subject"], entry.fields["credential"]) == ("ann", place.credential)
+    assert connect_with_token(place.endpoint, lambda: issuer.token(hd="globex.example")).datasets() == []
+    assert place.status(issuer.token(aud=["x", "dsvault"])) == 200
+    assert place.status(issuer.token(hd=["x", "acme.example"])) == 200
+    (tmp_path / "token").write_text(issuer.token() + "\n")
+    from typer.testing import CliRunner
+
+    from vault_cli.main import app
+
+    options = ["fetch", "evals", "--endpoint", place.endpoint, "--token-file", str(tmp_path / "token"), "--json"]
+    done = CliRunner().invoke(app, options)
+    assert len(json.loads(done.stdout)["rows"]) == 20
+    (state,) = [state for state in place.lab.vault.credentials() if state.credential.id == place.credential]
+    assert state.credential.provider is not None
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"iss": "https://evil.example"},
+        {"iss": ...},
+        {"aud": "other"},
+        {"aud": ...},
+        {"aud": ["other"]},
+        {"hd": "ACME.example"},
+        {"hd": ...},
+        {"hd": {"acme.example": 1}},
+        {"exp": 1},
+        {"exp": ...},
+        {"exp": "tomorrow"},
+        {"exp": True},
+        {"exp": int(time.time()) - 61},
+        {"nbf": int(time.time()) + 600},
+        {"iat": int(time.time()) + 600},
+    ],
+)
+def test_a_token_that_says_something_else_is_refused(place: Place, issuer: Issuer, claims: dict[str, Any]) -> None:
+    """Another issuer, audience, person or time."""
+    assert place.status(issuer.token(**claims)) == 401
+
+
+def test_clocks_may_differ_by_a_minute(place: Place, issuer: Issuer) -> None:
+    """A token that has just expired, or will begin in a moment, is taken."""
+    now = int(time.time())
+    assert place.status(issuer.token(exp=now - 30)) == 200
+    assert place.status(issuer.token(nbf=now + 30, iat=now + 30)) == 200
+
+
+def test_only_the_issuers_published_keys_count(place: Place, issuer: Issuer) -> None:
+    """A stranger's key, one in the token's own header, a shared secret, none at all, a changed token: refused."""
+    good = issuer.token()
+    stranger = _rsa("one")
+    head, body, signature = good.split(".")
+    none = base64.urlsafe_b64encode(b'{"alg":"none"}').rstrip(b"=").decode()
+    public = json.dumps(issuer.keys[0].as_dict(private=False)).encode()
+    for token in (
+        issuer.token(stranger),
+        issuer.token(stranger, header={"jwk": stranger.as_dict(private=False)}),
+        issuer.token(stranger, header={"jku": "http://127.0.0.1:1/keys", "kid": "x"}),
+        issuer.token(OctKey.import_key(public, {"kid": "one"}), "HS256"),
+        issuer.token(header={"kid": "other"}),
+        f"{none}.{body}.",
+        f"{head}.{body}.{signature[:-6]}AAAAAA",
+        f"{none}.{body}.{signature}",
+        f"{head}.{body}",
+        f"{head}.{body}.{signature}.x",
+        "x" * 20_000 + ".x.x",
+    ):
+        assert place.status(token) == 401
+    assert place.status(good, DPoP="x") == 401
+    assert place.status(good, **{"DSVault-Delegation": "x"}) == 401
+    assert place.status(good) == 200
+
+
+def test_the_lab_ends_it_like_any_credential(issuer: Issuer, tmp_path: Path) -> None:
+    """Revoked, expired, frozen, from another network: refused; federated again, it is accepted again."""
+    opened = vault.init(tmp_path / "lab")
+    opened.add_vendor("acme")
+    options: dict[str, Any] = {"issuer": issuer.url, "audience": "dsvault", "claims": {"hd": "acme.example"}}
+    first = opened.federate("acme", **options)
+    with broker(tmp_path / "lab") as endpoint:
+        place = Place(Lab(tmp_path / "lab", opened), endpoint, first)
+        assert place.status(issuer.token()) == 200
+        opened.revoke_credential(first)
+        time.sleep(1.1)
+        assert place.status(issuer.token()) == 401
+        opened.federate("acme", **options, networks=["192.0.2.0/24"])
+        assert place.status(issuer.token()) == 401
+        opened.federate("acme", **options, expires=timedelta(seconds=1))
+        time.sleep(1.1)
+        assert place.status(issuer.token()) == 401
+        last = opened.federate("acme", **options)
+        assert place.status(issuer.token()) == 200
+        opened.federate("acme", **options)
+        assert place.status(issuer.token()) == 401, "two that would each do"
+        reasons = [
+            entry.fields["reason"] for _, entry in opened.audit_entries() if entry.kind.value == "request refused"
+        ]
+        assert reasons[-1] == "more than one credential fits the token"
+        assert last
+
+
+def _now() -> Any:
+    from vault.encoding import utcnow
+
+    return utcnow()
+
+
+@pytest.mark.parametrize(
+    ("make", "algorithm"),
+    [
+        (lambda: ECKey.generate_key("P-256", {"kid": "k"}), "ES256"),
+        (lambda: OKPKey.generate_key("Ed25519", {"kid": "k"}), "Ed25519"),
+        (lambda: _rsa("k"), "PS256"),
+    ],
+)
+def test_keys_roll_over(make: Callable[[], Any], algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new key is found when a token names it, the old one is gone minutes later, and nobody makes us ask all the time."""
+    monkeypatch.setattr(federation, "_AGAIN", 10.0)
+    now = [0.0]
+    with Issuer([_rsa("old")]) as issuer:
+        issuers, provider = Issuers(lambda: now[0]), Provider(issuer.url, "dsvault", {"hd": "acme.example"})
+        old = issuer.token()
+        check_token(old, provider, issuers, _now())
+        check_token(old, provider, issuers, _now())
+        assert issuer.fetches == 1
+        new = make()
+        issuer.keys = [new]
+        fresh = issuer.token(new, algorithm)
+        for _ in range(5):
+            with pytest.raises(Unauthenticated):
+                check_token(fresh, provider, issuers, _now())
+        assert issuer.fetches == 1, "not so soon after the last time"
+        now[0] += 11
+        assert check_token(fresh, provider, issuers, _now())["sub"] == "ann"
+        assert issuer.fetches == 2
+        with pytest.raises(Unauthenticated):
+            check_token(old, provider, issuers, _now())
+        # Two keys without names: which of them it was cannot be told, so neither is tried.
+        issuer.keys = [ECKey.generate_key("P-256"), ECKey.generate_key("P-256")]
+        now[0] += 400
+        with pytest.raises(Unauthenticated):
+            check_token(issuer.token(issuer.keys[0], "ES256", header={}), provider, issuers, _now())
+
+
+def test_an_issuer_that_cannot_be_asked_is_told_as_such() -> None:
+    """Down, another's configuration, keys at plain http elsewhere: nothing is served, and it is not the vendor's fault."""
+    with Issuer([_rsa("one")]) as issuer:
+        provider, token = Provider(issuer.url, "dsvault", {"hd": "acme.example"}), issuer.token()
+        issuer.status = 500
+        with pytest.raises(Unavailable):
+            check_token(token, provider, Issuers(), _now())
+        issuer.status = 200
+        for configuration in (
+            {"issuer": "http://evil.example", "jwks_uri": issuer.url + "/keys"},
+            {"issuer": issuer.url},
+        ):
+            issuer.configuration = configuration
+            with pytest.raises((Unavailable, InvalidInput)):
+                check_token(token, provider, Issuers(), _now())
+        issuer.configuration = {"issuer": issuer.url, "jwks_uri": "http://192.0.2.1/keys"}
+        with pytest.raises((Unavailable, InvalidInput)):
+            check_token(token, provider, Issuers(), _now())
+        direct = Provider(issuer.url, "dsvault", {"hd": "acme.example"}, issuer.url + "/keys")
+        assert check_token(token, direct, Issuers(), _now())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"issuer": "http://idp.example"}, "--issuer: "),
+        ({"issuer": "ftp://x"}, "--issuer: "),
+        ({"issuer": "https://user@idp.example"}, "--issuer: "),
+        ({"jwks": "http://idp.example/keys"}, "--jwks: "),
+        ({"audience": ""}, "--audience: "),
+        ({"claims": {}}, "--claim: "),
+        ({"claims": {"hd": ""}}, "--claim: "),
+        ({"networks": ["x"]}, "--network: "),
+    ],
+)
+def test_a_provider_that_cannot_be_one_is_refused(lab: Lab, options: dict[str, Any], said: str) -> None:
+    """With the option's name, before anything is signed."""
+    good: dict[str, Any] = {"issuer": "https://idp.example", "audience": "dsvault", "claims": {"hd": "acme.example"}}
+    with pytest.raises(InvalidInput, match=said):
+        lab.vault.federate("acme", **{**good, **options})
+    assert lab.vault.credentials() == []
