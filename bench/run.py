@@ -185,13 +185,16 @@ def main() -> None:
     options.add_argument("--kms", action="store_true", help="only what the KMS is asked")
     options.add_argument("--jobs", action="store_true", help="only fan-outs and rekeys")
     options.add_argument("--planning", action="store_true", help="only the plans of a version with very many chunks")
+    options.add_argument("--large", action="store_true", help="only the publishing of large files")
     chosen = options.parse_args()
     quick = chosen.quick
-    if chosen.kms or chosen.planning:
+    if chosen.kms or chosen.planning or chosen.large:
         shutil.rmtree(_FOLDER, ignore_errors=True)
         _FOLDER.mkdir()
         if chosen.kms:
             kms(_FOLDER, quick=quick)
+        elif chosen.large:
+            _large(100 if quick else 2000)
         else:
             planning(_FOLDER, 100_000 if quick else 1_000_000, 1 if quick else 3)
         shutil.rmtree(_FOLDER)

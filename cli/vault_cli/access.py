@@ -424,7 +424,7 @@ def _client(profile: Path | None, key: Path | None, endpoint: str | None, token_
     if profile is not None and endpoint is None and token_file is None:
         return connect(profile, key)
     if profile is not None or endpoint is None or token_file is None or key is not None:
-        raise InvalidInput("give --profile, or --endpoint and --token-file")
+        raise typer.BadParameter("give --profile, or --endpoint and --token-file")
     source = token_file
 
     def token() -> str:
