@@ -176,7 +176,10 @@ class Issuers:
             configuration = self._get(where)
             if configuration.get("issuer") != provider.issuer:
                 raise Unavailable("an identity provider says that it is another")
-            url = check_url(str(configuration.get("jwks_uri")), "jwks_uri")
+            try:
+                url = check_url(str(configuration.get("jwks_uri")), "jwks_uri")
+            except InvalidInput as error:
+                raise Unavailable("an identity provider's keys cannot be had") from error
         keys = []
         listed = self._get(url).get("keys")
         for document in listed if isinstance(listed, list) else ():
