@@ -113,6 +113,19 @@ def test_gc_keeps_the_parts_that_live_manifests_name_and_no_other(small: Lab) ->
     assert small.vault.check().ok
 
 
+def test_parts_of_retired_manifests_outlive_gc_for_the_grace_time(small: Lab) -> None:
+    """They tell the next gc which chunks a stream that was opened before may still need."""
+    retired = _places(_version(small, "acme")) | {ref.object for ref in _version(small, "acme").refs()}
+    small.vault.rekey("acme")
+    for _ in range(2):
+        small.vault.parts.manifests.clear()
+        small.vault.gc(timedelta(hours=1))
+    kept = {str(path.relative_to(small.folder / "store")) for path in _stored(small)}
+    assert retired <= kept
+    small.vault.gc(timedelta(0))
+    assert not retired & {str(path.relative_to(small.folder / "store")) for path in _stored(small)}
+
+
 @pytest.fixture
 def part(small: Lab) -> tuple[Lab, Path, Path]:
     """A part of acme's manifest, and another of the same column."""
