@@ -12,7 +12,7 @@ from vault.encoding import canonical
 from vault.errors import IntegrityError
 from vault.model import ChunkIdentity
 
-__all__ = ["KEY_BYTES", "chunk_key", "cursor_key", "key_id"]
+__all__ = ["KEY_BYTES", "chunk_key", "cursor_key", "key_id", "ticket_key"]
 
 KEY_BYTES: Final = 32
 _COMMITMENT_BYTES = 16
@@ -32,6 +32,11 @@ def chunk_key(data_key: bytes, identity: ChunkIdentity) -> bytes:
 def cursor_key(metadata_key: bytes, salt: bytes) -> bytes:
     """The AES-256 key of one stream's cursors: ``HKDF(metadata key, info = canonical("dsvault cursor key", salt))``."""
     return _derive(metadata_key, canonical("dsvault cursor key", salt), KEY_BYTES)
+
+
+def ticket_key(metadata_key: bytes, salt: bytes) -> bytes:
+    """The AES-256 key of one page's tickets: ``HKDF(metadata key, info = canonical("dsvault ticket key", salt))``."""
+    return _derive(metadata_key, canonical("dsvault ticket key", salt), KEY_BYTES)
 
 
 def key_id(data_key: bytes) -> str:

@@ -41,7 +41,8 @@ class Terms:
     """What a grant says beside columns and rows.
 
     ``starts`` is when it begins, at once if None; ``expires`` how long it lasts from then. ``masks`` are by column
-    name, in the forms of `vault.masks`; ``limits`` by the names of `vault.limits`.
+    name, in the forms of `vault.masks`; ``limits`` by the names of `vault.limits`. ``delivery`` is ``stream`` or
+    ``lease``, which lets the vendor's client have chunk keys and decrypt by itself.
     """
 
     expires: timedelta | None = None
@@ -49,6 +50,7 @@ class Terms:
     purpose: str | None = None
     masks: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
+    delivery: str = "stream"
 
 
 def grant(
@@ -126,6 +128,7 @@ def _statement(
 ) -> Grant:
     granted = _granted_columns(version, columns)
     condition = parse(where) if where is not None else None
+    _check_delivery(terms, filtered=condition is not None)
     filter_columns: tuple[GrantedColumn, ...] = ()
     if condition is not None:
         bind(condition, version.manifest.schema)
@@ -146,7 +149,7 @@ def _statement(
         where_text=condition.text() if condition is not None else None,
         filter_columns=filter_columns,
         versions="latest",
-        delivery="stream",
+        delivery=terms.delivery,
         purpose=terms.purpose,
         issued=now,
         expires=ends,
@@ -154,6 +157,14 @@ def _statement(
         masks=_masks(version, granted, terms.masks),
         limits=check_limits(terms.limits),
     )
+
+
+def _check_delivery(terms: Terms, *, filtered: bool) -> None:
+    """A key opens whole columns of whole shards: nothing of them can be held back from who has it."""
+    if terms.delivery not in {"stream", "lease"}:
+        raise InvalidInput("--delivery: use stream or lease")
+    if terms.delivery == "lease" and (filtered or terms.masks):
+        raise InvalidInput("--delivery lease: a row filter or a mask holds something back; deliver it as a stream")
 
 
 def _validity(now: datetime, terms: Terms) -> tuple[datetime | None, datetime | None]:
@@ -247,6 +258,7 @@ def _settle(parts: OwnerParts, vendor: Holder, dataset: Dataset, statement: Gran
                 column.name: statement.masks[column.id] for column in statement.columns if column.id in statement.masks
             },
             limits=dict(statement.limits),
+            delivery=statement.delivery,
             statement=signed.digest,
         )
         return head

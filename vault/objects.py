@@ -169,6 +169,19 @@ class ObjectStore:
             raise IntegrityError(f"the object {name} is shorter than it was")
         return found
 
+    def link(self, name: str, seconds: int) -> str | None:
+        """An address that anybody may read the object at for that long, or None where the store has no such thing.
+
+        Raises Unavailable where it cannot be signed at present.
+        """
+        path = self._path(name)
+        try:
+            return str(self._fs.sign(path, expiration=seconds))
+        except NotImplementedError:
+            return None
+        except (OSError, ValueError) as error:
+            raise Unavailable(f"an address for an object could not be signed ({type(error).__name__})") from error
+
     def size(self, name: str) -> int | None:
         """An object's size in bytes, or None where there is none."""
         try:

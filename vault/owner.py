@@ -201,14 +201,16 @@ class Vault:
         starts: datetime | None = None,
         masks: Mapping[str, str] | None = None,
         limits: Mapping[str, int] | None = None,
+        delivery: str = "stream",
     ) -> Grant:
         """Grant columns, and the rows that ``where`` keeps, of the newest and later versions.
 
         ``masks`` says by column what stands in the place of its values (`vault.masks`), such as ``{"email": "hash"}``;
         ``limits`` how much may be served under the grant (`vault.limits`), such as ``{"rows_per_day": 1000}``. It
-        counts from ``starts`` on, and ``expires`` after that.
+        counts from ``starts`` on, and ``expires`` after that. ``delivery`` is ``stream``, or ``lease`` for one who may
+        fetch the ciphertext itself with the keys of its chunks.
         """
-        terms = _grants.Terms(expires, starts, purpose, masks or {}, limits or {})
+        terms = _grants.Terms(expires, starts, purpose, masks or {}, limits or {}, delivery)
         return _grants.grant(self.parts, vendor, dataset, columns, where=where, terms=terms)
 
     def resume_grant(self, grant: str) -> Grant:

@@ -14,27 +14,34 @@ from vault.filters import Filter
 from vault.model import Column
 from vault.trust import Grant, VendorHead
 
-__all__ = ["Offer", "Permit", "Request", "decide", "refuse_frozen", "still_allowed"]
+__all__ = ["Basis", "Offer", "Permit", "Request", "decide", "refuse_frozen", "still_allowed"]
 
+#: Both may be read as a stream, which gives no more than a lease does.
+_DELIVERIES = frozenset({"stream", "lease"})
 _REFUSAL = "no dataset or column of that name is granted to you"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a vendor asks for; ``columns`` None means all that the grant covers."""
+    """What a vendor asks for; ``columns`` None means all that the grant covers.
+
+    ``lease`` asks for chunk keys: only a grant that says so, and of whole columns, suffices for that.
+    """
 
     dataset: str
     grant: str | None = None
     columns: tuple[str, ...] | None = None
     where: Filter | None = None
     limit: int | None = None
+    lease: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
     """A live grant and what of it the newest version has: the columns by id, present ones only.
 
-    ``only`` are the names that delegations leave, None where there are none.
+    ``only`` are the names that delegations leave, None where there are none; ``filtered`` says that one of them keeps
+    rows back.
     """
 
     grant: Grant
@@ -42,6 +49,7 @@ class Offer:
     version: int
     present: Mapping[str, Column]
     only: frozenset[str] | None = None
+    filtered: bool = False
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -64,6 +72,31 @@ class Offer:
         """Whether every column that the row filter reads is there; without them nothing may leave."""
         return all(column.id in self.present for column in self.grant.filter_columns)
 
+    @property
+    def leasable(self) -> bool:
+        """Whether chunk keys may be handed out: a key opens whole columns, so nothing of them may be held back.
+
+        What the grant says of its delivery is not enough: a filter, a mask, or a column that shares its key with one
+        that the caller may not read, each forbids it.
+        """
+        if self.grant.delivery != "lease" or self.grant.where is not None or self.grant.masks or self.filtered:
+            return False
+        columns = self.columns
+        groups = {column.group for column in columns}
+        return all(column in columns for column in self.present.values() if column.group in groups)
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a permit stands on, and until when: all that has to hold on while what it allowed is delivered."""
+
+    vendor: str
+    credential: str
+    grant: str
+    grant_digest: str
+    delegations: tuple[str, ...]
+    ends: datetime | None
+
 
 @dataclass(frozen=True, slots=True)
 class Permit:
@@ -80,6 +113,11 @@ class Permit:
     limit: int | None
     ends: datetime | None
     delegations: tuple[str, ...] = ()
+
+    @property
+    def basis(self) -> Basis:
+        """What it stands on."""
+        return Basis(self.vendor, self.credential, self.grant.id, self.grant_digest, self.delegations, self.ends)
 
 
 def decide(
@@ -135,7 +173,7 @@ def _about(request: Request, head: VendorHead, offer: Offer, now: datetime) -> b
         and grant.vendor == head.vendor
         and grant.id in head.grants
         and request.grant in {None, grant.id}
-        and grant.delivery == "stream"
+        and (grant.delivery in _DELIVERIES if not request.lease else offer.leasable)
         and grant.live_at(now)
         and offer.whole
     )
@@ -151,13 +189,13 @@ def _columns(request: Request, offer: Offer) -> tuple[Column, ...] | None:
     return tuple(granted[name] for name in asked)
 
 
-def still_allowed(permit: Permit, head: VendorHead, now: datetime) -> None:
-    """Check a permit against a newer head; raises Frozen or NotGranted."""
+def still_allowed(basis: Basis, head: VendorHead, now: datetime) -> None:
+    """Check what a permit stands on against a newer head; raises Frozen or NotGranted."""
     if head.frozen:
         raise Frozen("access was suspended while the data was being read")
-    if head.grants.get(permit.grant.id) != permit.grant_digest or permit.credential not in head.credentials:
+    if head.grants.get(basis.grant) != basis.grant_digest or basis.credential not in head.credentials:
         raise NotGranted("the grant or credential was ended while the data was being read")
-    if not head.ended.isdisjoint(permit.delegations):
+    if not head.ended.isdisjoint(basis.delegations):
         raise NotGranted("the delegation was ended while the data was being read")
-    if permit.ends is not None and now >= permit.ends:
+    if basis.ends is not None and now >= basis.ends:
         raise NotGranted("the grant or credential expired while the data was being read")

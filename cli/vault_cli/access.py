@@ -48,6 +48,12 @@ def grant(
     rows_per_day: Annotated[int | None, typer.Option("--max-rows-per-day", metavar="N")] = None,
     bytes_per_day: Annotated[int | None, typer.Option("--max-bytes-per-day", metavar="N")] = None,
     requests_per_day: Annotated[int | None, typer.Option("--max-requests-per-day", metavar="N")] = None,
+    delivery: Annotated[
+        str,
+        typer.Option(
+            "--delivery", metavar="stream|lease", help="lease: the vendor's client has chunk keys and decrypts itself."
+        ),
+    ] = "stream",
     purpose: Annotated[str | None, typer.Option("--purpose", metavar="TEXT", help="Shown and logged.")] = None,
     vault: VaultDir = None,
     json: Json = False,
@@ -74,6 +80,7 @@ def grant(
         starts=_moment(starts) if starts is not None else None,
         masks=_masks(mask or ()),
         limits={name: most for name, most in named.items() if most is not None},
+        delivery=delivery,
     )
     names = ", ".join(column.name for column in made.columns)
     emit(
@@ -85,6 +92,7 @@ def grant(
             "where": made.where_text,
             "masks": {column.name: made.masks[column.id] for column in made.columns if column.id in made.masks},
             "limits": dict(made.limits),
+            "delivery": made.delivery,
             "from": made.starts.isoformat() if made.starts else None,
             "expires": made.expires.isoformat() if made.expires else None,
         },
@@ -171,6 +179,7 @@ def _grant_document(state: "GrantState") -> dict[str, Any]:
         "limits": dict(state.grant.limits),
         "used": {"total": dict(state.used.total), "today": dict(state.used.today)} if state.grant.limits else None,
         "purpose": state.grant.purpose,
+        "delivery": state.grant.delivery,
         "from": state.grant.starts.isoformat() if state.grant.starts else None,
         "expires": state.grant.expires.isoformat() if state.grant.expires else None,
     }

@@ -17,6 +17,7 @@ from tests.support.brokers import broker
 from tests.support.tables import rows
 from vault import access
 from vault.client import connect, delegate, new_request
+from vault.delegation import Link
 from vault.delegation import delegate as sign
 from vault.encoding import new_id, utcnow
 from vault.errors import InvalidInput, NotGranted, Unauthenticated
@@ -156,7 +157,7 @@ def test_a_running_stream_ends_with_its_delegation(granted: Lab) -> None:
     """Within a batch, as it does with the grant and the credential."""
     parts = granted.broker_parts()
     caller = granted.caller(parts, "acme")
-    link = access.Link(new_id(), "ann", caller.expires, None, None, None)
+    link = Link(new_id(), "ann", caller.expires, None, None, None)
     delivery = access.open_delivery(parts, replace(caller, links=(link,)), Request("evals"))
     assert next(delivery.batches).num_rows > 0
     granted.vault.end_delegation("acme", link.id)

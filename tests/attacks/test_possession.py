@@ -335,10 +335,10 @@ def test_refusals_are_logged_with_their_reason_and_told_with_none(place: Place) 
 
 def test_a_wrong_clock_is_told_as_such(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client whose clock is off learns that it is, and by how much."""
-    from vault import client
+    from vault.client import http
 
     assert vault.Client(place.profile).datasets() == ["evals"]
-    monkeypatch.setattr(client, "utcnow", lambda: utcnow() + timedelta(seconds=300))
+    monkeypatch.setattr(http, "utcnow", lambda: utcnow() + timedelta(seconds=300))
     with pytest.raises(Unauthenticated, match=r"clock is (299|300|301) s ahead of the broker's"):
         vault.Client(place.profile).datasets()
 

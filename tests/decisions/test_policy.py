@@ -86,12 +86,12 @@ def test_everything_else_is_refused_alike(request_: Request) -> None:
 
 
 def test_what_is_not_live_does_not_count() -> None:
-    """Unlisted, expired, another vendor's, a lease's, and a grant whose filter column is gone: none serves."""
+    """Unlisted, expired, another vendor's, of an unknown delivery, and a grant whose filter column is gone: none serves."""
     for grant, listed, present in (
         (_grant("1", "a"), False, "abcf"),
         (_grant("1", "a", expires=_NOW), True, "abcf"),
         (_grant("1", "a", vendor="globex"), True, "abcf"),
-        (_grant("1", "a", delivery="lease"), True, "abcf"),
+        (_grant("1", "a", delivery="post"), True, "abcf"),
         (_grant("1", "a"), True, "abc"),
         (_grant("1", "a"), True, "bf"),
     ):
@@ -107,11 +107,35 @@ def test_a_permit_ends_with_what_it_rests_on() -> None:
     grant = _grant("1", "a")
     head = _head(grant)
     permit = decide(Request("evals"), "c", head, [_offer(grant)], _NOW)
-    still_allowed(permit, head, _NOW)
+    still_allowed(permit.basis, head, _NOW)
     with pytest.raises(Frozen):
-        still_allowed(permit, replace(head, frozen=True), _NOW)
+        still_allowed(permit.basis, replace(head, frozen=True), _NOW)
     for changed in (replace(head, grants={}), replace(head, grants={"1": "other"}), replace(head, credentials={})):
         with pytest.raises(NotGranted):
-            still_allowed(permit, changed, _NOW)
+            still_allowed(permit.basis, changed, _NOW)
     with pytest.raises(NotGranted):
-        still_allowed(permit, head, _NOW + timedelta(hours=1))
+        still_allowed(permit.basis, head, _NOW + timedelta(hours=1))
+
+
+def test_only_whole_columns_are_leased() -> None:
+    """A lease grant does for a lease and for a stream; a filter, a mask, or a column beside in the same group forbids it."""
+    plain = _grant("1", "ab", delivery="lease")
+    together = {f"id-{name}": replace(_COLUMNS[name], group="group-a") for name in "abc"} | {"id-f": _COLUMNS["f"]}
+    for grant, changes, leases in (
+        (plain, {}, True),
+        (replace(plain, delivery="stream"), {}, False),
+        (replace(plain, where={"id-f": 1}), {}, False),
+        (replace(plain, masks={"id-a": "redact"}), {}, False),
+        (plain, {"filtered": True}, False),
+        (plain, {"only": frozenset("a")}, True),
+        (plain, {"present": together}, False),
+        (replace(plain, columns=_grant("1", "abc").columns), {"present": together}, True),
+        (replace(plain, columns=_grant("1", "abc").columns), {"present": together, "only": frozenset("ab")}, False),
+    ):
+        offer = replace(_offer(grant), **changes)  # type: ignore[arg-type]
+        assert offer.leasable is leases
+        if leases:
+            assert decide(Request("evals", lease=True), "c", _head(grant), [offer], _NOW).grant == grant
+        else:
+            with pytest.raises(NotGranted):
+                decide(Request("evals", lease=True), "c", _head(grant), [offer], _NOW)

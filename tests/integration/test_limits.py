@@ -1,6 +1,5 @@
 """Limits and times of grants: charged before anything leaves, exact over brokers, and told when they are reached."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,13 +10,12 @@ import pytest
 
 from tests.conftest import Lab
 from tests.support.brokers import broker
-from tests.support.reading import read
+from tests.support.reading import later, read
 from tests.support.tables import rows
 from vault import access
 from vault.client import Client
 from vault.errors import InvalidInput, LimitReached, NotGranted, Unavailable, VaultError
 from vault.policy import Request
-from vault.workings import parts as workings_parts
 from vault.workings.parts import Parts
 
 
@@ -77,7 +75,7 @@ def test_a_day_begins_anew(published: Lab, monkeypatch: pytest.MonkeyPatch) -> N
     assert _batches(parts, caller)[0] == 40
     with pytest.raises(LimitReached, match="limit of rows for today"):
         read(parts, caller)
-    monkeypatch.setattr(access, "trusted_now", lambda parts: workings_parts.trusted_now(parts) + timedelta(days=1))
+    later(monkeypatch, timedelta(days=1))
     caller = replace(caller, expires=caller.expires + timedelta(days=2))
     assert _batches(parts, caller)[0] == 30
     with pytest.raises(LimitReached, match="limit of rows in all"):
@@ -154,14 +152,11 @@ def test_a_grant_counts_from_its_beginning_to_its_end(published: Lab, monkeypatc
     caller = published.caller(parts, "acme")
     assert access.offerings(parts, caller) == []
 
-    def at(moment: timedelta) -> Callable[[Parts], datetime]:
-        return lambda parts: workings_parts.trusted_now(parts) + moment
-
     with pytest.raises(NotGranted):
         read(parts, caller)
-    monkeypatch.setattr(access, "trusted_now", at(timedelta(minutes=61)))
+    later(monkeypatch, timedelta(minutes=61))
     assert read(parts, caller).num_rows == 110
-    monkeypatch.setattr(access, "trusted_now", at(timedelta(minutes=121)))
+    later(monkeypatch, timedelta(minutes=121))
     with pytest.raises(NotGranted):
         read(parts, caller)
     for wrong in (datetime.now(UTC) - timedelta(seconds=1), datetime.now(UTC) + timedelta(days=40_000)):

@@ -38,11 +38,11 @@ def test_requests_streams_refusals_and_keys_are_counted(planted: Lab) -> None:
     with broker(planted.folder) as endpoint:
         client = vault.Client(replace(profile, endpoint=endpoint))
         client.datasets()
-        assert client.open("hush-dataset").to_arrow().num_rows == 50
+        assert client.open("hush-dataset").to_arrow(delivery="stream").num_rows == 50
         with pytest.raises(LimitReached):
-            client.open("hush-dataset").to_arrow()
+            client.open("hush-dataset").to_arrow(delivery="stream")
         with pytest.raises(NotGranted):
-            client.open("nowhere").to_arrow()
+            client.open("nowhere").to_arrow(delivery="stream")
         with pytest.raises(InvalidInput):
             client.open("hush-dataset").to_arrow(where="n = ")
         with pytest.raises(Unauthenticated):
@@ -95,7 +95,7 @@ def test_each_request_has_an_id_and_a_line_without_secrets(planted: Lab, tmp_pat
             client = vault.Client(replace(profile, endpoint=endpoint))
             assert client.open("hush-dataset").to_arrow(where=f"\"hush-column\" = '{_PLANTED}'").num_rows == 50
             with pytest.raises(NotGranted):
-                client.open("hush-dataset").to_arrow(columns=["hush-other"])
+                client.open("hush-dataset").to_arrow(columns=["hush-other"], delivery="stream")
             headers = {"Authorization": bearer.token.header(), "X-Request-Id": "client-made"}
             answer = urllib3.request("GET", endpoint + "/v1/datasets?secret=hush", headers=headers)
             assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])

@@ -263,14 +263,18 @@ def test_streams_are_compressed_as_the_client_asks(lab: Lab, compression: str) -
     with broker(lab.folder) as endpoint:
         client = vault.Client(replace(profile, endpoint=endpoint), compression=compression)
         assert client.open("evals").to_arrow().equals(table)
-        response = client._send("POST", "/v1/datasets/evals/read", f'{{"compression": "{compression}"}}'.encode())
+        response = client.connection.send(
+            "POST", "/v1/datasets/evals/read", f'{{"compression": "{compression}"}}'.encode()
+        )
         size = len(response.read())
         assert size > 1_000_000 if compression == "none" else size < 300_000
         with pytest.raises(InvalidInput, match="compression"):
-            client._send("POST", "/v1/datasets/evals/read", b'{"compression": "brotli"}')
+            client.connection.send("POST", "/v1/datasets/evals/read", b'{"compression": "brotli"}')
         with pytest.raises(InvalidInput, match="cursor"):
-            client._send("POST", "/v1/datasets/evals/read", b'{"cursor": "%%%"}')
+            client.connection.send("POST", "/v1/datasets/evals/read", b'{"cursor": "%%%"}')
         with pytest.raises(InvalidInput, match="cursor"):
-            client._send("POST", "/v1/datasets/evals/read", b'{"cursor": "' + base64.b64encode(b"x" * 64) + b'"}')
+            client.connection.send(
+                "POST", "/v1/datasets/evals/read", b'{"cursor": "' + base64.b64encode(b"x" * 64) + b'"}'
+            )
     with pytest.raises(InvalidInput, match="compression: use one of none, lz4, zstd"):
         vault.Client(profile, compression="gzip")

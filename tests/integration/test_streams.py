@@ -58,7 +58,7 @@ def test_a_frozen_vendor_reads_nothing_until_it_is_thawed(granted: Lab) -> None:
         with pytest.raises(Frozen):
             client.datasets()
         with pytest.raises(Frozen):
-            client.open("evals").scan()
+            client.open("evals").scan(delivery="stream")
         granted.vault.publish("evals", rows(20), key="id")
         granted.vault.thaw("acme")
         time.sleep(1.1)
@@ -74,7 +74,7 @@ def test_an_error_after_the_first_byte_reaches_the_client(granted: Lab) -> None:
         raise Frozen("access was suspended while the data was being read")
 
     with _serving(b"".join(ipc_stream(schema, batches()))) as client, pytest.raises(Frozen, match="suspended"):
-        client.open("evals").to_arrow()
+        client.open("evals").to_arrow(delivery="stream")
 
 
 def test_a_cut_stream_is_never_a_shorter_table() -> None:
@@ -83,7 +83,7 @@ def test_a_cut_stream_is_never_a_shorter_table() -> None:
     batches = [pa.record_batch([[number] * 3, ["x"] * 3], schema=schema) for number in range(3)]
     whole = b"".join(ipc_stream(schema, iter(batches)))
     with _serving(whole) as client:
-        assert client.open("evals").to_arrow().num_rows == 9
+        assert client.open("evals").to_arrow(delivery="stream").num_rows == 9
     plain = pa.BufferOutputStream()
     with pa.ipc.new_stream(plain, schema) as writer:
         for batch in batches:
@@ -91,7 +91,7 @@ def test_a_cut_stream_is_never_a_shorter_table() -> None:
     cuts = [whole[:length] for length in range(0, len(whole) - 8, 16)]
     for data in [*cuts, plain.getvalue().to_pybytes()]:
         with _serving(data) as client, pytest.raises(Unavailable, match="cut off"):
-            client.open("evals").to_arrow()
+            client.open("evals").to_arrow(delivery="stream")
 
 
 class _serving:  # noqa: N801

@@ -38,6 +38,7 @@ class Kind(StrEnum):
     DELEGATION_ENDED = "delegation ended"
     READ_BEGUN = "read begun"
     READ_ENDED = "read ended"
+    LEASED = "lease page handed out"
     REFUSED = "request refused"
     OWNER_READ = "owner read"
     REKEYED = "compartment rekeyed"

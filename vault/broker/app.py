@@ -2,13 +2,14 @@
 
 import base64
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Header, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -30,6 +31,8 @@ __all__ = ["create_app"]
 
 _LOG = logging.getLogger("dsvault.broker")
 _MAX_BODY = 64 * 1024
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+_NOT_KEPT = {"Cache-Control": "no-store"}
 #: Who reads the counters where nothing else is said.
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 
@@ -45,6 +48,18 @@ class ReadBody(BaseModel):
     limit: Annotated[int, Field(ge=0, le=2**62)] | None = None
     cursor: Annotated[str, Field(max_length=256)] | None = None
     compression: Literal["none", "lz4", "zstd"] = "none"
+
+
+class LeaseBody(BaseModel):
+    """What a vendor may ask for of a lease."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    grant: Annotated[str, Field(max_length=64)] | None = None
+    columns: Annotated[list[Annotated[str, Field(max_length=1024)]], Field(max_length=10_000)] | None = None
+    cursor: Annotated[str, Field(max_length=256)] | None = None
+    page_bytes: Annotated[int, Field(ge=1, le=access.MOST_BYTES)] = access.MOST_BYTES
+    direct: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +159,47 @@ def create_app(
         """A slice as an Arrow IPC stream."""
         return await run_in_threadpool(_begin, parts, metrics, who, name, body)
 
+    @app.post("/v1/datasets/{name}/lease")
+    def lease(name: str, body: LeaseBody, who: Annotated[access.Caller, Depends(caller)]) -> Response:
+        """A page of a lease: chunk keys, and where the ciphertext is."""
+        columns = tuple(body.columns) if body.columns is not None else None
+        request = ReadRequest(dataset=name, grant=body.grant, columns=columns, lease=True)
+        page = access.lease_page(
+            parts, who, request, _cursor(body.cursor), most_bytes=body.page_bytes, direct=body.direct
+        )
+        return Response(page.encode(), media_type="application/json", headers=_NOT_KEPT)
+
+    @app.api_route("/v1/objects/{ticket}", methods=["GET", "HEAD"])
+    def leased_object(
+        ticket: Annotated[str, Path(max_length=4096)],
+        request: Request,
+        range_: Annotated[str, Header(alias="range")] = "",
+    ) -> Response:
+        """The ciphertext of a leased chunk, whole or a range of it; the address is leave enough."""
+        found = access.leased_object(parts, ticket, vendors=vendors)
+        return _ranged(found, range_, head=request.method == "HEAD", count=metrics.streaming)
+
     return app
+
+
+def _ranged(
+    found: access.LeasedObject, asked: str, *, head: bool, count: Callable[[Iterable[bytes]], Iterable[bytes]]
+) -> Response:
+    """One range, or the whole: a Range header that is not one range of bytes is passed over (RFC 9110 section 14.2)."""
+    headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **_NOT_KEPT}
+    start, stop, status = 0, found.size, 200
+    match = _RANGE.fullmatch(asked)
+    if match is not None and match[0] != "bytes=-":
+        first, last = match[1], match[2]
+        start = int(first) if first else max(0, found.size - int(last))
+        stop = min(found.size, int(last) + 1) if first and last else found.size
+        if start >= stop:
+            return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{found.size}"})
+        headers["Content-Range"], status = f"bytes {start}-{stop - 1}/{found.size}", 206
+    headers["Content-Length"] = str(stop - start)
+    if head:
+        return Response(status_code=status, headers=headers)
+    return StreamingResponse(count(found.pieces(start, stop)), status, headers)
 
 
 def _offered(offering: access.Offering) -> wire.OfferedGrant:
@@ -158,6 +213,7 @@ def _offered(offering: access.Offering) -> wire.OfferedGrant:
         grant.purpose,
         {column.name: grant.masks[column.id] for column in grant.columns if column.id in grant.masks},
         dict(grant.limits),
+        "lease" if offering.leasable else "stream",
     )
 
 

@@ -42,6 +42,7 @@ __all__ = [
     "error_from_problem",
     "foreign_token",
     "kind_of",
+    "moment",
     "problem",
 ]
 
@@ -246,6 +247,7 @@ class OfferedGrant:
     purpose: str | None
     masks: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
+    delivery: str = "stream"
 
     def document(self) -> dict[str, Any]:
         """As JSON; the schema is Arrow IPC in base64, beside a readable list of its fields."""
@@ -259,7 +261,7 @@ class OfferedGrant:
             "purpose": self.purpose,
             "masks": dict(self.masks),
             "limits": dict(self.limits),
-            "delivery": "stream",
+            "delivery": self.delivery,
         }
 
     @classmethod
@@ -276,6 +278,7 @@ class OfferedGrant:
                 document["purpose"],
                 dict(document.get("masks") or {}),
                 dict(document.get("limits") or {}),
+                str(document.get("delivery")),
             )
         except (KeyError, TypeError, ValueError, IntegrityError, pa.ArrowException) as error:
             raise Unavailable("the broker's answer is not one that this client understands") from error

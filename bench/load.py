@@ -1,0 +1,170 @@
+"""Many small reads at once: ``bench/run.py --load``.
+
+1,000 grants of 100 vendors lie in one catalog. Raw sockets ask, since any HTTP client in Python would take more of the
+two cores than the broker; every request has a proof of its own, made before the clock starts, and every answer is read
+and compared after it stopped.
+"""
+
+import io
+import json
+import os
+import queue
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pyarrow as pa
+
+import vault
+from vault.encoding import utcnow
+from vault.owner import Vault
+from vault.proof import ProofKey
+from vault.wire import Profile
+
+_ROWS = 10_000
+_COLUMNS = ["id", "label", "score"]
+_BODY = json.dumps({"columns": _COLUMNS, "limit": 10}).encode()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of one request: seconds to the first byte and to the last, and all that was received."""
+
+    first: float
+    last: float
+    data: bytes
+
+
+def lab(folder: Path, vendors: int, datasets: int) -> tuple[Vault, list[str]]:
+    """A vault with a grant for each vendor and dataset, and 10,000 rows in each dataset."""
+    opened = vault.init(folder)
+    names = [f"vendor-{number}" for number in range(vendors)]
+    for name in names:
+        opened.add_vendor(name)
+    numbers = np.arange(_ROWS)
+    for number in range(datasets):
+        table = pa.table(
+            {
+                "id": numbers,
+                "label": pa.array(["good", "bad", "unsure"]).take(pa.array(numbers % 3)),
+                "score": (numbers + number) / 7,
+                "notes": [f"note {each} of {number}" for each in numbers],
+            }
+        )
+        opened.publish(f"evals-{number}", table)
+        for name in names:
+            opened.grant(name, f"evals-{number}", _COLUMNS, expires=timedelta(days=1))
+    return opened, names
+
+
+@contextmanager
+def brokers(folder: Path, count: int, *options: str) -> Iterator[list[str]]:
+    """That many brokers over one vault; their base URLs."""
+    command = [sys.executable, "-m", "vault_cli.main", "serve", "--port", "0", "--vault", str(folder), *options]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)]
+    try:
+        yield [process.stdout.readline().removeprefix("serving on ").strip() for process in processes]  # type: ignore[union-attr]
+    finally:
+        for process in processes:
+            process.terminate()
+            process.wait()
+
+
+def _requests(profile: Profile, url: str, dataset: str, count: int) -> list[bytes]:
+    key = ProofKey.parse(profile.key, "the profile") if profile.key is not None else None
+    path, place = f"/v1/datasets/{dataset}/read", urlsplit(url).netloc
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {place}\r\nContent-Type: application/json\r\nContent-Length: {len(_BODY)}\r\n"
+    )
+    head += f"Authorization: {profile.token.header()}\r\n"
+    made = []
+    for _ in range(count):
+        proof = f"DPoP: {key.prove('POST', url + path, profile.token.text, utcnow())}\r\n" if key is not None else ""
+        made.append((head + proof + "\r\n").encode() + _BODY)
+    return made
+
+
+def _ask(connection: socket.socket, request: bytes) -> Answer:
+    began = time.perf_counter()
+    connection.sendall(request)
+    pieces = [connection.recv(65_536)]
+    first = time.perf_counter() - began
+    while not pieces[-1].endswith(b"0\r\n\r\n") and b"\r\ncontent-length:" not in pieces[0].lower():
+        pieces.append(connection.recv(65_536))
+    return Answer(first, time.perf_counter() - began, b"".join(pieces))
+
+
+def _right(answer: Answer) -> bool:
+    head, _, body = answer.data.partition(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 200"):
+        return False
+    out = io.BytesIO()
+    while body:
+        size, _, rest = body.partition(b"\r\n")
+        out.write(rest[: int(size, 16)])
+        body = rest[int(size, 16) + 2 :]
+    table = pa.ipc.open_stream(out.getvalue()).read_all()
+    return table.column("id").to_pylist() == list(range(10)) and table.column_names == _COLUMNS
+
+
+def small_reads(
+    urls: list[str], profiles: list[Profile], datasets: int, seconds: float, threads: int
+) -> dict[str, float]:
+    """Reads of 10 rows and 3 columns for that long: how many a second, times in milliseconds, and wrong answers."""
+    estimate = int(1200 * seconds / threads) + 50
+    work: list[list[bytes]] = []
+    for number in range(threads):
+        profile, url = profiles[number % len(profiles)], urls[number % len(urls)]
+        work.append(_requests(profile, url, f"evals-{number % datasets}", estimate))
+    found: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+    ends = time.perf_counter() + seconds
+
+    def run(number: int) -> int:
+        place = urlsplit(urls[number % len(urls)])
+        with socket.create_connection((place.hostname, place.port)) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for count, request in enumerate(work[number]):
+                if time.perf_counter() > ends:
+                    return count
+                found.put(_ask(connection, request))
+        raise RuntimeError("there were not enough requests")
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        total = sum(pool.map(run, range(threads)))
+    took = time.perf_counter() - began
+    answers = [found.get() for _ in range(total)]
+    firsts = sorted(answer.first for answer in answers)
+    return {
+        "per_second": total / took,
+        "p50": statistics.median(firsts) * 1000,
+        "p99": firsts[int(len(firsts) * 0.99)] * 1000,
+        "wrong": sum(not _right(answer) for answer in answers),
+    }
+
+
+def main() -> None:
+    """A quick look, with a few vendors."""
+    vendors, datasets, threads = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    count = int(sys.argv[4]) if len(sys.argv) > 4 else 2
+    with tempfile.TemporaryDirectory() as folder:
+        opened, names = lab(Path(folder) / "lab", vendors, datasets)
+        with brokers(Path(folder) / "lab", count) as urls:
+            profiles = [opened.issue_credential(name, endpoint=urls[0]).profile for name in names]
+            for _ in range(2):
+                print(small_reads(urls, profiles, datasets, 5, threads), os.times())
+
+
+if __name__ == "__main__":
+    main()

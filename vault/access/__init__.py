@@ -1,0 +1,57 @@
+"""The access path: authenticate, decide, record, and only then open keys and chunks.
+
+The order of the steps is the security property. A manifest and names are opened with the vendor's
+manifest and metadata keys in order to decide; no column's key is unwrapped, and no chunk fetched, before the
+entry that says so is durable. Before each shard leaves, the vendor's head is looked at again.
+"""
+
+from vault.access.callers import Caller, Sent, authenticate, authenticate_federated, vendor_ids
+from vault.access.leases import MOST_BYTES, LeasedObject, lease_page, leased_object
+from vault.access.permits import Offering, offerings
+from vault.access.streams import Delivery, open_delivery
+from vault.keyring import KeyCounts
+from vault.policy import Request
+from vault.workings.parts import Parts
+from vault.workings.watch import Watch
+
+__all__ = [
+    "MOST_BYTES",
+    "Caller",
+    "Delivery",
+    "KeyCounts",
+    "LeasedObject",
+    "Offering",
+    "Request",
+    "Sent",
+    "authenticate",
+    "authenticate_federated",
+    "healthy",
+    "key_counts",
+    "lease_page",
+    "leased_object",
+    "offerings",
+    "open_delivery",
+    "settle",
+    "vendor_ids",
+    "watch",
+]
+
+
+def healthy(parts: Parts) -> None:
+    """Raise Unavailable or IntegrityError unless the catalog can be read and is this vault's."""
+    parts.catalog.check(parts.vault)
+
+
+def watch(parts: Parts) -> Watch:
+    """What drops a vendor's keys from this process within a second of a freeze, revocation, rekey or rewrap."""
+    return Watch(parts)
+
+
+def key_counts(parts: Parts) -> KeyCounts:
+    """How often this process asked the KMS for data keys, and how often it did not have to."""
+    return parts.keyring.counts
+
+
+def settle(parts: Parts) -> None:
+    """Leave a last checkpoint before the broker stops."""
+    parts.journal.checkpoint()

@@ -1,0 +1,222 @@
+"""Who asks: credentials, their keys, delegations, and the tokens of a vendor's own identity provider."""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from vault.audit import Kind
+from vault.catalog import CredentialRow
+from vault.delegation import Link, check_chain
+from vault.encoding import timestamp
+from vault.errors import Conflict, IntegrityError, NotFound, Unauthenticated, VaultError
+from vault.federation import Issuers, Provider, check_token, has_claim, token_claims
+from vault.networks import within
+from vault.proof import check_proof
+from vault.trust import Credential, Label, Role, Signed
+from vault.wire import Token
+from vault.workings.names import own_holder_name
+from vault.workings.parts import Parts, holder_sealer, trusted_now
+
+__all__ = ["Caller", "Sent", "authenticate", "authenticate_federated", "vendor_ids"]
+
+_DENIED = "the credential is not valid"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An authenticated vendor: its id, its credential, where it called from, and to whom its access was handed on.
+
+    ``subject`` is whom the vendor's own identity provider speaks of, where one does.
+    """
+
+    vendor: str
+    credential: str
+    address: str
+    expires: datetime
+    links: tuple[Link, ...] = ()
+    subject: str | None = None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Sent:
+    """How a request came: its method, the addresses of the resource that it may have been sent to, and its proof.
+
+    ``delegations`` are the links from the credential's key to the one that proves the request.
+    """
+
+    method: str
+    uris: tuple[str, ...]
+    proof: str | None
+    delegations: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Sent({self.method})"
+
+
+def authenticate(
+    parts: Parts,
+    token: Token,
+    address: str,
+    *,
+    sent: Sent | None = None,
+    vendors: frozenset[str] | None = None,
+) -> Caller:
+    """Check a credential against its signed record and the vendor's head, and that its key signed this very request.
+
+    ``sent`` is how the request came, which a credential that is bound to a key needs; ``vendors`` are the ids that this
+    broker serves (None: all whose keys it holds). Raises Unauthenticated, with one sentence whatever the reason, and
+    logs the attempt when it names a credential that exists.
+    """
+    with parts.catalog.read() as transaction:
+        row = transaction.credential(token.credential)
+    if row is None:
+        raise Unauthenticated(_DENIED)
+    opened = _open_credential(parts, row)
+    try:
+        _check_credential(parts, opened, token, address, vendors)
+        links = _check_possession(parts, opened[1], token, sent)
+    except Unauthenticated as error:
+        parts.journal.record(Kind.REFUSED, vendor_id=row.vendor, credential=row.id, address=address, reason=str(error))
+        raise Unauthenticated(_DENIED) from None
+    return Caller(row.vendor, row.id, address, min([opened[1].expires, *(link.expires for link in links)]), links)
+
+
+def authenticate_federated(
+    parts: Parts, issuers: Issuers, token: str, address: str, *, vendors: frozenset[str] | None = None
+) -> Caller:
+    """Check a token of a vendor's own identity provider against what the authority signed about that provider.
+
+    Raises Unauthenticated as `authenticate` does, logged where the token speaks of a provider that is known, and
+    Unavailable where the provider's keys cannot be had. The credential, and not the token, says for how long a read
+    that has begun may go on.
+    """
+    rows = _speaking_of(parts, token_claims(token))
+    standing: list[tuple[CredentialRow, Credential]] = []
+    reason = "no credential fits the token"
+    for row in rows:
+        opened = _open_credential(parts, row)
+        try:
+            _check_standing(parts, opened, address, vendors)
+            standing.append((row, opened[1]))
+        except Unauthenticated as error:
+            reason = str(error)
+    try:
+        if len(standing) != 1:
+            raise Unauthenticated(reason if not standing else "more than one credential fits the token")
+        ((row, credential),) = standing
+        checked = check_token(token, Provider(**(credential.provider or {})), issuers, trusted_now(parts))
+    except Unauthenticated as error:
+        for row in rows[:1]:
+            parts.journal.record(
+                Kind.REFUSED, vendor_id=row.vendor, credential=row.id, address=address, reason=str(error)
+            )
+        raise Unauthenticated(_DENIED) from None
+    return Caller(row.vendor, row.id, address, credential.expires, (), str(checked.get("sub", ""))[:200])
+
+
+def _speaking_of(parts: Parts, claims: Mapping[str, Any]) -> list[CredentialRow]:
+    """The credentials whose provider a token claims to be of; nothing of it is believed yet."""
+    with parts.catalog.read() as transaction:
+        rows = transaction.credentials()
+    found = []
+    for row in rows:
+        try:
+            stated = Credential.parse(Signed.decode(row.statement, Label.CREDENTIAL)).provider
+            provider = Provider(**stated) if stated is not None else None
+        except (IntegrityError, TypeError):
+            continue
+        if provider is None or claims.get("iss") != provider.issuer:
+            continue
+        if all(has_claim(claims, name, value) for name, value in provider.claims.items()):
+            found.append(row)
+    return found
+
+
+def _open_credential(parts: Parts, row: CredentialRow) -> tuple[Signed, Credential]:
+    signed = Signed.decode(row.statement, Label.CREDENTIAL)
+    parts.root.verify(signed, Role.AUTHORITY)
+    credential = Credential.parse(signed)
+    if (credential.vault, credential.id, credential.vendor) != (parts.vault, row.id, row.vendor):
+        raise IntegrityError("a credential in the catalog is about something else than its place says")
+    return signed, credential
+
+
+def _check_credential(
+    parts: Parts, opened: tuple[Signed, Credential], token: Token, address: str, vendors: frozenset[str] | None
+) -> None:
+    """Raises Unauthenticated with why a credential does not do, for the log only."""
+    _, credential = opened
+    matches = hmac.compare_digest(hashlib.sha256(token.secret).hexdigest(), credential.secret_sha256)
+    if not matches:
+        raise Unauthenticated("wrong secret")
+    _check_standing(parts, opened, address, vendors)
+
+
+def _check_standing(
+    parts: Parts, opened: tuple[Signed, Credential], address: str, vendors: frozenset[str] | None
+) -> None:
+    """Raises Unauthenticated unless a credential is live, and may be used here and from there."""
+    signed, credential = opened
+    listed = parts.heads.vendor(credential.vendor).credentials.get(credential.id) == signed.digest
+    if not listed:
+        # It may be younger than the head that is held here.
+        listed = parts.heads.vendor(credential.vendor, max_age=-1).credentials.get(credential.id) == signed.digest
+    if vendors is not None and credential.vendor not in vendors:
+        raise Unauthenticated("vendor not served here")
+    if not listed:
+        raise Unauthenticated("credential ended")
+    if trusted_now(parts) >= credential.expires:
+        raise Unauthenticated("credential expired")
+    if credential.networks and not within(address, credential.networks):
+        raise Unauthenticated("address not allowed")
+
+
+def _check_possession(parts: Parts, credential: Credential, token: Token, sent: Sent | None) -> tuple[Link, ...]:
+    """Raises Unauthenticated unless the request carries what the credential's kind asks for, no more and no less.
+
+    Returns the delegations that lead from the credential's key to the one that proves the request. A proof counts once:
+    it is written down, durably and for every broker of the vault, before the request goes on.
+    """
+    if (credential.key is not None) != token.bound:
+        raise Unauthenticated("presented as a credential of the other kind")
+    if credential.key is None:
+        if sent is not None and sent.delegations:
+            raise Unauthenticated("a bearer credential cannot be delegated")
+        return ()
+    if sent is None or sent.proof is None:
+        raise Unauthenticated("no proof of possession")
+    now = trusted_now(parts)
+    holder, links = check_chain(sent.delegations, credential=credential.id, thumbprint=credential.key, now=now)
+    if not parts.heads.vendor(credential.vendor).ended.isdisjoint(link.id for link in links):
+        raise Unauthenticated("a delegation was ended")
+    proof = check_proof(sent.proof, thumbprint=holder, token=token.text, method=sent.method, uris=sent.uris, now=now)
+    try:
+        with parts.catalog.write() as transaction:
+            fresh = transaction.use_proof(proof.digest, timestamp(proof.until), timestamp(now))
+    except Conflict:
+        fresh = False  # another broker has just taken it
+    if not fresh:
+        raise Unauthenticated("the proof was used before")
+    return links
+
+
+def vendor_ids(parts: Parts, names: frozenset[str]) -> frozenset[str]:
+    """The ids of vendors by name, through the metadata keys that this process can open.
+
+    Raises NotFound when a name is nobody's whose keys are held here.
+    """
+    with parts.catalog.read() as transaction:
+        rows = transaction.holders()
+    found = {}
+    for row in rows:
+        try:
+            sealer = holder_sealer(parts, parts.keyring, row.id)
+            found[own_holder_name(row, sealer)] = row.id
+        except VaultError:
+            continue  # a holder whose keys this process was not given
+    for name in sorted(names - found.keys()):
+        raise NotFound(f"--vendors: no vendor named '{name}' can be opened with the keys held here")
+    return frozenset(found[name] for name in names)

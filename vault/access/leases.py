@@ -1,0 +1,307 @@
+"""Delivery as a lease: the broker hands out chunk keys, and the vendor's client fetches and decrypts by itself.
+
+A lease comes in pages of shards. Each page is a request of its own: decided, charged for whole chunks, and written down
+as served before a key goes out. A chunk key opens one object and nothing else, so a page gives away no more than the
+same rows in plaintext would. What is fetched is ciphertext, by addresses that end with the page.
+"""
+
+import base64
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from vault.access.callers import Caller
+from vault.access.permits import Permitted, permitted
+from vault.access.records import Charge, begin, mark, refusals_recorded
+from vault.audit import Kind
+from vault.cursors import SALT_BYTES, Cursor, Ticket, open_cursor, open_ticket, salt_of, seal_cursor, seal_ticket
+from vault.derivation import chunk_key, cursor_key, ticket_key
+from vault.encoding import ID_BYTES, canonical, timestamp
+from vault.errors import KmsError, LimitReached, NotFound, NotGranted
+from vault.keyring import ScopedKeyring
+from vault.limits import Usage, left
+from vault.manifest import Listing, Shard
+from vault.model import FORMAT
+from vault.policy import Basis, Permit, Request, still_allowed
+from vault.wire import OBJECTS_PATH, LeasedChunk, LeasedGroup, LeasedShard, LeasePage
+from vault.workings.parts import Parts, metadata_key, trusted_now, wrapped_key
+from vault.workings.reading import Position, ReadPlan, group_shape, identity_of
+from vault.workings.versions import side_by_side
+
+__all__ = ["LIFE", "MOST_BYTES", "LeasedObject", "lease_page", "leased_object"]
+
+#: The longest that the addresses of a page are good for.
+LIFE: Final = timedelta(seconds=300)
+#: The most ciphertext that one page is about, but for a single shard that is larger.
+MOST_BYTES: Final = 4 << 30
+_MOST_CHUNKS: Final = 1024
+#: Ciphertext goes through the broker in pieces of this many bytes; before each, the head is looked at again.
+_PIECE: Final = 4 << 20
+
+
+def lease_page(
+    parts: Parts,
+    caller: Caller,
+    request: Request,
+    cursor: bytes | None = None,
+    *,
+    most_bytes: int = MOST_BYTES,
+    direct: bool = True,
+) -> LeasePage:
+    """Decide on a page of a lease, charge it, write it down, and open the keys of its chunks.
+
+    ``cursor`` is where an earlier page said that the next one, or one of its shards, begins. ``most_bytes`` bounds the
+    ciphertext that the page is about, at a shard at least; ``direct`` takes addresses of the store where it has any.
+    Raises what `open_delivery` does, and LimitReached where not even one shard may be had.
+    """
+    with refusals_recorded(parts, caller, request):
+        allowed = permitted(parts, caller, request)
+        places = _Places(parts, allowed, cursor)
+        page = _Page(places.plan.chosen, min(most_bytes, MOST_BYTES))
+        entry: dict[str, _Page] = {}
+
+        def choose(usage: Usage) -> Charge:
+            fitting = entry["page"] = page.within(allowed.permit.grant.limits, usage)
+            return Charge({"rows": fitting.rows, "bytes": fitting.size}, _fields(allowed, fitting, until))
+
+        now = trusted_now(parts)
+        until = min(now + LIFE, allowed.permit.ends or now + LIFE)
+        begin(parts, caller, allowed.permit, Kind.LEASED, choose)
+    mark(parts)
+    return _Handing(parts, allowed, places, until, direct, int((until - now).total_seconds())).page(entry["page"])
+
+
+def _fields(allowed: Permitted, page: "_Page", until: datetime) -> dict[str, object]:
+    """What the entry says: all columns that the keys open, and not only those that were asked for."""
+    columns = [column for column in allowed.version.manifest.columns if column.group in page.listings]
+    return {
+        "delivery": "lease",
+        "columns": [column.name for column in columns],
+        "column_ids": [column.id for column in columns],
+        "groups": sorted(page.listings),
+        "shards": page.runs,
+        "rows": page.rows,
+        "bytes": page.size,
+        "until": timestamp(until),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """The next shards of a lease, as they stand in the listings; ``most`` bounds their bytes."""
+
+    listings: Mapping[str, Listing]
+    most: int
+    count: int | None = None
+
+    def within(self, limits: Mapping[str, int], usage: Usage) -> "_Page":
+        """As many shards as a page holds and the limits leave room for; raises LimitReached where that is none."""
+        rows_left, bytes_left = left(limits, usage, "rows"), left(limits, usage, "bytes")
+        count = rows = size = 0
+        for shard in self._first():
+            rows, size = rows + shard.rows, size + _size(shard)
+            if (rows_left is not None and rows > rows_left) or (bytes_left is not None and size > bytes_left):
+                if not count:
+                    raise LimitReached("what the grant's limit leaves is less than a shard; read it as a stream")
+                break
+            if count and size > self.most:
+                break
+            count += 1
+        return _Page(self.listings, self.most, count)
+
+    def _first(self) -> Iterator[Shard]:
+        """As many shards as a page may have at most."""
+        most = max(1, _MOST_CHUNKS // max(1, len(self.listings)))
+        return side_by_side({group: listing.slice(0, most) for group, listing in self.listings.items()})
+
+    @property
+    def shards(self) -> list[Shard]:
+        """The shards of the page."""
+        return list(self._first())[: self.count]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the page."""
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def size(self) -> int:
+        """Bytes of ciphertext of the page."""
+        return sum(_size(shard) for shard in self.shards)
+
+    @property
+    def runs(self) -> list[list[int]]:
+        """The shards' numbers as runs of neighbours."""
+        runs: list[list[int]] = []
+        for shard in self.shards:
+            if runs and runs[-1][1] == shard.index - 1:
+                runs[-1][1] = shard.index
+            else:
+                runs.append([shard.index, shard.index])
+        return runs
+
+    @property
+    def rows_left(self) -> int:
+        """Rows of the page and of all that come behind it."""
+        return next(iter(self.listings.values())).rows if self.listings else 0
+
+
+def _size(shard: Shard) -> int:
+    return sum(ref.size for ref in shard.chunks.values())
+
+
+class _Places:
+    """Where the pages of one lease begin, sealed, and the plan from the place that was asked for."""
+
+    def __init__(self, parts: Parts, allowed: Permitted, given: bytes | None) -> None:
+        permit = allowed.permit
+        plan = ReadPlan(allowed.version, permit.columns, (), None)
+        self._bound = canonical(
+            "dsvault lease",
+            FORMAT[0],
+            parts.vault,
+            permit.vendor,
+            permit.grant_digest,
+            permit.version,
+            plan.content,
+            canonical(*(column.id for column in permit.columns)),
+            canonical(*permit.delegations),
+        )
+        self.sent = 0
+        if given is not None:
+            salt = salt_of(given)
+            place = open_cursor(cursor_key(_metadata_key(parts, permit.vendor), salt), self._bound, given)
+            self.sent = place.sent
+            plan = ReadPlan(allowed.version, permit.columns, (), None, start=Position(place.shard, 0))
+        self.plan = plan
+        self._salt = os.urandom(SALT_BYTES)
+        self._key = cursor_key(_metadata_key(parts, permit.vendor), self._salt)
+
+    def seal(self, shard: int, sent: int) -> bytes:
+        """The place before a shard."""
+        return seal_cursor(self._key, self._salt, self._bound, Cursor(shard, 0, sent))
+
+
+def _metadata_key(parts: Parts, vendor: str) -> bytes:
+    with parts.catalog.read() as transaction:
+        key = wrapped_key(parts.vault, metadata_key(transaction, vendor))
+    return ScopedKeyring(parts.keyring, (key.scope,)).open(key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Handing:
+    """One page being handed out, after its entry is written."""
+
+    parts: Parts
+    allowed: Permitted
+    places: _Places
+    until: datetime
+    direct: bool
+    seconds: int
+
+    def page(self, page: _Page) -> LeasePage:
+        """The page with its keys and addresses."""
+        permit, version = self.allowed.permit, self.allowed.version
+        groups = sorted(page.listings)
+        keys = ScopedKeyring(
+            self.parts.keyring,
+            {version.keys[group].scope for group in groups},
+            lambda: still_allowed(permit.basis, self.parts.heads.vendor(permit.vendor), self.parts.clock()),
+        )
+        opened = {group: keys.open(version.keys[group]) for group in groups}
+        tickets = _Tickets(self.parts, permit, self.until)
+        shards, sent = [], self.places.sent
+        taken = page.shards
+        for shard in taken:
+            chunks = tuple(self._chunk(shard, group, opened[group], tickets) for group in groups)
+            shards.append(LeasedShard(shard.rows, self.places.seal(shard.index, sent), chunks))
+            sent += shard.rows
+        total = self.places.sent + page.rows_left
+        return LeasePage(
+            vault=self.parts.vault,
+            grant=permit.grant.id,
+            version=permit.version,
+            until=timestamp(self.until),
+            rows=total,
+            schema=self.places.plan.schema,
+            groups=tuple(self._group(group) for group in groups),
+            shards=tuple(shards),
+            # A shard behind the last one that was handed out: wherever the next one is, the page begins there.
+            next=self.places.seal(taken[-1].index + 1, sent) if sent < total else None,
+        )
+
+    def _group(self, group: str) -> LeasedGroup:
+        scope, shape = self.allowed.version.keys[group].scope, group_shape(self.allowed.version.manifest, group)
+        return LeasedGroup(scope.compartment, group, scope.epoch, shape.schema, dict(shape.formerly))
+
+    def _chunk(self, shard: Shard, group: str, data_key: bytes, tickets: "_Tickets") -> LeasedChunk:
+        ref = shard.chunks[group]
+        key = chunk_key(data_key, identity_of(self.allowed.version.keys[group], ref))
+        link = self.parts.store.link(ref.object, max(1, self.seconds)) if self.direct else None
+        return LeasedChunk(ref.chunk, key, ref.size, ref.checksum, link or tickets.path(ref.object, ref.size))
+
+
+class _Tickets:
+    """Addresses at the broker for the objects of one page."""
+
+    def __init__(self, parts: Parts, permit: Permit, until: datetime) -> None:
+        self._permit = permit
+        self._until = until
+        self._salt = os.urandom(SALT_BYTES)
+        self._key = ticket_key(_metadata_key(parts, permit.vendor), self._salt)
+        self._bound = _ticket_bound(parts, permit.vendor)
+
+    def path(self, name: str, size: int) -> str:
+        """The path of an object."""
+        permit = self._permit
+        ticket = Ticket(
+            name, size, permit.credential, permit.grant.id, permit.grant_digest, permit.delegations, self._until
+        )
+        sealed = bytes.fromhex(permit.vendor) + seal_ticket(self._key, self._salt, self._bound, ticket)
+        return OBJECTS_PATH + base64.urlsafe_b64encode(sealed).decode("ascii").rstrip("=")
+
+
+def _ticket_bound(parts: Parts, vendor: str) -> bytes:
+    return canonical("dsvault ticket", FORMAT[0], parts.vault, vendor)
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedObject:
+    """The ciphertext that a ticket is for, ``size`` bytes."""
+
+    size: int
+    _parts: Parts = field(repr=False)
+    _basis: Basis = field(repr=False)
+    _name: str = field(repr=False)
+
+    def pieces(self, start: int, stop: int) -> Iterator[bytes]:
+        """The bytes from ``start`` up to ``stop``, for as long as the vendor may have them."""
+        for at in range(start, stop, _PIECE):
+            still_allowed(self._basis, self._parts.heads.vendor(self._basis.vendor), self._parts.clock())
+            yield self._parts.store.get_range(self._name, at, min(stop, at + _PIECE))
+
+
+def leased_object(parts: Parts, ticket: str, *, vendors: frozenset[str] | None = None) -> LeasedObject:
+    """The object that a ticket of a page is for; it needs no credential beside, and gives ciphertext only.
+
+    Raises NotGranted, with one sentence, for any ticket that is not good here and now, and Frozen.
+    """
+    refusal = NotGranted("the address is not one that was handed out, or its time is over")
+    try:
+        data = base64.b64decode(ticket + "=" * (-len(ticket) % 4), altchars=b"-_", validate=True)
+    except ValueError:
+        raise refusal from None
+    vendor, sealed = data[:ID_BYTES].hex(), data[ID_BYTES:]
+    if len(sealed) < SALT_BYTES or (vendors is not None and vendor not in vendors):
+        raise refusal
+    try:
+        key = ticket_key(_metadata_key(parts, vendor), sealed[:SALT_BYTES])
+    except (NotFound, KmsError):
+        # Of a holder whose keys are not here, nobody is told that there is one.
+        raise refusal from None
+    found = open_ticket(key, _ticket_bound(parts, vendor), sealed)
+    basis = Basis(vendor, found.credential, found.grant, found.grant_digest, found.delegations, found.until)
+    still_allowed(basis, parts.heads.vendor(vendor), trusted_now(parts))
+    return LeasedObject(found.size, parts, basis, found.object)

@@ -1,0 +1,177 @@
+"""What a caller may have: its offers, the permit of one request, and the plan that the permit leaves."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import reduce
+
+import pyarrow as pa
+
+from vault.access.callers import Caller
+from vault.catalog import CompartmentRow, FieldSealer
+from vault.errors import IntegrityError, InvalidInput, NotFound, NotGranted
+from vault.filters import BoundFilter, Filter, bind, parse
+from vault.keyring import ScopedKeyring, WrappedKey
+from vault.masks import Mask
+from vault.model import MANIFEST_GROUP, MASK_GROUP, Column, KeyScope
+from vault.policy import Offer, Permit, Request, decide, refuse_frozen
+from vault.trust import Grant
+from vault.workings.parts import Parts, holder_sealer, metadata_key, trusted_now, wrapped_key
+from vault.workings.permissions import live_for_vendor
+from vault.workings.reading import masked_schema
+from vault.workings.versions import OpenVersion, open_version
+
+__all__ = ["Offering", "Permitted", "mask_key", "masks_of", "offerings", "permitted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Offering:
+    """What one grant offers a vendor: never its filter, never a column that is not granted."""
+
+    grant: Grant
+    version: int
+    schema: pa.Schema
+    leasable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Permitted:
+    """A permit, the version that it is for, and every filter that a row has to pass."""
+
+    permit: Permit
+    version: OpenVersion
+    filters: tuple[BoundFilter, ...]
+
+
+def offerings(parts: Parts, caller: Caller) -> list[Offering]:
+    """What the caller's live grants offer at present; raises Frozen."""
+    refuse_frozen(parts.heads.vendor(caller.vendor))
+    now = trusted_now(parts)
+    found = []
+    for offer, version in _offers(parts, caller):
+        if offer.grant.live_at(now) and offer.whole and offer.columns:
+            schema = masked_schema(version.manifest.schema, offer.columns, masks_of(offer.grant, offer.columns))
+            found.append(Offering(offer.grant, offer.version, schema, offer.leasable))
+    return found
+
+
+def masks_of(grant: Grant, columns: tuple[Column, ...]) -> dict[str, Mask]:
+    """The masks of a grant by column name; raises IntegrityError for one that this release does not know."""
+    try:
+        return {
+            column.name: Mask.parse(grant.masks[column.id], column.name)
+            for column in columns
+            if column.id in grant.masks
+        }
+    except InvalidInput as error:
+        raise IntegrityError("a grant has a mask that this release does not know") from error
+
+
+def mask_key(parts: Parts, vendor: str) -> WrappedKey:
+    """The vendor's wrapped mask key; raises IntegrityError where the catalog lacks it."""
+    with parts.catalog.read() as transaction:
+        rows = [row for row in transaction.keys(vendor) if row.group == MASK_GROUP]
+    if not rows:
+        raise IntegrityError("the catalog lacks the mask key of a vendor whose grant needs it")
+    return wrapped_key(parts.vault, rows[-1])
+
+
+def _offers(parts: Parts, caller: Caller, dataset_name: str | None = None) -> Iterator[tuple[Offer, OpenVersion]]:
+    """The vendor's live grants with the newest version of what they are about."""
+    head = parts.heads.vendor(caller.vendor)
+    sealer = _own_sealer(parts, caller.vendor)
+    with parts.catalog.read() as transaction:
+        grants = live_for_vendor(parts.root, transaction.grants(vendor=caller.vendor), head, sealer, own=True)
+        rows = {row.dataset: row for row in transaction.compartments(holder=caller.vendor)}
+    versions: dict[str, OpenVersion] = {}
+    for grant in grants:
+        if dataset_name is not None and grant.dataset_name != dataset_name:
+            continue
+        if any(link.dataset not in {None, grant.dataset_name} for link in caller.links):
+            continue
+        row = rows.get(grant.dataset)
+        if row is None:
+            raise IntegrityError("the catalog lacks the compartment of a live grant")
+        if row.id not in versions:
+            versions[row.id] = _newest(parts, row)
+        version = versions[row.id]
+        if version.manifest.dataset != grant.dataset:
+            raise IntegrityError("a compartment holds another dataset than the catalog says")
+        present = {column.id: column for column in version.manifest.columns}
+        filtered = any(link.where is not None for link in caller.links)
+        yield Offer(grant, row.id, version.manifest.version, present, _left(caller), filtered), version
+
+
+def _left(caller: Caller, links: int | None = None) -> frozenset[str] | None:
+    """The columns that a chain of delegations, or its first links, leave; None for all."""
+    named = [frozenset(link.columns) for link in caller.links[:links] if link.columns is not None]
+    return reduce(frozenset.intersection, named) if named else None
+
+
+def _delegated_filters(caller: Caller, offer: Offer, schema: pa.Schema) -> list[BoundFilter]:
+    """The row filters of a chain, each over what its signer could read; raises NotGranted where one does not fit.
+
+    A signer may filter by a column that it does not hand on, as the lab may, and by none that it does not have.
+    """
+    found = []
+    for number, link in enumerate(caller.links):
+        if link.where is None:
+            continue
+        try:
+            condition = parse(link.where, "where")
+            if not condition.columns() <= replace(offer, only=_left(caller, number)).readable:
+                raise NotGranted("a delegation filters by a column that its signer does not have")
+            found.append(bind(condition, schema, "where"))
+        except InvalidInput as error:
+            raise NotGranted("a delegation's row filter does not fit the dataset") from error
+    return found
+
+
+def _own_sealer(parts: Parts, vendor: str) -> FieldSealer:
+    """The sealer of the vendor's own catalog fields, under its metadata key and no other."""
+    with parts.catalog.read() as transaction:
+        scope = wrapped_key(parts.vault, metadata_key(transaction, vendor)).scope
+    return holder_sealer(parts, ScopedKeyring(parts.keyring, (scope,)), vendor)
+
+
+def _newest(parts: Parts, row: CompartmentRow) -> OpenVersion:
+    """The newest version of a compartment, opened under the manifest key that its head names."""
+    with parts.catalog.read() as transaction:
+        head = parts.heads.compartment_in(transaction, row)
+    if head is None or MANIFEST_GROUP not in head.live_groups:
+        raise NotFound("there is no version")
+    scope = KeyScope(parts.vault, row.id, MANIFEST_GROUP, head.epochs[MANIFEST_GROUP][0])
+    return open_version(parts, ScopedKeyring(parts.keyring, (scope,)), row)
+
+
+def permitted(parts: Parts, caller: Caller, request: Request) -> Permitted:
+    """Decide on a request; raises Frozen, Conflict, NotGranted or InvalidInput."""
+    try:
+        return _decided(parts, caller, request)
+    except NotGranted:
+        # The grant may be younger than the head that is held here; whatever is asked for, it is looked up again.
+        parts.heads.vendor(caller.vendor, max_age=-1)
+        return _decided(parts, caller, request)
+
+
+def _decided(parts: Parts, caller: Caller, request: Request) -> Permitted:
+    refuse_frozen(parts.heads.vendor(caller.vendor))
+    found = list(_offers(parts, caller, request.dataset))
+    head = parts.heads.vendor(caller.vendor)
+    permit = decide(request, caller.credential, head, [offer for offer, _ in found], trusted_now(parts))
+    ends = min(permit.ends or caller.expires, caller.expires)
+    permit = replace(permit, ends=ends, delegations=tuple(link.id for link in caller.links))
+    offer, version = next(each for each in found if each[0].grant.id == permit.grant.id)
+    conditions = (_grants_filter(permit.grant, version), permit.where)
+    filters = tuple(bind(each, version.manifest.schema, "where") for each in conditions if each is not None)
+    return Permitted(permit, version, (*filters, *_delegated_filters(caller, offer, version.manifest.schema)))
+
+
+def _grants_filter(grant: Grant, version: OpenVersion) -> Filter | None:
+    """The grant's own row filter in the version's names; its tree names columns by id."""
+    if grant.where is None:
+        return None
+    names = {column.id: column.name for column in version.manifest.columns}
+    condition = Filter.from_json(dict(grant.where))
+    if not condition.columns() <= names.keys():
+        raise NotGranted("a column that the grant's row filter reads is gone")
+    return condition.rename(names)

@@ -1,0 +1,185 @@
+"""Delivery as a stream: the broker decrypts, filters, masks and sends Arrow."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from vault.access.callers import Caller
+from vault.access.permits import Permitted, mask_key, masks_of, permitted
+from vault.access.records import Charge, begin, day, mark, refusals_recorded, who
+from vault.audit import Kind
+from vault.cursors import SALT_BYTES, Cursor, open_cursor, salt_of, seal_cursor
+from vault.derivation import cursor_key
+from vault.encoding import canonical
+from vault.errors import LimitReached, VaultError
+from vault.filters import parse
+from vault.keyring import ScopedKeyring
+from vault.limits import Usage, left
+from vault.model import FORMAT
+from vault.policy import Permit, Request, still_allowed
+from vault.workings.parts import Parts, metadata_key, trusted_now, wrapped_key
+from vault.workings.reading import Placed, Position, ReadPlan, read_batches
+
+__all__ = ["Delivery", "open_delivery"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A read that was allowed and recorded: its schema, and its batches, read once.
+
+    ``cursor`` gives the sealed place behind the batch that was taken last: whoever has the read may go on from there.
+    """
+
+    permit: Permit
+    schema: pa.Schema
+    batches: Iterator[pa.RecordBatch]
+    cursor: Callable[[], bytes]
+
+
+def open_delivery(
+    parts: Parts, caller: Caller, request: Request, where: str | None = None, cursor: bytes | None = None
+) -> Delivery:
+    """Decide on a read and, if it is allowed, begin it; ``where`` is the caller's own predicate as it was sent.
+
+    ``cursor`` is from an earlier delivery of the very same: it goes on behind the batch that the cursor came with.
+    Raises Frozen, Conflict, NotGranted or InvalidInput, each logged; AuditError when the log cannot be written: then
+    nothing is served.
+    """
+    with refusals_recorded(parts, caller, request):
+        if where is not None:
+            request = replace(request, where=parse(where, "where"))
+        allowed = permitted(parts, caller, request)
+        permit = allowed.permit
+        keys, plan = _planned(parts, caller, allowed)
+        cursors = _Cursors(parts, permit, plan, cursor)
+        plan = cursors.plan
+        read = begin(parts, caller, permit, Kind.READ_BEGUN, lambda _usage: Charge({}, _fields(permit, plan)))
+    return Delivery(permit, plan.schema, _deliver(parts, caller, permit, keys, cursors, read), cursors.seal)
+
+
+class _Cursors:
+    """The cursors of one delivery, and the plan that goes on from the one it was asked with."""
+
+    def __init__(self, parts: Parts, permit: Permit, plan: ReadPlan, given: bytes | None) -> None:
+        self._bound = canonical(
+            "dsvault cursor",
+            FORMAT[0],
+            parts.vault,
+            permit.vendor,
+            permit.grant_digest,
+            permit.version,
+            plan.content,
+            canonical(*(column.id for column in permit.columns)),
+            permit.where.text() if permit.where is not None else b"\x00",
+            str(permit.limit),
+            canonical(*permit.delegations),
+        )
+        self.plan = plan
+        self._salt = os.urandom(SALT_BYTES)
+        self._key = _cursor_key(parts, permit.vendor, self._salt)
+        self._sent, self._position = 0, Position(0, 0)
+        if given is not None:
+            before = open_cursor(_cursor_key(parts, permit.vendor, salt_of(given)), self._bound, given)
+            self._sent, self._position = before.sent, Position(before.shard, before.row)
+            left_over = permit.limit - before.sent if permit.limit is not None else None
+            self.plan = replace(plan, start=self._position, limit=left_over)
+
+    def advance(self, placed: Placed, rows: int) -> None:
+        """A batch leaves, or the first rows of it."""
+        self._position = Position(placed.position.shard, placed.position.row - placed.batch.num_rows + rows)
+        self._sent += rows
+
+    def seal(self) -> bytes:
+        """The place behind what has left."""
+        place = Cursor(self._position.shard, self._position.row, self._sent)
+        return seal_cursor(self._key, self._salt, self._bound, place)
+
+
+def _cursor_key(parts: Parts, vendor: str, salt: bytes) -> bytes:
+    """The key of a stream's cursors, which every broker has that may read the vendor's names."""
+    with parts.catalog.read() as transaction:
+        key = wrapped_key(parts.vault, metadata_key(transaction, vendor))
+    return cursor_key(ScopedKeyring(parts.keyring, (key.scope,)).open(key), salt)
+
+
+def _planned(parts: Parts, caller: Caller, allowed: Permitted) -> tuple[ScopedKeyring, ReadPlan]:
+    """What a permit reads, and the keyring that opens just that."""
+    permit, version = allowed.permit, allowed.version
+    masks = masks_of(permit.grant, permit.columns)
+    hashing = mask_key(parts, caller.vendor) if any(mask.keyed for mask in masks.values()) else None
+    # Keys are opened when the plan is run, which is after the entry is written: here only names are bound.
+    keys: ScopedKeyring
+
+    def open_mask_key() -> bytes:
+        assert hashing is not None
+        return keys.open(hashing)
+
+    plan = ReadPlan(version, permit.columns, allowed.filters, permit.limit, masks, open_mask_key)
+    scopes = {version.keys[group].scope for group in plan.groups} | ({hashing.scope} if hashing is not None else set())
+    # By this process's own clock: expiry is judged at every batch, and here it matters whether anybody ended it.
+    keys = ScopedKeyring(
+        parts.keyring, scopes, lambda: still_allowed(permit.basis, parts.heads.vendor(caller.vendor), parts.clock())
+    )
+    return keys, plan
+
+
+def _fields(permit: Permit, plan: ReadPlan) -> dict[str, object]:
+    """What the entry says of a stream that begins."""
+    return {
+        "delivery": "stream",
+        "columns": [column.name for column in permit.columns],
+        "column_ids": [column.id for column in permit.columns],
+        "groups": sorted(plan.groups),
+        "shards": plan.shards,
+        "where": permit.where.text() if permit.where else None,
+        "limit": permit.limit,
+        "masks": {name: mask.text for name, mask in plan.masks.items()},
+        "resumed": [plan.start.shard, plan.start.row] if plan.start is not None else None,
+    }
+
+
+def _charged(parts: Parts, permit: Permit, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The part of a batch that the grant's limits have room for, charged before it leaves."""
+    limits, today = permit.grant.limits, day(parts)
+    with parts.catalog.write() as transaction:
+        usage = Usage(*transaction.usage(permit.grant.id, today))
+        rows, size = left(limits, usage, "rows"), left(limits, usage, "bytes")
+        piece = batch if rows is None or rows >= batch.num_rows else batch.slice(0, rows)
+        while size is not None and piece.num_rows and piece.nbytes > size:
+            # Rows differ in size: what fits is found by shares of it, and one row is the least step.
+            piece = piece.slice(0, min(piece.num_rows - 1, piece.num_rows * size // piece.nbytes))
+        transaction.add_usage(permit.grant.id, today, {"rows": piece.num_rows, "bytes": piece.nbytes})
+    return piece
+
+
+def _deliver(
+    parts: Parts, caller: Caller, permit: Permit, keys: ScopedKeyring, cursors: _Cursors, read: int
+) -> Iterator[pa.RecordBatch]:
+    rows, outcome = 0, "broken off"
+
+    def check() -> None:
+        still_allowed(permit.basis, parts.heads.vendor(caller.vendor), trusted_now(parts))
+
+    try:
+        for placed in read_batches(parts, keys, cursors.plan):
+            check()
+            batch = placed.batch
+            piece = _charged(parts, permit, batch) if permit.grant.limits else batch
+            rows += piece.num_rows
+            cursors.advance(placed, piece.num_rows)
+            if piece.num_rows:
+                yield piece
+            if piece.num_rows < batch.num_rows:
+                raise LimitReached(
+                    f"the grant's limit is used up after {rows} rows of this read; the rest was not sent"
+                )
+        check()
+        outcome = "complete"
+    except VaultError as error:
+        outcome = type(error).__name__
+        raise
+    finally:
+        parts.journal.record(Kind.READ_ENDED, **who(caller, permit), read=read, rows=rows, outcome=outcome)
+        mark(parts)

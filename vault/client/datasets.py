@@ -1,0 +1,157 @@
+"""A broker as a vendor sees it: its grants, and datasets to read."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+import urllib3
+
+from vault.client.http import PATIENCE, Connection
+from vault.client.leases import Lease
+from vault.client.streams import Stream
+from vault.errors import Conflict, InvalidInput, NotGranted, Unavailable
+from vault.proof import ProofKey
+from vault.wire import COMPRESSIONS, LeasePage, OfferedGrant, Profile
+
+__all__ = ["Client", "Dataset"]
+
+
+class Client:
+    """A connection to a broker under one credential. Safe for use from several threads."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        key: ProofKey | None = None,
+        *,
+        compression: str | None = None,
+        patience: timedelta = PATIENCE,
+        token: Callable[[], str] | None = None,
+    ) -> None:
+        if compression is not None and compression not in COMPRESSIONS:
+            raise InvalidInput(f"compression: use one of {', '.join(COMPRESSIONS)}")
+        self.profile = profile
+        self.connection = Connection(profile, key, token)
+        self._patience = patience
+        self._compression = compression or ("none" if self.connection.near else "zstd")
+
+    def datasets(self) -> list[str]:
+        """The names of the datasets that are granted, sorted."""
+        return sorted({grant.dataset for grant in self.grants()})
+
+    def grants(self) -> list[OfferedGrant]:
+        """Every live grant with what it offers."""
+        entries = self.connection.answer("GET", "/v1/datasets").get("grants")
+        if not isinstance(entries, list):
+            raise Unavailable("the broker's answer is not one that this client understands")
+        return [OfferedGrant.parse(entry) for entry in entries]
+
+    def dataset(self, name: str) -> "Dataset":
+        """A granted dataset; raises NotGranted when nothing of that name is granted."""
+        dataset = Dataset(self, name)
+        if not dataset.grants:
+            raise NotGranted("no dataset or column of that name is granted to you")
+        return dataset
+
+    def open(self, name: str) -> "Dataset":
+        """A dataset by name without asking the broker yet; a read of one that is not granted is refused."""
+        return Dataset(self, name)
+
+    def read(self, name: str, body: dict[str, Any]) -> pa.RecordBatchReader:
+        """Begin a read as a stream; raises what the broker refuses it with."""
+        path = f"/v1/datasets/{quote(name, safe='')}/read"
+        asked = {**body, "compression": self._compression}
+
+        def send(cursor: str | None) -> urllib3.BaseHTTPResponse:
+            more = {"cursor": cursor} if cursor is not None else {}
+            return self.connection.send("POST", path, json.dumps(asked | more).encode())
+
+        return Stream(send, self._patience).reader()
+
+    def lease(self, name: str, body: dict[str, Any]) -> pa.RecordBatchReader:
+        """Begin a read of leased chunks, which are decrypted here; raises what the broker refuses it with."""
+        path = f"/v1/datasets/{quote(name, safe='')}/lease"
+
+        def ask(more: dict[str, Any]) -> LeasePage:
+            return LeasePage.parse(self.connection.answer("POST", path, json.dumps(body | more).encode()))
+
+        return Lease(ask, self.connection.get, self._patience).reader()
+
+    def __repr__(self) -> str:
+        return f"Client({self.profile.vendor} at {self.connection.endpoint})"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A granted dataset. Works wherever Arrow's C stream interface does (`__arrow_c_stream__`)."""
+
+    client: Client
+    name: str
+
+    @cached_property
+    def grants(self) -> list[OfferedGrant]:
+        """The grants on this dataset."""
+        return [grant for grant in self.client.grants() if grant.dataset == self.name]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of what is granted; raises Conflict when several grants offer different ones."""
+        schemas = [grant.schema for grant in self.grants]
+        if any(not schema.equals(schemas[0]) for schema in schemas):
+            names = ", ".join(grant.grant for grant in self.grants)
+            raise Conflict(f"several grants offer different columns; see .grants and name one of: {names}")
+        return schemas[0]
+
+    def scan(
+        self,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        limit: int | None = None,
+        grant: str | None = None,
+        delivery: str | None = None,
+    ) -> pa.RecordBatchReader:
+        """Read a slice: ``columns`` in that order, the rows that ``where`` keeps, at most ``limit``.
+
+        All rows of a grant that allows it are leased: the ciphertext is fetched and decrypted here, in parallel.
+        ``delivery="stream"`` lets the broker send them instead, as it does with any other slice.
+
+        Raises NotGranted, Frozen, Conflict, InvalidInput or Unavailable; while reading also Unavailable for a
+        stream that was cut off.
+        """
+        body: dict[str, Any] = {"columns": list(columns) if columns is not None else None}
+        body |= {"where": where, "limit": limit, "grant": grant}
+        asked = {key: value for key, value in body.items() if value is not None}
+        if delivery not in {None, "stream", "lease"}:
+            raise InvalidInput("delivery: use stream or lease")
+        if delivery == "lease" and not (where is None and limit is None):
+            raise InvalidInput("delivery: a lease is of all rows; read a predicate or a limit as a stream")
+        leased = delivery == "lease" or (delivery is None and where is None and limit is None and self._leased(grant))
+        return self.client.lease(self.name, asked) if leased else self.client.read(self.name, asked)
+
+    def _leased(self, grant: str | None) -> bool:
+        """Whether the one grant that a read would be under is delivered as a lease."""
+        fitting = [offered for offered in self.grants if grant in {None, offered.grant}]
+        return len(fitting) == 1 and fitting[0].delivery == "lease"
+
+    def to_arrow(self, **options: Any) -> pa.Table:
+        """The slice as a table; takes the options of `scan`."""
+        return self.scan(**options).read_all()
+
+    def to_pandas(self, **options: Any) -> Any:
+        """The slice as a pandas DataFrame; takes the options of `scan`. Needs pandas."""
+        return self.to_arrow(**options).to_pandas()
+
+    def to_polars(self, **options: Any) -> Any:
+        """The slice as a polars DataFrame; takes the options of `scan`. Needs polars."""
+        import polars as pl  # an optional extra
+
+        return pl.DataFrame(self.to_arrow(**options))
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """The whole granted slice through Arrow's C stream interface."""
+        return self.scan().__arrow_c_stream__(requested_schema)

@@ -1,0 +1,159 @@
+"""Requests to a broker under one credential, each with its proof, and what the answers stand for."""
+
+import ipaddress
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import urllib3
+
+from vault._version import __version__
+from vault.encoding import utcnow
+from vault.errors import InvalidInput, Unauthenticated, Unavailable
+from vault.proof import LIFETIME, ProofKey
+from vault.wire import DELEGATION_HEADER, Profile, error_from_problem
+
+__all__ = ["FIRST_WAIT", "LONGEST_WAIT", "PATIENCE", "Connection", "is_loopback", "whole"]
+
+_MAX_ANSWER = 64 << 20
+#: For how long a read waits for the broker to come back.
+PATIENCE: Final = timedelta(seconds=60)
+FIRST_WAIT: Final = 0.1
+LONGEST_WAIT: Final = 5.0
+
+
+class Connection:
+    """Sends requests to one broker. Safe for use from several threads."""
+
+    def __init__(self, profile: Profile, key: ProofKey | None, token: Callable[[], str] | None) -> None:
+        self._token = token
+        self._profile = profile
+        self.key = key if key is not None else _own_key(profile)
+        self.endpoint = _checked_endpoint(profile.endpoint)
+        self._http = urllib3.PoolManager(
+            headers={"User-Agent": f"dsvault/{__version__}"},
+            timeout=urllib3.Timeout(connect=10, read=60),
+            retries=False,
+            maxsize=16,
+        )
+
+    @property
+    def near(self) -> bool:
+        """Whether the broker is on this machine."""
+        return is_loopback(urlsplit(self.endpoint).hostname)
+
+    def send(self, method: str, path: str, body: bytes | None) -> urllib3.BaseHTTPResponse:
+        """Send a request and return the answer with its body unread; raises what a problem stands for."""
+        headers = dict(self._http.headers) | ({"Content-Type": "application/json"} if body else {})
+        now = utcnow()
+        own = self._token
+        headers["Authorization"] = f"Bearer {own()}" if own is not None else self._profile.token.header()
+        if self.key is not None:
+            if self._profile.delegations:
+                headers[DELEGATION_HEADER] = ",".join(self._profile.delegations)
+            headers["DPoP"] = self.key.prove(method, self.endpoint + path, self._profile.token.text, now)
+        response = self._request(method, self.endpoint + path, body, headers)
+        if response.status == 200:
+            return response
+        document = _json_of(whole(response))
+        response.release_conn()
+        refusal = error_from_problem(document)
+        if isinstance(refusal, Unauthenticated) and self.key is not None:
+            _blame_the_clock(response.headers.get("date"), now)
+        raise refusal
+
+    def answer(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
+        """Send a request and return the JSON document of its answer."""
+        response = self.send(method, path, body)
+        try:
+            return _json_of(whole(response))
+        finally:
+            response.release_conn()
+
+    def get(self, address: str, size: int) -> tuple[int, bytes]:
+        """The status and the body of an address that needs no credential, a path at the broker or one of a store.
+
+        Of a body no more is read than one byte beyond ``size``. Raises Unavailable, and InvalidInput for an address
+        that is neither https nor on this machine.
+        """
+        url = self.endpoint + address if address.startswith("/") else _checked_endpoint(address)
+        response = self._request("GET", url, None, dict(self._http.headers))
+        try:
+            data = response.read(size + 1)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            response.close()
+            raise _unreachable("the other end", error) from error
+        if len(data) > size:
+            response.close()  # the rest of it is not read as another answer
+        response.release_conn()
+        return response.status, data
+
+    def _request(self, method: str, url: str, body: bytes | None, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+        try:
+            return self._http.request(method, url, body=body, headers=headers, preload_content=False, redirect=False)
+        except urllib3.exceptions.HTTPError as error:
+            parts = urlsplit(url)
+            raise _unreachable(f"the broker at {parts.scheme}://{parts.netloc}", error) from error
+
+
+def _blame_the_clock(date: str | None, now: datetime) -> None:
+    """A request that is dated wrongly is refused without a word: raises Unauthenticated with why where it shows."""
+    try:
+        ahead = now - parsedate_to_datetime(date or "")
+    except ValueError:
+        return
+    if abs(ahead) >= LIFETIME - timedelta(seconds=5):
+        seconds, way = abs(int(ahead.total_seconds())), "ahead of" if ahead > timedelta(0) else "behind"
+        raise Unauthenticated(
+            f"the broker refused the request; this machine's clock is {seconds} s {way} the broker's: set it right"
+        )
+
+
+def _unreachable(where: str, error: Exception) -> Unavailable:
+    return Unavailable(f"{where} cannot be reached ({type(error).__name__})")
+
+
+def whole(response: urllib3.BaseHTTPResponse) -> bytes:
+    try:
+        data = response.read(_MAX_ANSWER)
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise _unreachable("the other end", error) from error
+    if len(data) >= _MAX_ANSWER:
+        raise Unavailable("the broker's answer is too long")
+    return data
+
+
+def _json_of(data: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(data)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _checked_endpoint(endpoint: str) -> str:
+    parts = urlsplit(endpoint)
+    if parts.scheme == "https" and parts.hostname:
+        return endpoint.rstrip("/")
+    if parts.scheme == "http" and is_loopback(parts.hostname):
+        return endpoint.rstrip("/")
+    raise InvalidInput("the profile's endpoint must be https, or http on this machine's loopback")
+
+
+def is_loopback(host: str | None) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _own_key(profile: Profile) -> ProofKey | None:
+    """The key that a profile holds itself, if its credential is bound to one."""
+    if profile.thumbprint is None:
+        return None
+    if profile.key is None:
+        raise InvalidInput("the profile's credential is bound to a key, which is not in the profile")
+    return ProofKey.parse(profile.key, "the profile")

@@ -1,0 +1,120 @@
+"""Reading a stream, over as many connections as it takes."""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pyarrow as pa
+import urllib3
+
+from vault.client.http import FIRST_WAIT, LONGEST_WAIT
+from vault.errors import Unavailable
+from vault.wire import ARROW_TYPE, CURSOR_KEY, End, error_from_problem
+
+__all__ = ["CutOff", "Stream"]
+
+
+class _Body:
+    """A response's body as a file that Arrow reads from."""
+
+    def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
+        self._response = response
+        self.closed = False
+
+    def read(self, size: int = -1) -> bytes:
+        return self._response.read(size if size >= 0 else None)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self.closed = True
+        self._response.close()
+
+
+class CutOff(Unavailable):
+    """A stream that did not come to the end that the broker speaks of."""
+
+    def __init__(self) -> None:
+        super().__init__("the stream was cut off before its end; nothing of it can be relied on")
+
+
+class Stream:
+    """One read over as many connections as it takes."""
+
+    def __init__(self, send: Callable[[str | None], urllib3.BaseHTTPResponse], patience: timedelta) -> None:
+        self._send = send
+        self._patience = patience
+        self._cursor: str | None = None
+        self._came = False
+        self._wait = FIRST_WAIT
+        self._heard = time.monotonic()
+
+    def reader(self) -> pa.RecordBatchReader:
+        """The first connection's schema, and the batches of all."""
+        stream = self._opened(self._send(None))
+        return pa.RecordBatchReader.from_batches(stream.schema, self._batches(stream))
+
+    @staticmethod
+    def _opened(response: urllib3.BaseHTTPResponse) -> Any:
+        if response.headers.get("content-type") != ARROW_TYPE:
+            raise Unavailable("the broker's answer is not a stream of Arrow rows")
+        try:
+            return pa.ipc.open_stream(pa.PythonFile(_Body(response), mode="r"))
+        except (pa.ArrowException, OSError, urllib3.exceptions.HTTPError) as error:
+            raise CutOff from error
+
+    def _batches(self, stream: Any) -> Iterator[pa.RecordBatch]:
+        schema, whole = stream.schema, False
+        while not whole:
+            try:
+                yield from self._part(stream)
+                whole = True
+            except CutOff as error:
+                stream = self._again(schema, error)
+
+    def _part(self, stream: Any) -> Iterator[pa.RecordBatch]:
+        """The batches of one connection; raises what the broker ended it with."""
+        rows = 0
+        while True:
+            try:
+                batch, metadata = stream.read_next_batch_with_custom_metadata()
+                end = End.from_metadata(metadata)
+            except (StopIteration, pa.ArrowException, OSError, ValueError, urllib3.exceptions.HTTPError) as error:
+                raise CutOff from error
+            if end is None:
+                rows += batch.num_rows
+                self._came = True
+                # The place behind this batch: it is remembered as the batch is handed over, and not before.
+                place = metadata.get(CURSOR_KEY) if metadata is not None else None
+                self._cursor = place.decode("ascii", "replace") if place is not None else None
+                yield batch
+                # What the reader did with the batch meanwhile is no silence of the broker's.
+                self._heard, self._wait = time.monotonic(), FIRST_WAIT
+                continue
+            if end.problem is not None:
+                raise error_from_problem(end.problem)
+            if end.rows != rows:
+                raise CutOff
+            stream.close()
+            return
+
+    def _again(self, schema: pa.Schema, error: Unavailable) -> Any:
+        """A new connection that goes on behind the last batch; raises ``error`` when none can be had in time."""
+        if self._came and self._cursor is None:
+            raise error
+        while time.monotonic() - self._heard + self._wait <= self._patience.total_seconds():
+            time.sleep(self._wait)
+            self._wait = min(2 * self._wait, LONGEST_WAIT)
+            try:
+                stream = self._opened(self._send(self._cursor))
+            except Unavailable:
+                continue
+            if not stream.schema.equals(schema):
+                break
+            return stream
+        raise error
