@@ -5,15 +5,13 @@ two cores than the broker; every request has a proof of its own, made before the
 and compared after it stopped.
 """
 
-import io
 import json
-import os
 import queue
+import re
 import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +32,7 @@ from vault.wire import Profile
 
 _ROWS = 10_000
 _COLUMNS = ["id", "label", "score"]
+_LENGTH = re.compile(rb"\r\ncontent-length: ([0-9]+)")
 _BODY = json.dumps({"columns": _COLUMNS, "limit": 10}).encode()
 
 
@@ -98,23 +97,29 @@ def _requests(profile: Profile, url: str, dataset: str, count: int) -> list[byte
 def _ask(connection: socket.socket, request: bytes) -> Answer:
     began = time.perf_counter()
     connection.sendall(request)
-    pieces = [connection.recv(65_536)]
+    data = connection.recv(65_536)
     first = time.perf_counter() - began
-    while not pieces[-1].endswith(b"0\r\n\r\n") and b"\r\ncontent-length:" not in pieces[0].lower():
-        pieces.append(connection.recv(65_536))
-    return Answer(first, time.perf_counter() - began, b"".join(pieces))
+    while not _whole(data):
+        more = connection.recv(65_536)
+        if not more:
+            break
+        data += more
+    return Answer(first, time.perf_counter() - began, data)
+
+
+def _whole(data: bytes) -> bool:
+    head, end, body = data.partition(b"\r\n\r\n")
+    if not end:
+        return False
+    length = _LENGTH.search(head.lower())
+    return len(body) >= int(length[1]) if length else body.endswith(b"0\r\n\r\n")
 
 
 def _right(answer: Answer) -> bool:
     head, _, body = answer.data.partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 200"):
         return False
-    out = io.BytesIO()
-    while body:
-        size, _, rest = body.partition(b"\r\n")
-        out.write(rest[: int(size, 16)])
-        body = rest[int(size, 16) + 2 :]
-    table = pa.ipc.open_stream(out.getvalue()).read_all()
+    table = pa.ipc.open_stream(body).read_all()
     return table.column("id").to_pylist() == list(range(10)) and table.column_names == _COLUMNS
 
 
@@ -154,17 +159,24 @@ def small_reads(
     }
 
 
-def main() -> None:
-    """A quick look, with a few vendors."""
-    vendors, datasets, threads = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    count = int(sys.argv[4]) if len(sys.argv) > 4 else 2
-    with tempfile.TemporaryDirectory() as folder:
-        opened, names = lab(Path(folder) / "lab", vendors, datasets)
-        with brokers(Path(folder) / "lab", count) as urls:
+def load(folder: Path, *, quick: bool) -> None:
+    """Print the rows of docs/benchmarks.md: one and two brokers, few and many connections."""
+    vendors, datasets, seconds, runs = (4, 2, 3, 1) if quick else (100, 10, 10, 3)
+    opened, names = lab(folder / "lab", vendors, datasets)
+    sys.stdout.write(
+        f"{vendors * datasets} grants of {vendors} vendors; medians of {runs} runs of {seconds} s.\n\n"
+        "| brokers | connections | reads a second | first byte p50 | p99 | wrong answers |\n"
+        "| --- | --- | --- | --- | --- | --- |\n"
+    )
+    for count, threads in ((1, 1), (1, 8), (2, 8), (2, 16), (2, 32)):
+        with brokers(folder / "lab", count) as urls:
+            # A proof is for one address, so each broker has profiles of its own.
             profiles = [opened.issue_credential(name, endpoint=urls[0]).profile for name in names]
-            for _ in range(2):
-                print(small_reads(urls, profiles, datasets, 5, threads), os.times())
-
-
-if __name__ == "__main__":
-    main()
+            found = [small_reads(urls, profiles, datasets, seconds, threads) for _ in range(runs + 1)][1:]
+        middle = {name: statistics.median(each[name] for each in found) for name in found[0]}
+        wrong = sum(each["wrong"] for each in found)
+        sys.stdout.write(
+            f"| {count} | {threads} | {middle['per_second']:.0f} | {middle['p50']:.0f} ms "
+            f"| {middle['p99']:.0f} ms | {wrong:.0f} |\n"
+        )
+        sys.stdout.flush()

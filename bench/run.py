@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from data import KINDS, mixed
 from jobs import fan_out, humaneval, rekeys, rewrapping, rivals
 from kms import kms
+from load import load
 from memory import memory
 from planning import planning
 
@@ -185,14 +186,17 @@ def main() -> None:
     options.add_argument("--kms", action="store_true", help="only what the KMS is asked")
     options.add_argument("--jobs", action="store_true", help="only fan-outs and rekeys")
     options.add_argument("--planning", action="store_true", help="only the plans of a version with very many chunks")
+    options.add_argument("--load", action="store_true", help="only many small reads at once")
     options.add_argument("--large", action="store_true", help="only the publishing of large files")
     chosen = options.parse_args()
     quick = chosen.quick
-    if chosen.kms or chosen.planning or chosen.large:
+    if chosen.kms or chosen.planning or chosen.large or chosen.load:
         shutil.rmtree(_FOLDER, ignore_errors=True)
         _FOLDER.mkdir()
         if chosen.kms:
             kms(_FOLDER, quick=quick)
+        elif chosen.load:
+            load(_FOLDER, quick=quick)
         elif chosen.large:
             _large(100 if quick else 2000)
         else:
@@ -231,6 +235,9 @@ def main() -> None:
     sys.stdout.write("\n| source | publish | memory before | peak memory |\n| --- | --- | --- | --- |\n")
     _large(megabytes)
     kms(_FOLDER, quick=quick)
+    shutil.rmtree(_FOLDER, ignore_errors=True)
+    _FOLDER.mkdir()
+    load(_FOLDER, quick=quick)
     shutil.rmtree(_FOLDER, ignore_errors=True)
 
 

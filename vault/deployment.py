@@ -33,7 +33,7 @@ from vault.workings.heads import Heads
 from vault.workings.journal import Journal
 from vault.workings.keyfolder import KeyFolder, kind_of, make_key
 from vault.workings.names import Holder
-from vault.workings.parts import Manifests, OwnerParts, Parts, Signers, checked_vault
+from vault.workings.parts import Lately, Manifests, OwnerParts, Parts, Signers, Times, checked_vault
 from vault.workings.roots import Roots
 
 __all__ = ["MARKER", "Configuration", "find_vault", "init", "open_broker", "open_owner", "passphrase"]
@@ -244,24 +244,33 @@ def _roots(folder: Path, configuration: Configuration, catalog: Catalog, store: 
 
 
 def _shared(
-    folder: Path, configuration: Configuration, kms: Kms, keys: KeyFolder, limits: CacheLimits | None
+    folder: Path,
+    configuration: Configuration,
+    kms: Kms,
+    keys: KeyFolder,
+    limits: CacheLimits | None,
+    *,
+    serving: bool = False,
 ) -> dict[str, Any]:
-    catalog: Catalog = open_catalog(_catalog_url(folder, configuration.catalog))
+    catalog: Catalog = open_catalog(_catalog_url(folder, configuration.catalog), serving=serving)
     store = _open_store(folder, configuration.store)
     roots = _roots(folder, configuration, catalog, store)
     # A catalog of another vault, or without the log's key, is found out before anything else is asked.
     catalog.check(configuration.vault)
     keys.signer(Role.LOG, roots.current)
+    keyring = Keyring(kms, limits=limits or configuration.data_keys)
     return {
         "vault": configuration.vault,
         "root": roots,
         "catalog": catalog,
         "store": store,
-        "keyring": Keyring(kms, limits=limits or configuration.data_keys),
+        "keyring": keyring,
         "journal": Journal(roots, catalog, store, lambda root: keys.signer(Role.LOG, root), utcnow),
         "heads": Heads(roots, catalog, store),
         "manifests": Manifests(),
-        "engine": LocalEngine(),
+        "engine": LocalEngine(shared=serving),
+        "times": Times(catalog),
+        "lately": Lately(keyring.age if serving else 0),
         "clock": utcnow,
     }
 
@@ -281,7 +290,8 @@ def open_broker(
     if key_age is not None:
         limits = replace(limits or configuration.data_keys, age=key_age.total_seconds())
     kms = open_kms(configuration.kms, owner=None, broker=folder / "broker", passphrase=passphrase())
-    parts = Parts(**_shared(folder, configuration, kms_wrap(kms), KeyFolder(folder, passphrase()), limits))
+    keys = KeyFolder(folder, passphrase())
+    parts = Parts(**_shared(folder, configuration, kms_wrap(kms), keys, limits, serving=True))
     checked_vault(parts)
     parts.journal.refuse_rollback()
     return parts, configuration

@@ -100,6 +100,12 @@ class Keyring:
         self._hits = self._unwraps = self._failures = 0
 
     @property
+    def age(self) -> float:
+        """For how many seconds unwrapped keys are held; 0 where none are."""
+        limits = self._limits
+        return limits.age if limits.keys and limits.uses else 0.0
+
+    @property
     def counts(self) -> KeyCounts:
         """What was counted since the process began."""
         with self._lock:

@@ -6,11 +6,12 @@ credential, signed by it. Whether an id was seen before is for the caller to loo
 """
 
 import base64
+import functools
 import hashlib
 import hmac
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -51,7 +52,8 @@ _MOST: Final = 4096
 _PORTS: Final = {"http": 80, "https": 443}
 
 
-def signature_registry(names: Sequence[str]) -> "JWSRegistry":
+@functools.lru_cache(maxsize=16)
+def signature_registry(names: tuple[str, ...]) -> "JWSRegistry":
     """The kinds of signature that are taken, and no other. joserfc is imported here, since that takes a while."""
     from joserfc.jws import JWSRegistry
 
@@ -153,6 +155,12 @@ def _import(document: Any) -> Any:
         raise ValueError("not a key") from error
 
 
+@functools.lru_cache(maxsize=4096)
+def _known(fields: tuple[tuple[str, str], ...]) -> Any:
+    """The public key of a JWK that may have come before."""
+    return _import(dict(fields))
+
+
 def _opened(text: str, kind: str) -> tuple[Any, dict[str, Any]]:
     """The key and claims of a JWS that is signed by the key in its own header; raises ValueError."""
     from joserfc import jws
@@ -165,7 +173,9 @@ def _opened(text: str, kind: str) -> tuple[Any, dict[str, Any]]:
         jwk = header.get("jwk")
         if header.get("typ") != kind or not isinstance(jwk, dict) or jwk.keys() & {"d", "k", "p", "q"}:
             raise ValueError("its header is not one of a proof")
-        key = _import(jwk)
+        key = (
+            _known(tuple(sorted(jwk.items()))) if all(isinstance(each, str) for each in jwk.values()) else _import(jwk)
+        )
         if header.get("alg") not in _NAMES[key.key_type]:
             raise ValueError("its algorithm is not its key's")
         claims = json.loads(jws.deserialize_compact(text, key, registry=signature_registry(_TAKEN)).payload)

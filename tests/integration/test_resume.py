@@ -223,7 +223,7 @@ def test_a_client_gets_every_row_over_a_line_that_breaks(lab: Lab) -> None:
         for _ in range(2):
             with suppress(Unavailable):
                 client.datasets()
-        assert client.open("evals").scan().read_all().equals(table)
+        assert client.open("evals").scan(delivery="stream").read_all().equals(table)
         assert proxy.connections >= 5
     used = [entry for _, entry in lab.vault.audit_entries() if entry.kind.value == "read begun"]
     assert any(entry.fields["resumed"] for entry in used)
@@ -235,7 +235,7 @@ def test_patience_ends(lab: Lab) -> None:
     lab.vault.publish("evals", table, shard_rows=60_000)
     lab.vault.grant("acme", "evals", ["id"])
     with _client(lab, [900_000, *[10] * 50], patience=1.5) as (client, _), pytest.raises(Unavailable, match="cut off"):
-        client.open("evals").to_arrow()
+        client.open("evals").to_arrow(delivery="stream")
 
 
 def test_a_refusal_is_not_waited_for(lab: Lab) -> None:
@@ -244,7 +244,7 @@ def test_a_refusal_is_not_waited_for(lab: Lab) -> None:
     lab.vault.publish("evals", table, shard_rows=60_000)
     lab.vault.grant("acme", "evals", ["id"])
     with _client(lab, [900_000]) as (client, _):
-        reader = client.open("evals").scan()
+        reader = client.open("evals").scan(delivery="stream")
         reader.read_next_batch()
         lab.vault.freeze("acme")
         time.sleep(1.1)

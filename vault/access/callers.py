@@ -70,18 +70,15 @@ def authenticate(
     broker serves (None: all whose keys it holds). Raises Unauthenticated, with one sentence whatever the reason, and
     logs the attempt when it names a credential that exists.
     """
-    with parts.catalog.read() as transaction:
-        row = transaction.credential(token.credential)
-    if row is None:
-        raise Unauthenticated(_DENIED)
-    opened = _open_credential(parts, row)
+    opened = _credential(parts, token.credential)
+    vendor, own = opened[1].vendor, opened[1].id
     try:
         _check_credential(parts, opened, token, address, vendors)
         links = _check_possession(parts, opened[1], token, sent)
     except Unauthenticated as error:
-        parts.journal.record(Kind.REFUSED, vendor_id=row.vendor, credential=row.id, address=address, reason=str(error))
+        parts.journal.record(Kind.REFUSED, vendor_id=vendor, credential=own, address=address, reason=str(error))
         raise Unauthenticated(_DENIED) from None
-    return Caller(row.vendor, row.id, address, min([opened[1].expires, *(link.expires for link in links)]), links)
+    return Caller(vendor, own, address, min([opened[1].expires, *(link.expires for link in links)]), links)
 
 
 def authenticate_federated(
@@ -133,6 +130,22 @@ def _speaking_of(parts: Parts, claims: Mapping[str, Any]) -> list[CredentialRow]
         if all(has_claim(claims, name, value) for name, value in provider.claims.items()):
             found.append(row)
     return found
+
+
+def _credential(parts: Parts, identity: str) -> tuple[Signed, Credential]:
+    """A credential by its id, from the catalog or as it was verified lately; raises Unauthenticated for none.
+
+    Whether it still counts is its vendor's head's word, and never this one's.
+    """
+
+    def read() -> tuple[Signed, Credential]:
+        with parts.catalog.read() as transaction:
+            row = transaction.credential(identity)
+        if row is None:
+            raise Unauthenticated(_DENIED)
+        return _open_credential(parts, row)
+
+    return parts.lately.credentials.get((identity, parts.root.version), read)
 
 
 def _open_credential(parts: Parts, row: CredentialRow) -> tuple[Signed, Credential]:
@@ -194,8 +207,8 @@ def _check_possession(parts: Parts, credential: Credential, token: Token, sent: 
         raise Unauthenticated("a delegation was ended")
     proof = check_proof(sent.proof, thumbprint=holder, token=token.text, method=sent.method, uris=sent.uris, now=now)
     try:
-        with parts.catalog.write() as transaction:
-            fresh = transaction.use_proof(proof.digest, timestamp(proof.until), timestamp(now))
+        until, taken = timestamp(proof.until), timestamp(now)
+        fresh = parts.catalog.submit(lambda transaction: transaction.use_proof(proof.digest, until, taken))
     except Conflict:
         fresh = False  # another broker has just taken it
     if not fresh:

@@ -26,7 +26,7 @@ from vault.manifest import Listing, Shard
 from vault.model import FORMAT
 from vault.policy import Basis, Permit, Request, still_allowed
 from vault.wire import OBJECTS_PATH, LeasedChunk, LeasedGroup, LeasedShard, LeasePage
-from vault.workings.parts import Parts, metadata_key, trusted_now, wrapped_key
+from vault.workings.parts import Parts, own_metadata_key, trusted_now
 from vault.workings.reading import Position, ReadPlan, group_shape, identity_of
 from vault.workings.versions import side_by_side
 
@@ -172,22 +172,16 @@ class _Places:
         self.sent = 0
         if given is not None:
             salt = salt_of(given)
-            place = open_cursor(cursor_key(_metadata_key(parts, permit.vendor), salt), self._bound, given)
+            place = open_cursor(cursor_key(own_metadata_key(parts, permit.vendor), salt), self._bound, given)
             self.sent = place.sent
             plan = ReadPlan(allowed.version, permit.columns, (), None, start=Position(place.shard, 0))
         self.plan = plan
         self._salt = os.urandom(SALT_BYTES)
-        self._key = cursor_key(_metadata_key(parts, permit.vendor), self._salt)
+        self._key = cursor_key(own_metadata_key(parts, permit.vendor), self._salt)
 
     def seal(self, shard: int, sent: int) -> bytes:
         """The place before a shard."""
         return seal_cursor(self._key, self._salt, self._bound, Cursor(shard, 0, sent))
-
-
-def _metadata_key(parts: Parts, vendor: str) -> bytes:
-    with parts.catalog.read() as transaction:
-        key = wrapped_key(parts.vault, metadata_key(transaction, vendor))
-    return ScopedKeyring(parts.keyring, (key.scope,)).open(key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +244,7 @@ class _Tickets:
         self._permit = permit
         self._until = until
         self._salt = os.urandom(SALT_BYTES)
-        self._key = ticket_key(_metadata_key(parts, permit.vendor), self._salt)
+        self._key = ticket_key(own_metadata_key(parts, permit.vendor), self._salt)
         self._bound = _ticket_bound(parts, permit.vendor)
 
     def path(self, name: str, size: int) -> str:
@@ -297,7 +291,7 @@ def leased_object(parts: Parts, ticket: str, *, vendors: frozenset[str] | None =
     if len(sealed) < SALT_BYTES or (vendors is not None and vendor not in vendors):
         raise refusal
     try:
-        key = ticket_key(_metadata_key(parts, vendor), sealed[:SALT_BYTES])
+        key = ticket_key(own_metadata_key(parts, vendor), sealed[:SALT_BYTES])
     except (NotFound, KmsError):
         # Of a holder whose keys are not here, nobody is told that there is one.
         raise refusal from None

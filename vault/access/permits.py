@@ -10,12 +10,12 @@ from vault.access.callers import Caller
 from vault.catalog import CompartmentRow, FieldSealer
 from vault.errors import IntegrityError, InvalidInput, NotFound, NotGranted
 from vault.filters import BoundFilter, Filter, bind, parse
-from vault.keyring import ScopedKeyring, WrappedKey
+from vault.keyring import WrappedKey
 from vault.masks import Mask
-from vault.model import MANIFEST_GROUP, MASK_GROUP, Column, KeyScope
+from vault.model import MANIFEST_GROUP, MASK_GROUP, Column
 from vault.policy import Offer, Permit, Request, decide, refuse_frozen
 from vault.trust import Grant
-from vault.workings.parts import Parts, holder_sealer, metadata_key, trusted_now, wrapped_key
+from vault.workings.parts import Parts, own_metadata_key, trusted_now, wrapped_key
 from vault.workings.permissions import live_for_vendor
 from vault.workings.reading import masked_schema
 from vault.workings.versions import OpenVersion, open_version
@@ -77,11 +77,7 @@ def mask_key(parts: Parts, vendor: str) -> WrappedKey:
 
 def _offers(parts: Parts, caller: Caller, dataset_name: str | None = None) -> Iterator[tuple[Offer, OpenVersion]]:
     """The vendor's live grants with the newest version of what they are about."""
-    head = parts.heads.vendor(caller.vendor)
-    sealer = _own_sealer(parts, caller.vendor)
-    with parts.catalog.read() as transaction:
-        grants = live_for_vendor(parts.root, transaction.grants(vendor=caller.vendor), head, sealer, own=True)
-        rows = {row.dataset: row for row in transaction.compartments(holder=caller.vendor)}
+    grants, rows = _grants(parts, caller.vendor)
     versions: dict[str, OpenVersion] = {}
     for grant in grants:
         if dataset_name is not None and grant.dataset_name != dataset_name:
@@ -126,11 +122,17 @@ def _delegated_filters(caller: Caller, offer: Offer, schema: pa.Schema) -> list[
     return found
 
 
-def _own_sealer(parts: Parts, vendor: str) -> FieldSealer:
-    """The sealer of the vendor's own catalog fields, under its metadata key and no other."""
-    with parts.catalog.read() as transaction:
-        scope = wrapped_key(parts.vault, metadata_key(transaction, vendor)).scope
-    return holder_sealer(parts, ScopedKeyring(parts.keyring, (scope,)), vendor)
+def _grants(parts: Parts, vendor: str) -> tuple[list[Grant], dict[str, CompartmentRow]]:
+    """The grants that a vendor's head lists, opened with its metadata key, and its compartments by dataset."""
+    head = parts.heads.vendor(vendor)
+
+    def read() -> tuple[list[Grant], dict[str, CompartmentRow]]:
+        sealer = FieldSealer(parts.vault, vendor, own_metadata_key(parts, vendor))
+        with parts.catalog.read() as transaction:
+            grants = live_for_vendor(parts.root, transaction.grants(vendor=vendor), head, sealer, own=True)
+            return grants, {row.dataset: row for row in transaction.compartments(holder=vendor)}
+
+    return parts.lately.grants.get((vendor, head.digest, parts.root.version), read)
 
 
 def _newest(parts: Parts, row: CompartmentRow) -> OpenVersion:
@@ -139,8 +141,8 @@ def _newest(parts: Parts, row: CompartmentRow) -> OpenVersion:
         head = parts.heads.compartment_in(transaction, row)
     if head is None or MANIFEST_GROUP not in head.live_groups:
         raise NotFound("there is no version")
-    scope = KeyScope(parts.vault, row.id, MANIFEST_GROUP, head.epochs[MANIFEST_GROUP][0])
-    return open_version(parts, ScopedKeyring(parts.keyring, (scope,)), row)
+    found: OpenVersion = parts.lately.versions.get((row.id, head.digest), lambda: open_version(parts, None, row))
+    return found
 
 
 def permitted(parts: Parts, caller: Caller, request: Request) -> Permitted:

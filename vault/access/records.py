@@ -9,6 +9,7 @@ from typing import Any
 
 from vault.access.callers import Caller
 from vault.audit import Kind
+from vault.catalog import Transaction
 from vault.errors import AuditError, Conflict, InvalidInput, LimitReached, Refused, VaultError
 from vault.limits import Usage, refuse_used_up
 from vault.policy import Permit, Request
@@ -37,13 +38,16 @@ def begin(parts: Parts, caller: Caller, permit: Permit, kind: Kind, choose: Call
     if not limits:
         return parts.journal.record(kind, **who(caller, permit), **choose(Usage({}, {})).fields)
     today = day(parts)
+
+    def charged(transaction: Transaction) -> int:
+        usage = Usage(*transaction.usage(permit.grant.id, today))
+        refuse_used_up(limits, usage)
+        charge = choose(usage)
+        transaction.add_usage(permit.grant.id, today, {"requests": 1, **charge.used})
+        return parts.journal.record_in(transaction, kind, **who(caller, permit), **charge.fields)
+
     try:
-        with parts.catalog.write() as transaction:
-            usage = Usage(*transaction.usage(permit.grant.id, today))
-            refuse_used_up(limits, usage)
-            charge = choose(usage)
-            transaction.add_usage(permit.grant.id, today, {"requests": 1, **charge.used})
-            return parts.journal.record_in(transaction, kind, **who(caller, permit), **charge.fields)
+        return parts.catalog.submit(charged)
     except (LimitReached, AuditError):
         raise
     except VaultError as error:

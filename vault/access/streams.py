@@ -19,7 +19,7 @@ from vault.keyring import ScopedKeyring
 from vault.limits import Usage, left
 from vault.model import FORMAT
 from vault.policy import Permit, Request, still_allowed
-from vault.workings.parts import Parts, metadata_key, trusted_now, wrapped_key
+from vault.workings.parts import Parts, own_metadata_key, trusted_now
 from vault.workings.reading import Placed, Position, ReadPlan, read_batches
 
 __all__ = ["Delivery", "open_delivery"]
@@ -30,12 +30,14 @@ class Delivery:
     """A read that was allowed and recorded: its schema, and its batches, read once.
 
     ``cursor`` gives the sealed place behind the batch that was taken last: whoever has the read may go on from there.
+    ``short`` says that there is one batch at the most.
     """
 
     permit: Permit
     schema: pa.Schema
     batches: Iterator[pa.RecordBatch]
     cursor: Callable[[], bytes]
+    short: bool
 
 
 def open_delivery(
@@ -56,7 +58,7 @@ def open_delivery(
         cursors = _Cursors(parts, permit, plan, cursor)
         plan = cursors.plan
         read = begin(parts, caller, permit, Kind.READ_BEGUN, lambda _usage: Charge({}, _fields(permit, plan)))
-    return Delivery(permit, plan.schema, _deliver(parts, caller, permit, keys, cursors, read), cursors.seal)
+    return Delivery(permit, plan.schema, _deliver(parts, caller, permit, keys, cursors, read), cursors.seal, plan.short)
 
 
 class _Cursors:
@@ -99,9 +101,7 @@ class _Cursors:
 
 def _cursor_key(parts: Parts, vendor: str, salt: bytes) -> bytes:
     """The key of a stream's cursors, which every broker has that may read the vendor's names."""
-    with parts.catalog.read() as transaction:
-        key = wrapped_key(parts.vault, metadata_key(transaction, vendor))
-    return cursor_key(ScopedKeyring(parts.keyring, (key.scope,)).open(key), salt)
+    return cursor_key(own_metadata_key(parts, vendor), salt)
 
 
 def _planned(parts: Parts, caller: Caller, allowed: Permitted) -> tuple[ScopedKeyring, ReadPlan]:
@@ -116,7 +116,14 @@ def _planned(parts: Parts, caller: Caller, allowed: Permitted) -> tuple[ScopedKe
         assert hashing is not None
         return keys.open(hashing)
 
-    plan = ReadPlan(version, permit.columns, allowed.filters, permit.limit, masks, open_mask_key)
+    def make() -> ReadPlan:
+        return ReadPlan(version, permit.columns, allowed.filters, permit.limit, masks, open_mask_key)
+
+    if masks or allowed.filters:
+        plan = make()
+    else:
+        names = tuple(column.id for column in permit.columns)
+        plan = parts.lately.plans.get((permit.compartment, version.head.digest, names, permit.limit), make)
     scopes = {version.keys[group].scope for group in plan.groups} | ({hashing.scope} if hashing is not None else set())
     # By this process's own clock: expiry is judged at every batch, and here it matters whether anybody ended it.
     keys = ScopedKeyring(

@@ -16,7 +16,7 @@ from vault.errors import IntegrityError
 from vault.model import FORMAT
 from vault.trust import Label, Role, Root, Signed, Signer
 
-__all__ = ["GENESIS", "ChainRow", "Tail", "link", "read_tail", "verify_chain"]
+__all__ = ["GENESIS", "ChainRow", "Tail", "link", "read_tail", "sign_tail", "verify_chain"]
 
 GENESIS = bytes(32)
 
@@ -45,8 +45,8 @@ def _hash(vault: str, sequence: int, time: str, previous: bytes, sealed: bytes) 
     return hashlib.sha256(canonical("dsvault log link", vault, sequence, time, previous, sealed)).digest()
 
 
-def link(vault: str, tail: Tail | None, sealed: bytes, now: datetime, signer: Signer) -> tuple[ChainRow, Signed]:
-    """The next row and the signed tail that goes with it.
+def link(vault: str, tail: Tail | None, sealed: bytes, now: datetime) -> ChainRow:
+    """The next row behind a tail.
 
     An entry's time is never before the one that it follows, so that time in the log does not run back.
     """
@@ -54,16 +54,20 @@ def link(vault: str, tail: Tail | None, sealed: bytes, now: datetime, signer: Si
     time = max(timestamp(now), before.time)
     sequence = before.sequence + 1
     digest = _hash(vault, sequence, time, before.hash, sealed)
-    row = ChainRow(sequence, time, before.hash, sealed, digest)
+    return ChainRow(sequence, time, before.hash, sealed, digest)
+
+
+def sign_tail(vault: str, tail: Tail, signer: Signer) -> Signed:
+    """The statement that the log ends there."""
     payload = {
         "format": list(FORMAT),
         "type": "log tail",
         "vault": vault,
-        "sequence": sequence,
-        "hash": digest.hex(),
-        "time": time,
+        "sequence": tail.sequence,
+        "hash": tail.hash.hex(),
+        "time": tail.time,
     }
-    return row, signer.sign(Label.LOG_TAIL, payload)
+    return signer.sign(Label.LOG_TAIL, payload)
 
 
 def read_tail(root: Root, statement: bytes) -> Tail:

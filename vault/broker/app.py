@@ -3,18 +3,21 @@
 import base64
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Annotated, Any, Literal
 
+import pyarrow as pa
+from anyio import CancelScope
 from fastapi import Depends, FastAPI, Header, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vault import access, wire
 from vault._version import __version__
@@ -31,6 +34,7 @@ __all__ = ["create_app"]
 
 _LOG = logging.getLogger("dsvault.broker")
 _MAX_BODY = 64 * 1024
+_LENGTH = re.compile("[0-9]{1,18}")
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _NOT_KEPT = {"Cache-Control": "no-store"}
 #: Who reads the counters where nothing else is said.
@@ -125,7 +129,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(Exception, _on_crash)
-    app.middleware("http")(_bound_body)
+    app.add_middleware(_BoundBody)
 
     def caller(request: Request) -> access.Caller:
         found = request.state.caller = broker.caller(request)
@@ -155,7 +159,7 @@ def create_app(
         return {"format": list(wire.WIRE_VERSION), "grants": offered}
 
     @app.post("/v1/datasets/{name}/read", response_class=StreamingResponse)
-    async def read(name: str, body: ReadBody, who: Annotated[access.Caller, Depends(caller)]) -> StreamingResponse:
+    async def read(name: str, body: ReadBody, who: Annotated[access.Caller, Depends(caller)]) -> Response:
         """A slice as an Arrow IPC stream."""
         return await run_in_threadpool(_begin, parts, metrics, who, name, body)
 
@@ -199,7 +203,7 @@ def _ranged(
     headers["Content-Length"] = str(stop - start)
     if head:
         return Response(status_code=status, headers=headers)
-    return StreamingResponse(count(found.pieces(start, stop)), status, headers)
+    return _Streaming(count(found.pieces(start, stop)), status, headers)
 
 
 def _offered(offering: access.Offering) -> wire.OfferedGrant:
@@ -217,7 +221,7 @@ def _offered(offering: access.Offering) -> wire.OfferedGrant:
     )
 
 
-def _begin(parts: Parts, metrics: Metrics, who: access.Caller, name: str, body: ReadBody) -> StreamingResponse:
+def _begin(parts: Parts, metrics: Metrics, who: access.Caller, name: str, body: ReadBody) -> Response:
     request = ReadRequest(
         dataset=name,
         grant=body.grant,
@@ -227,9 +231,43 @@ def _begin(parts: Parts, metrics: Metrics, who: access.Caller, name: str, body: 
     delivery = access.open_delivery(parts, who, request, body.where, _cursor(body.cursor))
     # The first batch is made before the answer begins, so that what fails at once fails with a status.
     first = next(delivery.batches, None)
-    batches = chain([first], delivery.batches) if first is not None else delivery.batches
-    stream = ipc_stream(delivery.schema, batches, delivery.cursor, body.compression, metrics.refused)
-    return StreamingResponse(metrics.streaming(stream), media_type=wire.ARROW_TYPE)
+    stream = ipc_stream(
+        delivery.schema, _behind(first, delivery.batches), delivery.cursor, body.compression, metrics.refused
+    )
+    pieces = metrics.streaming(stream)
+    if delivery.short:
+        # All of it is here: it is not worth handing piece by piece from thread to thread.
+        return Response(b"".join(pieces), media_type=wire.ARROW_TYPE)
+    return _Streaming(pieces, media_type=wire.ARROW_TYPE)
+
+
+def _behind(first: pa.RecordBatch | None, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """A batch that was taken already, and what comes behind it; closing this ends the read."""
+    try:
+        if first is not None:
+            yield first
+        yield from batches
+    finally:
+        batches.close()  # type: ignore[attr-defined]
+
+
+class _Streaming(StreamingResponse):
+    """A stream that is closed as soon as nobody takes it any more.
+
+    Left to the garbage collector, it would be ended at some time, in the midst of whatever a thread does then.
+    """
+
+    def __init__(self, pieces: Iterable[bytes], *args: Any, **options: Any) -> None:
+        super().__init__(pieces, *args, **options)
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            with CancelScope(shield=True):
+                await run_in_threadpool(self._pieces.close)  # type: ignore[attr-defined]
 
 
 def _cursor(text: str | None) -> bytes | None:
@@ -239,12 +277,26 @@ def _cursor(text: str | None) -> bytes | None:
         raise InvalidInput("cursor: it is not one") from error
 
 
-async def _bound_body(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    length = request.headers.get("content-length")
-    chunked = "transfer-encoding" in request.headers
-    if chunked or (length is not None and (not length.isdigit() or int(length) > _MAX_BODY)):
-        return _answer(InvalidInput("the request's body is too long, or its length is not said"))
-    return await call_next(request)
+class _BoundBody:
+    """ASGI middleware that takes no request whose body is long, or of a length that is not said."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] == "http" and _too_long(Headers(scope=scope)):
+            refusal = InvalidInput("the request's body is too long, or its length is not said")
+            await _answer(refusal)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def _too_long(headers: Headers) -> bool:
+    lengths = headers.getlist("content-length")
+    if "transfer-encoding" in headers or len(lengths) > 1:
+        return True
+    return bool(lengths) and (not _LENGTH.fullmatch(lengths[0]) or int(lengths[0]) > _MAX_BODY)
 
 
 def _answer(error: VaultError) -> Response:

@@ -74,6 +74,7 @@ class Metrics:
                 yield chunk
         finally:
             self._streams.dec()
+            chunks.close()  # type: ignore[attr-defined]
 
     def text(self) -> bytes:
         """Everything, as Prometheus reads it."""

@@ -5,18 +5,22 @@ BEGIN IMMEDIATE, so that there is one writer at a time and a check made inside i
 commits; others wait up to the busy time-out and then get `Unavailable`.
 """
 
-from collections.abc import Iterator
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Engine, create_engine, event, func, insert, literal_column, select, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy import Engine, create_engine, event, func, insert, literal_column, select
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.exc import IntegrityError as ConstraintError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from vault.catalog import schema
+from vault.catalog.sharing import SharedWrites
 from vault.catalog.transaction import Transaction
 from vault.encoding import from_timestamp
 from vault.errors import Conflict, IntegrityError, InvalidInput, Unavailable, VaultError
@@ -24,6 +28,11 @@ from vault.errors import Conflict, IntegrityError, InvalidInput, Unavailable, Va
 __all__ = ["Catalog", "open_catalog"]
 
 _BUSY_SECONDS = 30
+_FIRST_LOOK = 0.0002
+_LAST_LOOK = 0.004
+#: Connections that a serving process keeps; more are opened and closed where more are needed at once.
+_POOL = 8
+_Result = TypeVar("_Result")
 
 
 class Catalog:
@@ -36,6 +45,7 @@ class Catalog:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._shared = SharedWrites(self.write)
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
@@ -49,6 +59,13 @@ class Catalog:
         with self._begin(write=True) as transaction:
             yield transaction
 
+    def submit(self, change: Callable[[Transaction], _Result]) -> _Result:
+        """One change that touches nothing else, durable on return; it may share its transaction with other threads'.
+
+        ``change`` may be run twice, of which one counts. Raises what it raises, and what `write` does.
+        """
+        return self._shared.run(change)
+
     @contextmanager
     def _begin(self, *, write: bool) -> Iterator[Transaction]:
         try:
@@ -56,20 +73,25 @@ class Catalog:
                 self._engine.connect().execution_options(dsvault_write=write) as connection,
                 connection.begin(),
             ):
-                yield Transaction(connection)
+                transaction = Transaction(connection)
+                yield transaction
+                for finish in transaction.finishing:
+                    finish()
         except VaultError:
             raise
         except ConstraintError as error:
             raise Conflict("another change to the catalog came first; try again") from error
-        except (DBAPIError, SQLAlchemyError) as error:
+        except (DBAPIError, SQLAlchemyError, sqlite3.Error) as error:
             # The driver's text may quote the statement and its parameters: it stays out of the message.
             kind = type(error.orig if isinstance(error, DBAPIError) else error).__name__
             raise Unavailable(f"the catalog could not be read or written ({kind})") from error
 
-    def now(self) -> datetime:
-        """The catalog's own clock, UTC."""
+    def times(self) -> tuple[datetime, datetime | None]:
+        """The catalog's own clock, UTC, and the time of the newest log entry."""
+        newest = select(schema.log.c.time).order_by(schema.log.c.sequence.desc()).limit(1).scalar_subquery()
         with self._begin(write=False) as transaction:
-            return transaction.now(self._clock_expression())
+            now, logged = transaction.connection.execute(select(self._clock_expression(), newest)).one()
+        return from_timestamp(str(now)), from_timestamp(logged) if logged else None
 
     def _clock_expression(self) -> Any:
         if self._engine.dialect.name == "sqlite":
@@ -99,41 +121,47 @@ class Catalog:
             if transaction.about("vault") != vault:
                 raise IntegrityError("the catalog belongs to another vault")
 
-    def log_time(self) -> datetime | None:
-        """The time of the newest log entry."""
-        with self.read() as transaction:
-            newest = transaction.connection.execute(
-                select(schema.log.c.time).order_by(schema.log.c.sequence.desc()).limit(1)
-            ).scalar_one_or_none()
-        return from_timestamp(newest) if newest else None
-
     def close(self) -> None:
         """Close every pooled connection."""
         self._engine.dispose()
 
 
-def open_catalog(url: str) -> Catalog:
-    """Open a catalog by its SQLAlchemy URL; raises InvalidInput for one that cannot be used."""
+def open_catalog(url: str, *, serving: bool = False) -> Catalog:
+    """Open a catalog by its SQLAlchemy URL; raises InvalidInput for one that cannot be used.
+
+    ``serving`` keeps connections to SQLite open between transactions, for a process that has many of them.
+    """
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
             raise InvalidInput("--catalog: use a sqlite:/// or postgresql+psycopg:// URL")
         if parsed.get_backend_name() == "sqlite" and parsed.database in {None, "", ":memory:"}:
             raise InvalidInput("--catalog: a SQLite catalog needs a file, such as sqlite:///path/catalog.db")
-        return Catalog(_engine(url, parsed.get_backend_name()))
+        return Catalog(_engine(url, parsed, serving=serving))
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise InvalidInput("--catalog: the URL cannot be read, or its driver is not installed") from error
 
 
-def _engine(url: str, backend: str) -> Engine:
-    if backend != "sqlite":
+def _engine(url: str, parsed: URL, *, serving: bool) -> Engine:
+    if parsed.get_backend_name() != "sqlite":
         return create_engine(url, hide_parameters=True, pool_pre_ping=True)
-    # A connection for each transaction: SQLite connections are cheap, must not cross a fork, and an
-    # open one would pin the write-ahead log.
-    engine = create_engine(url, hide_parameters=True, poolclass=NullPool, connect_args={"timeout": _BUSY_SECONDS})
+    # Elsewhere a connection for each transaction: a connection must not cross a fork, and as long as one is open the
+    # write-ahead log stays beside the file, which is then not all that there is to copy.
+    pool: dict[str, Any] = (
+        {"poolclass": QueuePool, "pool_size": _POOL, "max_overflow": -1} if serving else {"poolclass": NullPool}
+    )
+    arguments = {"timeout": _BUSY_SECONDS, "check_same_thread": False}
+    engine = create_engine(url, hide_parameters=True, connect_args=arguments, **pool)
+
+    @event.listens_for(engine, "checkout")
+    def _same_file(_connection: Any, record: Any, _proxy: Any) -> None:
+        # Another file under this name is another catalog: what is revoked there would never be seen in the old one.
+        if record.info["file"] != _file_of(parsed):
+            raise DisconnectionError
 
     @event.listens_for(engine, "connect")
-    def _settings(connection: Any, _record: Any) -> None:
+    def _settings(connection: Any, record: Any) -> None:
+        record.info["file"] = _file_of(parsed)
         connection.isolation_level = None  # the driver must not begin transactions of its own
         for pragma in (
             "journal_mode=WAL",
@@ -147,6 +175,41 @@ def _engine(url: str, backend: str) -> Engine:
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
         write = connection.get_execution_options().get("dsvault_write", False)
-        connection.execute(text("BEGIN IMMEDIATE" if write else "BEGIN"))
+        if write:
+            _begin_write(connection.connection.driver_connection)
+        else:
+            connection.exec_driver_sql("BEGIN")
 
     return engine
+
+
+def _begin_write(connection: Any) -> None:
+    """Take SQLite's only writer's place, looking every few milliseconds whether it is free.
+
+    SQLite's own waiting sleeps for up to a tenth of a second at a time, while others come and go: of two brokers that
+    write all the time one would starve.
+    """
+    connection.execute("PRAGMA busy_timeout=0")
+    try:
+        ends, wait = time.monotonic() + _BUSY_SECONDS, _FIRST_LOOK
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= ends:
+                    raise
+                time.sleep(wait)
+                wait = min(2 * wait, _LAST_LOOK)
+            else:
+                return
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
+
+
+def _file_of(url: URL) -> tuple[int, int] | None:
+    """Which file a SQLite URL means at this moment."""
+    try:
+        found = os.stat(url.database or "")
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

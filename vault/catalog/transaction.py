@@ -1,10 +1,9 @@
 """One transaction's reads and writes, one method for each question that the rest of dsvault asks."""
 
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, or_, select, update
 
 from vault.catalog import schema
 from vault.catalog.records import (
@@ -22,11 +21,26 @@ from vault.catalog.records import (
     VersionRow,
 )
 from vault.catalog.sealed import SealedBlob, SealedValue
-from vault.encoding import from_timestamp
 
 __all__ = ["Transaction"]
 
+#: One proof in so many 256ths, by its digest, clears the old ones away.
+_CLEARING = 8
 _USED = ("requests", "rows", "bytes")
+
+# What every request of a vendor's asks: made once, since making a statement takes longer than running it.
+_NEWEST_ROOT = select(schema.roots).order_by(schema.roots.c.version.desc()).limit(1)
+_NEWEST_HEAD = (
+    select(schema.heads)
+    .where(schema.heads.c.subject == bindparam("wanted"))
+    .order_by(schema.heads.c.sequence.desc())
+    .limit(1)
+)
+_PROOF = select(schema.proofs.c.digest).where(schema.proofs.c.digest == bindparam("wanted"))
+_ADD_PROOF = insert(schema.proofs)
+_TAIL = select(schema.log_tail)
+_ADD_LOG = insert(schema.log)
+_MOVE_TAIL = update(schema.log_tail).values(statement=bindparam("statement"))
 
 
 class Transaction:
@@ -34,6 +48,10 @@ class Transaction:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        #: What the readers of this one view have found out about it already.
+        self.memo: dict[str, Any] = {}
+        #: What is to be written last, just before the commit.
+        self.finishing: list[Callable[[], None]] = []
 
     def about(self, name: str) -> str | None:
         """A setting of the catalog itself."""
@@ -43,20 +61,16 @@ class Transaction:
         ).scalar_one_or_none()
         return value
 
-    def now(self, expression: Any) -> datetime:
-        """Evaluate the backend's clock expression."""
-        return from_timestamp(str(self.connection.execute(select(expression)).scalar_one()))
-
     # The root document
 
     def add_root(self, row: RootRow) -> None:
         """Add the next version; a number that is taken is a Conflict."""
+        self.memo.pop("root", None)
         self.connection.execute(insert(schema.roots).values(version=row.version, statement=row.statement))
 
     def newest_root(self) -> RootRow | None:
         """The highest version of the root document."""
-        table = schema.roots
-        row = self.connection.execute(select(table).order_by(table.c.version.desc()).limit(1)).one_or_none()
+        row = self.connection.execute(_NEWEST_ROOT).one_or_none()
         return RootRow(row.version, row.statement) if row else None
 
     def roots(self, after: int = 0) -> list[RootRow]:
@@ -324,10 +338,7 @@ class Transaction:
 
     def newest_head(self, subject: str) -> HeadRow | None:
         """The highest step of a subject."""
-        table = schema.heads
-        row = self.connection.execute(
-            select(table).where(table.c.subject == subject).order_by(table.c.sequence.desc()).limit(1)
-        ).one_or_none()
+        row = self.connection.execute(_NEWEST_HEAD, {"wanted": subject}).one_or_none()
         return _head(row) if row else None
 
     def head_steps(self, subject: str) -> list[HeadRow]:
@@ -465,12 +476,13 @@ class Transaction:
     # Proofs of possession
 
     def use_proof(self, digest: bytes, until: str, now: str) -> bool:
-        """Remember that a proof was used; False where it had been. What is too old to be taken is forgotten."""
-        self.connection.execute(delete(schema.proofs).where(schema.proofs.c.until < now))
-        if self.connection.execute(select(schema.proofs.c.digest).where(schema.proofs.c.digest == digest)).first():
+        """Remember that a proof was used; False where it had been. What is too old to count is cleared now and then."""
+        if digest[0] < _CLEARING:
+            self.connection.execute(delete(schema.proofs).where(schema.proofs.c.until < now))
+        if self.connection.execute(_PROOF, {"wanted": digest}).first():
             return False
         # Where another broker comes first meanwhile, the primary key refuses this one.
-        self.connection.execute(insert(schema.proofs).values(digest=digest, until=until))
+        self.connection.execute(_ADD_PROOF, {"digest": digest, "until": until})
         return True
 
     # Jobs
@@ -534,21 +546,23 @@ class Transaction:
 
     def log_tail(self) -> LogTailRow | None:
         """The signed end of the log."""
-        row = self.connection.execute(select(schema.log_tail)).one_or_none()
+        row = self.connection.execute(_TAIL).one_or_none()
         return LogTailRow(row.statement) if row else None
 
-    def append_log(self, row: LogRow, tail: LogTailRow) -> None:
-        """Append an entry and move the signed tail with it."""
-        self.connection.execute(
-            insert(schema.log).values(
-                sequence=row.sequence,
-                time=row.time,
-                previous=row.previous,
-                sealed=row.sealed,
-                hash=row.hash,
-            )
-        )
-        moved = self.connection.execute(update(schema.log_tail).values(statement=tail.statement))
+    def append_log(self, rows: Sequence[LogRow], tail: LogTailRow) -> None:
+        """Append entries and move the signed tail with them."""
+        values = [
+            {
+                "sequence": row.sequence,
+                "time": row.time,
+                "previous": row.previous,
+                "sealed": row.sealed,
+                "hash": row.hash,
+            }
+            for row in rows
+        ]
+        self.connection.execute(_ADD_LOG, values)
+        moved = self.connection.execute(_MOVE_TAIL, {"statement": tail.statement})
         if moved.rowcount == 0:
             self.connection.execute(insert(schema.log_tail).values(id=1, statement=tail.statement))
 

@@ -3,20 +3,28 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from typing import TypeVar
 
 __all__ = ["LocalEngine"]
 
+#: Threads of a shared engine: most of them wait for the store.
+_SHARED = 16
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 
 
 class LocalEngine:
-    """Maps a function over tasks on ``workers`` threads (by default one for each core)."""
+    """Maps a function over tasks on ``workers`` threads (by default one for each core).
 
-    def __init__(self, workers: int | None = None) -> None:
+    Where it is ``shared``, threads are kept and all maps together use them: for a process that makes many small maps,
+    none of them within another one's tasks.
+    """
+
+    def __init__(self, workers: int | None = None, *, shared: bool = False) -> None:
         self.workers = workers or os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(max(_SHARED, self.workers), "dsvault") if shared else None
 
     def map(
         self, function: Callable[[_Task], _Result], tasks: Iterable[_Task], *, ahead: int | None = None
@@ -26,7 +34,7 @@ class LocalEngine:
         """
         limit = ahead if ahead is not None else 2 * self.workers
         waiting: deque[Future[_Result]] = deque()
-        with ThreadPoolExecutor(self.workers, thread_name_prefix="dsvault") as pool:
+        with nullcontext(self._pool) if self._pool else ThreadPoolExecutor(self.workers, "dsvault") as pool:
             try:
                 for task in tasks:
                     waiting.append(pool.submit(function, task))
@@ -37,3 +45,5 @@ class LocalEngine:
             finally:
                 for future in waiting:
                     future.cancel()
+                # Nothing goes on behind the back of who has closed the map.
+                wait(waiting)

@@ -5,6 +5,7 @@ it is, so a signature made for one kind can never pass for another; the payload 
 the bytes that were signed, so that no reader has to re-encode anything in order to verify.
 """
 
+import functools
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,8 +40,14 @@ def public_key_id(public: bytes) -> str:
 
 def signature_holds(public: bytes, label: Label, payload: bytes, signature: bytes) -> bool:
     """Whether ``signature`` over the labelled payload verifies under a raw Ed25519 public key."""
+    return _holds(public, _message(label, payload), signature)
+
+
+@functools.lru_cache(maxsize=8192)
+def _holds(public: bytes, message: bytes, signature: bytes) -> bool:
+    # A pure function of public values: what held once holds for ever, and the same heads and grants are read all day.
     try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, _message(label, payload))
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
     except (InvalidSignature, ValueError):
         return False
     return True

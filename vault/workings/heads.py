@@ -56,6 +56,15 @@ class _Seen:
     root: int
 
 
+@dataclass(frozen=True, slots=True)
+class _SeenCompartment:
+    """A compartment's head, and the row and root document that it was verified by."""
+
+    head: CompartmentHead
+    row: HeadRow
+    root: int
+
+
 class Heads:
     """The verified heads of one vault. Safe for use from several threads."""
 
@@ -70,6 +79,7 @@ class Heads:
         self._frontiers: dict[str, Frontier] = {}
         self._asked_store: dict[str, float] = {}
         self._vendors: dict[str, _Seen] = {}
+        self._compartments: dict[str, _SeenCompartment] = {}
 
     def vendor(self, vendor: str, *, max_age: float = HEAD_AGE_SECONDS) -> VendorHead:
         """A vendor's head, read at most ``max_age`` seconds ago; raises IntegrityError or Unavailable."""
@@ -117,11 +127,20 @@ class Heads:
                 if frontier.sequence:
                     raise IntegrityError("the catalog lacks the head of a compartment: it was rolled back")
                 return None
-            signed = Signed.decode(row.statement, Label.HEAD)
-            head, reached = trusted_compartment_head(root, compartment, signed, row.body, frontier)
-            self._frontiers[compartment] = reached
+            head = self._compartment_of(root, row, frontier)
         if (head.holder, head.dataset) != (place.holder, place.dataset):
             raise IntegrityError("a compartment is another holder's or dataset's than the catalog says")
+        return head
+
+    def _compartment_of(self, root: Root, row: HeadRow, frontier: Frontier) -> CompartmentHead:
+        """The head in a row, verified unless it is the one that was verified last."""
+        seen = self._compartments.get(row.subject)
+        if seen is not None and (seen.row, seen.root) == (row, root.version) and frontier.digest == seen.head.digest:
+            return seen.head
+        signed = Signed.decode(row.statement, Label.HEAD)
+        head, reached = trusted_compartment_head(root, row.subject, signed, row.body, frontier)
+        self._frontiers[row.subject] = reached
+        self._compartments[row.subject] = _SeenCompartment(head, row, root.version)
         return head
 
     def _store_is_due(self, subject: str) -> bool:

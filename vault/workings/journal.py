@@ -7,10 +7,11 @@ the first byte. Whatever stops an entry from being written stops the act.
 
 import hmac
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from vault.audit import ChainRow, Entry, Kind, Tail, link, open_entry, read_tail, seal_entry, verify_chain
+from vault.audit import ChainRow, Entry, Kind, Tail, link, open_entry, read_tail, seal_entry, sign_tail, verify_chain
 from vault.catalog import Catalog, LogRow, LogTailRow, Transaction
 from vault.errors import AuditError, Conflict, IntegrityError, KmsError, VaultError
 from vault.objects import ObjectStore
@@ -27,6 +28,15 @@ _KEPT_CHECKPOINTS = 50
 
 def _name(sequence: int) -> str:
     return f"{_FOLDER}/{sequence:020d}"
+
+
+@dataclass(slots=True)
+class _Pending:
+    """The entries of one transaction: where the log ends with them, and by whose key that is to be signed."""
+
+    tail: Tail | None
+    root: Root
+    rows: list[LogRow] = field(default_factory=list)
 
 
 class Journal:
@@ -46,12 +56,12 @@ class Journal:
         self._signer = log_signer
         self._clock = clock
         self._marked = datetime.min.replace(tzinfo=UTC)
+        self._last: tuple[str, bytes, Tail] | None = None
 
     def record(self, kind: Kind, **fields: Any) -> int:
         """Append durably in a transaction of its own; returns the entry's number. Raises AuditError."""
         try:
-            with self._catalog.write() as transaction:
-                return self.record_in(transaction, kind, **fields)
+            return self._catalog.submit(lambda transaction: self.record_in(transaction, kind, **fields))
         except AuditError:
             raise
         except VaultError as error:
@@ -66,20 +76,36 @@ class Journal:
         self, transaction: Transaction, before: Root, after: Root, kind: Kind, fields: Mapping[str, Any]
     ) -> int:
         """Append the entry of a changed root document: behind an end that ``before`` judges, by ``after``'s keys."""
-        now = self._clock()
-        stored = transaction.log_tail()
-        tail = read_tail(before, stored.statement) if stored else None
+        pending: _Pending | None = transaction.memo.get("log")
+        if pending is None:
+            stored = transaction.log_tail()
+            pending = _Pending(self._read(before, stored.statement) if stored else None, after)
+            transaction.memo["log"] = pending
+            transaction.finishing.append(lambda: self._append(transaction, pending))
+        pending.root = after
+        sealed = seal_entry(Entry(kind, self._clock(), fields), after.vault, after.public_key(Role.AUDITOR))
+        row = link(after.vault, pending.tail, sealed, self._clock())
+        pending.rows.append(LogRow(row.sequence, row.time, row.previous, row.sealed, row.hash))
+        pending.tail = Tail(row.sequence, row.hash, row.time)
+        return row.sequence
+
+    def _append(self, transaction: Transaction, pending: "_Pending") -> None:
+        """Write a transaction's entries and sign where the log ends with them, once for all."""
+        assert pending.tail is not None
+        root = pending.root
         try:
-            signer = self._signer(after)
+            statement = sign_tail(root.vault, pending.tail, self._signer(root)).encode()
         except KmsError as error:
             raise AuditError(f"{error}; so nothing was done") from error
-        sealed = seal_entry(Entry(kind, now, fields), after.vault, after.public_key(Role.AUDITOR))
-        row, statement = link(after.vault, tail, sealed, now, signer)
-        transaction.append_log(
-            LogRow(row.sequence, row.time, row.previous, row.sealed, row.hash),
-            LogTailRow(statement.encode()),
-        )
-        return row.sequence
+        transaction.append_log(pending.rows, LogTailRow(statement))
+        self._last = (root.digest, statement, pending.tail)
+
+    def _read(self, root: Root, statement: bytes) -> Tail:
+        """The tail in a statement, verified unless it is the one that was signed here last."""
+        last = self._last
+        if last is not None and (last[0], last[1]) == (root.digest, statement):
+            return last[2]
+        return read_tail(root, statement)
 
     def checkpoint(self) -> None:
         """Copy the signed end of the log into the store, where a rolled-back catalog cannot follow."""

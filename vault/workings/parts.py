@@ -1,29 +1,49 @@
 """The concrete parts of an open vault, as the verbs receive them."""
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import final
+from typing import Any, final
 
-from vault.catalog import Catalog, FieldSealer, KeyRow, Transaction
+import pyarrow as pa
+
+from vault.catalog import Catalog, CompartmentRow, FieldSealer, KeyRow, Transaction
 from vault.engines import LocalEngine
 from vault.errors import IntegrityError, NotFound, Unavailable
-from vault.keyring import Keyring, KeySource, WrappedKey
+from vault.keyring import MAX_AGE_SECONDS, Keyring, KeySource, ScopedKeyring, WrappedKey
 from vault.kms import Kms
 from vault.manifest import Listing, Manifest
 from vault.model import METADATA_GROUP, KeyScope
 from vault.objects import ObjectStore
-from vault.trust import Signer
-from vault.workings.heads import Heads
+from vault.trust import Credential, Grant, Signed, Signer
+from vault.workings.heads import HEAD_AGE_SECONDS, Heads
 from vault.workings.journal import Journal
 from vault.workings.keyfolder import KeyFolder
+from vault.workings.recent import Recent
 from vault.workings.roots import Roots
 
-__all__ = ["Manifests", "OwnerParts", "Parts", "Signers", "holder_sealer", "metadata_key", "trusted_now", "wrapped_key"]
+__all__ = [
+    "Lately",
+    "Manifests",
+    "OwnerParts",
+    "Parts",
+    "Signers",
+    "Times",
+    "holder_sealer",
+    "metadata_key",
+    "own_metadata_key",
+    "trusted_now",
+    "wrapped_key",
+]
 
 _CLOCK_TOLERANCE = timedelta(seconds=5)
+#: For how many seconds the catalog's clock is not asked anew, and by how many this process's may jump meanwhile.
+_TIMES_AGE = 1.0
+_TABLES_BYTES = 64 << 20
+_EVEN = 0.5
 
 
 @final
@@ -80,6 +100,69 @@ class Manifests:
                 self._bytes -= oldest.table.nbytes
 
 
+@final
+class Lately:
+    """What a broker verified or opened a moment ago. Each is by the digest of the head that says so, which is looked up
+    anew for every request; what no head says, the wrapping of keys, ages with the heads. All of it goes when the watch
+    sees a change.
+
+    Small chunks are held decoded for as long as data keys are held (``key_age`` seconds), and handed out only to who
+    may open the data key at that moment: who can read them here could read the keys beside them.
+    """
+
+    def __init__(self, key_age: float) -> None:
+        #: A credential's signed statement and its meaning, by its id.
+        self.credentials: Recent[tuple[Signed, Credential]] = Recent(4096, MAX_AGE_SECONDS)
+        #: A vendor's grants and compartments, by its head and the root document.
+        self.grants: Recent[tuple[list[Grant], dict[str, CompartmentRow]]] = Recent(1024, MAX_AGE_SECONDS)
+        #: A compartment's newest version, by its head.
+        self.versions: Recent[Any] = Recent(1024, HEAD_AGE_SECONDS)
+        #: A holder's wrapped metadata key.
+        self.metadata_keys: Recent[WrappedKey] = Recent(1024, HEAD_AGE_SECONDS)
+        #: What a request for all rows, or the first ones, of some columns reads, by the compartment's head.
+        self.plans: Recent[Any] = Recent(1024, HEAD_AGE_SECONDS)
+        #: A small chunk's rows, by the chunk and what its columns are to be.
+        self.tables: Recent[pa.Table] = Recent(_TABLES_BYTES, key_age, lambda table: max(1, table.nbytes))
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        for each in self._all:
+            each.clear()
+
+    def sweep(self) -> None:
+        """Let go of what is too old: an idle process holds it no longer either."""
+        for each in self._all:
+            each.sweep()
+
+    @property
+    def _all(self) -> tuple[Recent[Any], ...]:
+        return (self.credentials, self.grants, self.versions, self.metadata_keys, self.plans, self.tables)
+
+
+@final
+class Times:
+    """The catalog's clock and the newest log entry's time, asked for at most once a second.
+
+    In between they go on with this process's clock, for as long as that goes on evenly.
+    """
+
+    def __init__(self, catalog: Catalog, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._catalog = catalog
+        self._monotonic = monotonic
+        self._asked: tuple[float, datetime, datetime, datetime | None] | None = None
+
+    def at(self, own: datetime) -> tuple[datetime, datetime | None]:
+        """What the catalog's clock is when this process's is ``own``, and the newest log entry's time."""
+        now, asked = self._monotonic(), self._asked
+        if asked is not None:
+            since, passed = now - asked[0], own - asked[1]
+            if since <= _TIMES_AGE and abs(passed.total_seconds() - since) < _EVEN:
+                return asked[2] + passed, asked[3]
+        catalog, logged = self._catalog.times()
+        self._asked = (now, own, catalog, logged)
+        return catalog, logged
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a broker has: no key that signs a grant, and the KMS keys of its vendors only."""
@@ -93,6 +176,8 @@ class Parts:
     heads: Heads
     manifests: Manifests
     engine: LocalEngine
+    times: "Times"
+    lately: "Lately"
     clock: Callable[[], datetime]
 
 
@@ -131,6 +216,17 @@ def holder_sealer(parts: Parts, keys: KeySource, holder: str) -> FieldSealer:
     return FieldSealer(parts.vault, holder, keys.open(wrapped_key(parts.vault, row)))
 
 
+def own_metadata_key(parts: Parts, holder: str) -> bytes:
+    """A holder's metadata key and no other; raises NotFound, and what opening it does."""
+
+    def read() -> WrappedKey:
+        with parts.catalog.read() as transaction:
+            return wrapped_key(parts.vault, metadata_key(transaction, holder))
+
+    key = parts.lately.metadata_keys.get(holder, read)
+    return ScopedKeyring(parts.keyring, (key.scope,)).open(key)
+
+
 def metadata_key(transaction: Transaction, holder: str) -> KeyRow:
     """The newest metadata key of a holder; raises NotFound."""
     rows = [row for row in transaction.keys(holder) if row.group == METADATA_GROUP]
@@ -145,10 +241,10 @@ def trusted_now(parts: Parts) -> datetime:
     Expiry is judged by it, so that a clock set back brings no expired grant to life. Raises Unavailable when
     the clocks disagree by more than 5 seconds, and when the log is that far ahead of them.
     """
-    own, catalog = parts.clock(), parts.catalog.now()
+    own = parts.clock()
+    catalog, logged = parts.times.at(own)
     if abs(own - catalog) > _CLOCK_TOLERANCE:
         raise Unavailable("this machine's clock and the catalog's disagree by more than 5 seconds")
-    logged = parts.catalog.log_time()
     latest = max(own, catalog)
     if logged is not None and logged > latest:
         if logged - latest > _CLOCK_TOLERANCE:

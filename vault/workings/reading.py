@@ -39,6 +39,10 @@ __all__ = [
 ]
 
 _BATCH_ROWS = 65_536
+#: What is not worth waking other threads for, in bytes of ciphertext.
+_SMALL_BYTES = 512 << 10
+#: Chunks that may be held decoded for a while.
+_WARM_BYTES = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,17 @@ class ReadPlan:
     def schema(self) -> pa.Schema:
         """The Arrow schema of what leaves, without schema-level metadata."""
         return masked_schema(self.version.manifest.schema, self.columns, self.masks)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all chunks that it may open."""
+        return sum(listing.size for listing in self.chosen.values())
+
+    @property
+    def short(self) -> bool:
+        """Whether all of it comes as one batch at the most."""
+        any_group = next(iter(self.chosen.values()), None)
+        return any_group is None or (len(any_group) <= 1 and any_group.rows <= _BATCH_ROWS)
 
     @property
     def shards(self) -> list[list[int]]:
@@ -192,11 +207,27 @@ def open_chunk(
 
     Raises IntegrityError and others.
     """
+    data_key = keys.open(key)
+    if keep is not None or ref.size > _WARM_BYTES:
+        return _opened_chunk(parts, data_key, key, ref, shape, keep)
+    # The key was opened just now, so whoever asks may have the chunk.
+    place = (key.scope, ref.chunk, ref.checksum, shape.schema.serialize().to_pybytes())
+    return parts.lately.tables.get(place, lambda: _opened_chunk(parts, data_key, key, ref, shape, None))
+
+
+def _opened_chunk(
+    parts: Parts,
+    data_key: bytes,
+    key: WrappedKey,
+    ref: ChunkRef,
+    shape: GroupShape,
+    keep: pa.ChunkedArray | None,
+) -> pa.Table:
     data = parts.store.get(ref.object)
     if len(data) != ref.size:
         raise IntegrityError(f"the object of chunk {ref.chunk} is not as long as the manifest says")
     identity = identity_of(key, ref)
-    table = decode(data, chunk_key(keys.open(key), identity), identity, shape.schema, shape.formerly, keep)
+    table = decode(data, chunk_key(data_key, identity), identity, shape.schema, shape.formerly, keep)
     if table.num_rows != (ref.rows if keep is None else pc.sum(keep).as_py() or 0):
         raise IntegrityError(f"chunk {ref.chunk} has another number of rows than the manifest says")
     return table
@@ -246,6 +277,7 @@ class _Reading:
         self._rest = sorted(plan.groups - plan.filter_groups)
         self._shapes = {group: group_shape(plan.version.manifest, group) for group in plan.groups}
         self._maps: list[Any] = []
+        self._small = plan.size <= _SMALL_BYTES
         self._mask_key: bytes | None = None
 
     def tables(self) -> Iterator[tuple[int, pa.Table]]:
@@ -309,10 +341,13 @@ class _Reading:
         return mask.apply(column, self._mask_key)
 
     def _map(self, task: Callable[[Any], pa.Table], places: Iterator[Any], chunks: int) -> Iterator[pa.Table]:
+        if self._small:
+            yield from map(task, places)
+            return
         engine = self._parts.engine
         found = engine.map(task, places, ahead=chunks + engine.workers)
         self._maps.append(found)
-        return found
+        yield from found
 
     def close(self) -> None:
         """Cancel what was to be fetched ahead."""

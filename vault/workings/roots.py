@@ -99,6 +99,9 @@ class Roots:
         What a transaction reads is judged by the root document of that same transaction, so that a rotation that
         commits at this moment is seen whole or not at all.
         """
+        found: Root | None = transaction.memo.get("root")
+        if found is not None:
+            return found
         row = transaction.newest_root()
         now = self._clock()
         with self._lock:
@@ -112,6 +115,7 @@ class Roots:
             self._agreed = row.statement
             self._ask_store()
             self._read_at = now
+            transaction.memo["root"] = self.known
             return self.known
 
     @staticmethod

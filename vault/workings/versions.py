@@ -15,7 +15,7 @@ import pyarrow as pa
 from vault.catalog import CompartmentRow, Transaction
 from vault.derivation import chunk_key
 from vault.errors import Conflict, IntegrityError, NotFound
-from vault.keyring import KeySource, WrappedKey
+from vault.keyring import KeySource, ScopedKeyring, WrappedKey
 from vault.manifest import ChunkRef, Listing, Manifest, Part, Shard, decode_manifest, decode_part
 from vault.model import MANIFEST_GROUP, ChunkIdentity
 from vault.trust import CompartmentHead, Label, ManifestStatement, Role, Signed
@@ -204,8 +204,13 @@ def _open(parts: Parts, keys: KeySource, key: WrappedKey, statement: ManifestSta
     return manifest
 
 
-def open_version(parts: Parts, keys: KeySource, place: CompartmentRow, version: int | None = None) -> OpenVersion:
-    """Open a live version of a compartment, by default the newest; raises NotFound and others."""
+def open_version(
+    parts: Parts, keys: KeySource | None, place: CompartmentRow, version: int | None = None
+) -> OpenVersion:
+    """Open a live version of a compartment, by default the newest; raises NotFound and others.
+
+    Without ``keys`` the manifest's key is opened, and no other could be.
+    """
     with parts.catalog.read() as transaction:
         head = parts.heads.compartment_in(transaction, place)
         wanted = version if version is not None else (head.newest if head else None)
@@ -213,7 +218,10 @@ def open_version(parts: Parts, keys: KeySource, place: CompartmentRow, version: 
             raise NotFound("there is no version")
         statement = manifest_statement(parts, transaction, head, wanted)
         wrapped = live_keys(parts, transaction, head, head.live_groups)
-    opened = open_manifest(parts, keys, wrapped[MANIFEST_GROUP], statement)
+    if MANIFEST_GROUP not in wrapped:
+        raise IntegrityError("a compartment's head names no key for its manifests")
+    own = wrapped[MANIFEST_GROUP]
+    opened = open_manifest(parts, keys or ScopedKeyring(parts.keyring, (own.scope,)), own, statement)
     if not opened.manifest.groups <= wrapped.keys():
         raise IntegrityError("a compartment's head names no key for one of its column groups")
     return OpenVersion(opened.manifest, opened.load, head, wrapped)

@@ -42,6 +42,7 @@ class Watch:
         """
         keyring = self._parts.keyring
         keyring.sweep()
+        self._parts.lately.sweep()
         try:
             with self._parts.catalog.read() as transaction:
                 marks = transaction.marks()
@@ -51,8 +52,11 @@ class Watch:
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody can see whether a vendor was stopped
             _LOG.warning("the catalog cannot be watched (%s), so no data key is held", type(error).__name__)
             keyring.drop(keyring.compartments)
+            self._parts.lately.clear()
             return
         self._seen = marks
+        if changed:
+            self._parts.lately.clear()
         keyring.drop(changed | self._again.keys())
         left = {subject: looks - 1 for subject, looks in self._again.items() if looks > 1}
         self._again = left | dict.fromkeys(changed, _LOOKS_AGAIN)

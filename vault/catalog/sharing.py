@@ -1,0 +1,115 @@
+"""Writes of several threads in one transaction: a commit costs a flush of the disk, and one flush serves them all.
+
+Who comes while a commit is under way waits for the next one, which takes everybody who waits. Each is told only after
+the commit that holds its change.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar, final
+
+from vault.catalog.transaction import Transaction
+from vault.errors import Unavailable
+
+__all__ = ["SharedWrites"]
+
+_Result = TypeVar("_Result")
+#: How many changes one transaction takes.
+_MOST = 64
+
+
+class _Writing(Protocol):
+    def __call__(self) -> Any:
+        """A context manager over one write transaction."""
+        ...
+
+
+class _Change(Generic[_Result]):
+    """A change that waits: its outcome, and whether its thread is to commit for all."""
+
+    def __init__(self, action: Callable[[Transaction], _Result]) -> None:
+        self.action = action
+        self.turn = threading.Event()
+        self.done = False
+        self.result: _Result | None = None
+        self.error: BaseException | None = None
+
+    def finish(self, result: "_Result | None", error: BaseException | None = None) -> None:
+        self.result, self.error, self.done = result, error, True
+        self.turn.set()
+
+
+@final
+class SharedWrites:
+    """Changes to a catalog, committed together where they come together."""
+
+    def __init__(self, write: _Writing) -> None:
+        self._write = write
+        self._lock = threading.RLock()
+        self._leader: int | None = None
+        self._waiting: list[_Change[Any]] = []
+        self._led = False
+
+    def run(self, action: Callable[[Transaction], _Result]) -> _Result:
+        """Run a change in a write transaction and return what it returned, once that is durable.
+
+        ``action`` touches nothing but the transaction: where another change of the same transaction fails, it is run
+        once more in one of its own. Raises what the action or the commit raises, and Unavailable within another change:
+        it would wait for itself.
+        """
+        if self._leader == threading.get_ident():
+            raise Unavailable("a change to the catalog was begun within another")
+        change = _Change(action)
+        with self._lock:
+            self._waiting.append(change)
+            leads = not self._led
+            self._led = True
+        if not leads:
+            change.turn.wait()
+        if not change.done:
+            self._lead()
+        if change.error is not None:
+            raise change.error
+        return change.result  # type: ignore[return-value]
+
+    def _lead(self) -> None:
+        """Commit what waits, this thread's change among it, and let another thread lead for who came meanwhile."""
+        with self._lock:
+            batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
+        self._leader = threading.get_ident()
+        try:
+            self._commit(batch)
+        finally:
+            with self._lock:
+                self._leader = None
+                self._led = bool(self._waiting)
+                next_leader = self._waiting[0] if self._waiting else None
+            if next_leader is not None:
+                next_leader.turn.set()
+
+    def _commit(self, batch: "list[_Change[Any]]") -> None:
+        if len(batch) == 1:
+            self._alone(batch[0])
+            return
+        try:
+            with self._write() as transaction:
+                results = [change.action(transaction) for change in batch]
+        except Exception:  # noqa: BLE001 - whose fault it was shows when each is alone
+            for change in batch:
+                self._alone(change)
+            return
+        except BaseException as error:
+            for change in batch:
+                change.finish(None, error)
+            raise
+        for change, result in zip(batch, results, strict=True):
+            change.finish(result)
+
+    def _alone(self, change: "_Change[Any]") -> None:
+        try:
+            with self._write() as transaction:
+                result = change.action(transaction)
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits for it
+            change.finish(None, error)
+        else:
+            change.finish(result)
