@@ -159,3 +159,21 @@ def test_the_cache_is_configured_and_bounded(lab: Lab) -> None:
     path.write_text(f"{text}\ndata_keys = 5\n")
     with pytest.raises(InvalidInput, match="data_keys"):
         deployment.open_broker(Path(lab.folder))
+
+
+def test_small_chunks_are_let_go_of_with_the_keys(granted: Lab) -> None:
+    """What a broker holds decoded goes when the watch sees a freeze, and where no key is held it holds nothing."""
+    parts = granted.broker_parts()
+    caller = granted.caller(parts, "acme")
+    watch = access.watch(parts)
+    watch.look()
+    expected = read(parts, caller)
+    assert len(parts.lately.tables) > 0
+    assert read(parts, caller).equals(expected)
+    granted.vault.freeze("acme")
+    watch.look()
+    assert len(parts.lately.tables) == 0
+    granted.vault.thaw("acme")
+    careful = granted.broker_parts(key_age=0)
+    assert read(careful, granted.caller(careful, "acme")).equals(expected)
+    assert len(careful.lately.tables) == 0

@@ -65,6 +65,9 @@ class Recent(Generic[_Value]):
             for key in [key for key, kept in self._kept.items() if kept[0] <= limit]:
                 self._drop(key)
 
+    def __len__(self) -> int:
+        return len(self._kept)
+
     def clear(self) -> None:
         """Let go of everything."""
         with self._lock:
