@@ -7,27 +7,30 @@ same rows in plaintext would. What is fetched is ciphertext, by addresses that e
 
 import base64
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+import pyarrow as pa
+
 from vault.access.callers import Caller
 from vault.access.permits import Permitted, permitted
+from vault.access.places import Places
 from vault.access.records import Charge, begin, mark, refusals_recorded
 from vault.audit import Kind
-from vault.cursors import SALT_BYTES, Cursor, Ticket, open_cursor, open_ticket, salt_of, seal_cursor, seal_ticket
-from vault.derivation import chunk_key, cursor_key, ticket_key
+from vault.cursors import SALT_BYTES, Cursor, Ticket, open_ticket, seal_ticket
+from vault.derivation import chunk_key, ticket_key
 from vault.encoding import ID_BYTES, canonical, timestamp
 from vault.errors import KmsError, LimitReached, NotFound, NotGranted
 from vault.keyring import ScopedKeyring
 from vault.limits import Usage, left
-from vault.manifest import Listing, Shard
+from vault.manifest import Shard
 from vault.model import FORMAT
 from vault.policy import Basis, Permit, Request, still_allowed
 from vault.wire import OBJECTS_PATH, LeasedChunk, LeasedGroup, LeasedShard, LeasePage
 from vault.workings.parts import Parts, own_metadata_key, trusted_now
-from vault.workings.reading import Position, ReadPlan, group_shape, identity_of
+from vault.workings.reading import Position, ReadPlan, group_shape, identity_of, runs
 from vault.workings.versions import side_by_side
 
 __all__ = ["LIFE", "MOST_BYTES", "LeasedObject", "lease_page", "leased_object"]
@@ -58,130 +61,60 @@ def lease_page(
     """
     with refusals_recorded(parts, caller, request):
         allowed = permitted(parts, caller, request)
-        places = _Places(parts, allowed, cursor)
-        page = _Page(places.plan.chosen, min(most_bytes, MOST_BYTES))
-        entry: dict[str, _Page] = {}
-
-        def choose(usage: Usage) -> Charge:
-            fitting = entry["page"] = page.within(allowed.permit.grant.limits, usage)
-            return Charge({"rows": fitting.rows, "bytes": fitting.size}, _fields(allowed, fitting, until))
-
+        permit = allowed.permit
+        plan = ReadPlan(allowed.version, permit.columns, (), None)
+        places, sent = Places(parts, "dsvault lease", permit, plan), 0
+        if cursor is not None:
+            place = places.open(cursor)
+            sent = place.sent
+            plan = replace(plan, start=Position(place.shard, 0))
         now = trusted_now(parts)
-        until = min(now + LIFE, allowed.permit.ends or now + LIFE)
-        begin(parts, caller, allowed.permit, Kind.LEASED, choose)
+        until = min(now + LIFE, permit.ends or now + LIFE)
+        _, page = begin(
+            parts, caller, permit, Kind.LEASED, lambda usage: _page(allowed, plan, most_bytes, usage, until)
+        )
     mark(parts)
-    return _Handing(parts, allowed, places, until, direct, int((until - now).total_seconds())).page(entry["page"])
-
-
-def _fields(allowed: Permitted, page: "_Page", until: datetime) -> dict[str, object]:
-    """What the entry says: all columns that the keys open, and not only those that were asked for."""
-    columns = [column for column in allowed.version.manifest.columns if column.group in page.listings]
-    return {
-        "delivery": "lease",
-        "columns": [column.name for column in columns],
-        "column_ids": [column.id for column in columns],
-        "groups": sorted(page.listings),
-        "shards": page.runs,
-        "rows": page.rows,
-        "bytes": page.size,
-        "until": timestamp(until),
-    }
+    link_seconds = max(1, int((until - now).total_seconds())) if direct else None
+    return _Handing(parts, allowed, places, until, link_seconds).page(plan, page.shards, sent)
 
 
 @dataclass(frozen=True, slots=True)
-class _Page:
-    """The next shards of a lease, as they stand in the listings; ``most`` bounds their bytes."""
+class _Page(Charge):
+    """The shards of a page, what they are charged, and what the entry says of them."""
 
-    listings: Mapping[str, Listing]
-    most: int
-    count: int | None = None
-
-    def within(self, limits: Mapping[str, int], usage: Usage) -> "_Page":
-        """As many shards as a page holds and the limits leave room for; raises LimitReached where that is none."""
-        rows_left, bytes_left = left(limits, usage, "rows"), left(limits, usage, "bytes")
-        count = rows = size = 0
-        for shard in self._first():
-            rows, size = rows + shard.rows, size + _size(shard)
-            if (rows_left is not None and rows > rows_left) or (bytes_left is not None and size > bytes_left):
-                if not count:
-                    raise LimitReached("what the grant's limit leaves is less than a shard; read it as a stream")
-                break
-            if count and size > self.most:
-                break
-            count += 1
-        return _Page(self.listings, self.most, count)
-
-    def _first(self) -> Iterator[Shard]:
-        """As many shards as a page may have at most."""
-        most = max(1, _MOST_CHUNKS // max(1, len(self.listings)))
-        return side_by_side({group: listing.slice(0, most) for group, listing in self.listings.items()})
-
-    @property
-    def shards(self) -> list[Shard]:
-        """The shards of the page."""
-        return list(self._first())[: self.count]
-
-    @property
-    def rows(self) -> int:
-        """Rows of the page."""
-        return sum(shard.rows for shard in self.shards)
-
-    @property
-    def size(self) -> int:
-        """Bytes of ciphertext of the page."""
-        return sum(_size(shard) for shard in self.shards)
-
-    @property
-    def runs(self) -> list[list[int]]:
-        """The shards' numbers as runs of neighbours."""
-        runs: list[list[int]] = []
-        for shard in self.shards:
-            if runs and runs[-1][1] == shard.index - 1:
-                runs[-1][1] = shard.index
-            else:
-                runs.append([shard.index, shard.index])
-        return runs
-
-    @property
-    def rows_left(self) -> int:
-        """Rows of the page and of all that come behind it."""
-        return next(iter(self.listings.values())).rows if self.listings else 0
+    shards: Sequence[Shard]
 
 
-def _size(shard: Shard) -> int:
-    return sum(ref.size for ref in shard.chunks.values())
-
-
-class _Places:
-    """Where the pages of one lease begin, sealed, and the plan from the place that was asked for."""
-
-    def __init__(self, parts: Parts, allowed: Permitted, given: bytes | None) -> None:
-        permit = allowed.permit
-        plan = ReadPlan(allowed.version, permit.columns, (), None)
-        self._bound = canonical(
-            "dsvault lease",
-            FORMAT[0],
-            parts.vault,
-            permit.vendor,
-            permit.grant_digest,
-            permit.version,
-            plan.content,
-            canonical(*(column.id for column in permit.columns)),
-            canonical(*permit.delegations),
-        )
-        self.sent = 0
-        if given is not None:
-            salt = salt_of(given)
-            place = open_cursor(cursor_key(own_metadata_key(parts, permit.vendor), salt), self._bound, given)
-            self.sent = place.sent
-            plan = ReadPlan(allowed.version, permit.columns, (), None, start=Position(place.shard, 0))
-        self.plan = plan
-        self._salt = os.urandom(SALT_BYTES)
-        self._key = cursor_key(own_metadata_key(parts, permit.vendor), self._salt)
-
-    def seal(self, shard: int, sent: int) -> bytes:
-        """The place before a shard."""
-        return seal_cursor(self._key, self._salt, self._bound, Cursor(shard, 0, sent))
+def _page(allowed: Permitted, plan: ReadPlan, most_bytes: int, usage: Usage, until: datetime) -> _Page:
+    """As many of the next shards as a page holds and the limits leave room for; LimitReached where that is none."""
+    limits, listings = allowed.permit.grant.limits, plan.chosen
+    rows_left, bytes_left = left(limits, usage, "rows"), left(limits, usage, "bytes")
+    shards: list[Shard] = []
+    rows = size = 0
+    most = max(1, _MOST_CHUNKS // max(1, len(listings)))
+    for shard in side_by_side({group: listing.slice(0, most) for group, listing in listings.items()}):
+        more_rows, more = rows + shard.rows, size + sum(ref.size for ref in shard.chunks.values())
+        if (rows_left is not None and more_rows > rows_left) or (bytes_left is not None and more > bytes_left):
+            if not shards:
+                raise LimitReached("what the grant's limit leaves is less than a shard; read it as a stream")
+            break
+        if shards and more > min(most_bytes, MOST_BYTES):
+            break
+        shards.append(shard)
+        rows, size = more_rows, more
+    # All columns that the keys open, and not only those that were asked for.
+    columns = [column for column in allowed.version.manifest.columns if column.group in listings]
+    fields = {
+        "delivery": "lease",
+        "columns": [column.name for column in columns],
+        "column_ids": [column.id for column in columns],
+        "groups": sorted(listings),
+        "shards": runs(pa.array([shard.index for shard in shards], pa.int32())),
+        "rows": rows,
+        "bytes": size,
+        "until": timestamp(until),
+    }
+    return _Page({"rows": rows, "bytes": size}, fields, shards)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,15 +123,14 @@ class _Handing:
 
     parts: Parts
     allowed: Permitted
-    places: _Places
+    places: Places
     until: datetime
-    direct: bool
-    seconds: int
+    link_seconds: int | None
 
-    def page(self, page: _Page) -> LeasePage:
-        """The page with its keys and addresses."""
+    def page(self, plan: ReadPlan, taken: Sequence[Shard], sent: int) -> LeasePage:
+        """The page with its keys and addresses; ``sent`` rows were handed out before it."""
         permit, version = self.allowed.permit, self.allowed.version
-        groups = sorted(page.listings)
+        groups = sorted(plan.chosen)
         keys = ScopedKeyring(
             self.parts.keyring,
             {version.keys[group].scope for group in groups},
@@ -206,24 +138,23 @@ class _Handing:
         )
         opened = {group: keys.open(version.keys[group]) for group in groups}
         tickets = _Tickets(self.parts, permit, self.until)
-        shards, sent = [], self.places.sent
-        taken = page.shards
+        total = sent + (plan.chosen[groups[0]].rows if groups else 0)
+        shards = []
         for shard in taken:
             chunks = tuple(self._chunk(shard, group, opened[group], tickets) for group in groups)
-            shards.append(LeasedShard(shard.rows, self.places.seal(shard.index, sent), chunks))
+            shards.append(LeasedShard(shard.rows, self.places.seal(Cursor(shard.index, 0, sent)), chunks))
             sent += shard.rows
-        total = self.places.sent + page.rows_left
         return LeasePage(
             vault=self.parts.vault,
             grant=permit.grant.id,
             version=permit.version,
             until=timestamp(self.until),
             rows=total,
-            schema=self.places.plan.schema,
+            schema=plan.schema,
             groups=tuple(self._group(group) for group in groups),
             shards=tuple(shards),
             # A shard behind the last one that was handed out: wherever the next one is, the page begins there.
-            next=self.places.seal(taken[-1].index + 1, sent) if sent < total else None,
+            next=self.places.seal(Cursor(taken[-1].index + 1, 0, sent)) if sent < total else None,
         )
 
     def _group(self, group: str) -> LeasedGroup:
@@ -233,7 +164,7 @@ class _Handing:
     def _chunk(self, shard: Shard, group: str, data_key: bytes, tickets: "_Tickets") -> LeasedChunk:
         ref = shard.chunks[group]
         key = chunk_key(data_key, identity_of(self.allowed.version.keys[group], ref))
-        link = self.parts.store.link(ref.object, max(1, self.seconds)) if self.direct else None
+        link = self.parts.store.link(ref.object, self.link_seconds) if self.link_seconds is not None else None
         return LeasedChunk(ref.chunk, key, ref.size, ref.checksum, link or tickets.path(ref.object, ref.size))
 
 

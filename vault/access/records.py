@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC
-from typing import Any
+from typing import Any, TypeVar
 
 from vault.access.callers import Caller
 from vault.audit import Kind
@@ -28,23 +28,29 @@ class Charge:
     fields: Mapping[str, Any]
 
 
-def begin(parts: Parts, caller: Caller, permit: Permit, kind: Kind, choose: Callable[[Usage], Charge]) -> int:
-    """Charge a delivery and write the entry that says so, both or neither; returns the entry's number.
+_Charge = TypeVar("_Charge", bound=Charge)
+
+
+def begin(
+    parts: Parts, caller: Caller, permit: Permit, kind: Kind, choose: Callable[[Usage], _Charge]
+) -> tuple[int, _Charge]:
+    """Charge a delivery and write the entry that says so, both or neither; returns the entry's number and the charge.
 
     ``choose`` says what is delivered, by what was used of the grant so far. Raises LimitReached where the grant is used
     up, and AuditError: then nothing was charged.
     """
     limits = permit.grant.limits
     if not limits:
-        return parts.journal.record(kind, **who(caller, permit), **choose(Usage({}, {})).fields)
+        charge = choose(Usage({}, {}))
+        return parts.journal.record(kind, **who(caller, permit), **charge.fields), charge
     today = day(parts)
 
-    def charged(transaction: Transaction) -> int:
+    def charged(transaction: Transaction) -> tuple[int, _Charge]:
         usage = Usage(*transaction.usage(permit.grant.id, today))
         refuse_used_up(limits, usage)
         charge = choose(usage)
         transaction.add_usage(permit.grant.id, today, {"requests": 1, **charge.used})
-        return parts.journal.record_in(transaction, kind, **who(caller, permit), **charge.fields)
+        return parts.journal.record_in(transaction, kind, **who(caller, permit), **charge.fields), charge
 
     try:
         return parts.catalog.submit(charged)
@@ -93,6 +99,7 @@ def _delegates(caller: Caller) -> list[dict[str, str]]:
 
 
 def who(caller: Caller, permit: Permit) -> dict[str, object]:
+    """What every entry of a delivery says: who has it, from where, under which grant, and of what."""
     return {
         "vendor_id": caller.vendor,
         "vendor": permit.grant.vendor_name,

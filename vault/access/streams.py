@@ -1,6 +1,5 @@
 """Delivery as a stream: the broker decrypts, filters, masks and sends Arrow."""
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -8,18 +7,16 @@ import pyarrow as pa
 
 from vault.access.callers import Caller
 from vault.access.permits import Permitted, mask_key, masks_of, permitted
+from vault.access.places import Places
 from vault.access.records import Charge, begin, day, mark, refusals_recorded, who
 from vault.audit import Kind
-from vault.cursors import SALT_BYTES, Cursor, open_cursor, salt_of, seal_cursor
-from vault.derivation import cursor_key
-from vault.encoding import canonical
+from vault.cursors import Cursor
 from vault.errors import LimitReached, VaultError
 from vault.filters import parse
 from vault.keyring import ScopedKeyring
 from vault.limits import Usage, left
-from vault.model import FORMAT
 from vault.policy import Permit, Request, still_allowed
-from vault.workings.parts import Parts, own_metadata_key, trusted_now
+from vault.workings.parts import Parts, trusted_now
 from vault.workings.reading import Placed, Position, ReadPlan, read_batches
 
 __all__ = ["Delivery", "open_delivery"]
@@ -57,7 +54,7 @@ def open_delivery(
         keys, plan = _planned(parts, caller, allowed)
         cursors = _Cursors(parts, permit, plan, cursor)
         plan = cursors.plan
-        read = begin(parts, caller, permit, Kind.READ_BEGUN, lambda _usage: Charge({}, _fields(permit, plan)))
+        read, _ = begin(parts, caller, permit, Kind.READ_BEGUN, lambda _usage: Charge({}, _fields(permit, plan)))
     return Delivery(permit, plan.schema, _deliver(parts, caller, permit, keys, cursors, read), cursors.seal, plan.short)
 
 
@@ -65,25 +62,11 @@ class _Cursors:
     """The cursors of one delivery, and the plan that goes on from the one it was asked with."""
 
     def __init__(self, parts: Parts, permit: Permit, plan: ReadPlan, given: bytes | None) -> None:
-        self._bound = canonical(
-            "dsvault cursor",
-            FORMAT[0],
-            parts.vault,
-            permit.vendor,
-            permit.grant_digest,
-            permit.version,
-            plan.content,
-            canonical(*(column.id for column in permit.columns)),
-            permit.where.text() if permit.where is not None else b"\x00",
-            str(permit.limit),
-            canonical(*permit.delegations),
-        )
+        self._places = Places(parts, "dsvault cursor", permit, plan)
         self.plan = plan
-        self._salt = os.urandom(SALT_BYTES)
-        self._key = _cursor_key(parts, permit.vendor, self._salt)
         self._sent, self._position = 0, Position(0, 0)
         if given is not None:
-            before = open_cursor(_cursor_key(parts, permit.vendor, salt_of(given)), self._bound, given)
+            before = self._places.open(given)
             self._sent, self._position = before.sent, Position(before.shard, before.row)
             left_over = permit.limit - before.sent if permit.limit is not None else None
             self.plan = replace(plan, start=self._position, limit=left_over)
@@ -95,13 +78,7 @@ class _Cursors:
 
     def seal(self) -> bytes:
         """The place behind what has left."""
-        place = Cursor(self._position.shard, self._position.row, self._sent)
-        return seal_cursor(self._key, self._salt, self._bound, place)
-
-
-def _cursor_key(parts: Parts, vendor: str, salt: bytes) -> bytes:
-    """The key of a stream's cursors, which every broker has that may read the vendor's names."""
-    return cursor_key(own_metadata_key(parts, vendor), salt)
+        return self._places.seal(Cursor(self._position.shard, self._position.row, self._sent))
 
 
 def _planned(parts: Parts, caller: Caller, allowed: Permitted) -> tuple[ScopedKeyring, ReadPlan]:

@@ -41,27 +41,32 @@ _NOT_KEPT = {"Cache-Control": "no-store"}
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 
-class ReadBody(BaseModel):
-    """What a vendor may ask for within a grant."""
+class _Body(BaseModel):
+    """What any delivery is asked for by."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     grant: Annotated[str, Field(max_length=64)] | None = None
     columns: Annotated[list[Annotated[str, Field(max_length=1024)]], Field(max_length=10_000)] | None = None
+    cursor: Annotated[str, Field(max_length=256)] | None = None
+
+    def request(self, dataset: str, *, limit: int | None = None, lease: bool = False) -> ReadRequest:
+        """The request for a dataset."""
+        columns = tuple(self.columns) if self.columns is not None else None
+        return ReadRequest(dataset, self.grant, columns, limit=limit, lease=lease)
+
+
+class ReadBody(_Body):
+    """What a vendor may ask for within a grant."""
+
     where: Annotated[str, Field(max_length=4096)] | None = None
     limit: Annotated[int, Field(ge=0, le=2**62)] | None = None
-    cursor: Annotated[str, Field(max_length=256)] | None = None
     compression: Literal["none", "lz4", "zstd"] = "none"
 
 
-class LeaseBody(BaseModel):
+class LeaseBody(_Body):
     """What a vendor may ask for of a lease."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    grant: Annotated[str, Field(max_length=64)] | None = None
-    columns: Annotated[list[Annotated[str, Field(max_length=1024)]], Field(max_length=10_000)] | None = None
-    cursor: Annotated[str, Field(max_length=256)] | None = None
     page_bytes: Annotated[int, Field(ge=1, le=access.MOST_BYTES)] = access.MOST_BYTES
     direct: bool = True
 
@@ -166,8 +171,7 @@ def create_app(
     @app.post("/v1/datasets/{name}/lease")
     def lease(name: str, body: LeaseBody, who: Annotated[access.Caller, Depends(caller)]) -> Response:
         """A page of a lease: chunk keys, and where the ciphertext is."""
-        columns = tuple(body.columns) if body.columns is not None else None
-        request = ReadRequest(dataset=name, grant=body.grant, columns=columns, lease=True)
+        request = body.request(name, lease=True)
         page = access.lease_page(
             parts, who, request, _cursor(body.cursor), most_bytes=body.page_bytes, direct=body.direct
         )
@@ -222,12 +226,7 @@ def _offered(offering: access.Offering) -> wire.OfferedGrant:
 
 
 def _begin(parts: Parts, metrics: Metrics, who: access.Caller, name: str, body: ReadBody) -> Response:
-    request = ReadRequest(
-        dataset=name,
-        grant=body.grant,
-        columns=tuple(body.columns) if body.columns is not None else None,
-        limit=body.limit,
-    )
+    request = body.request(name, limit=body.limit)
     delivery = access.open_delivery(parts, who, request, body.where, _cursor(body.cursor))
     # The first batch is made before the answer begins, so that what fails at once fails with a status.
     first = next(delivery.batches, None)

@@ -45,7 +45,7 @@ class SharedWrites:
 
     def __init__(self, write: _Writing) -> None:
         self._write = write
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._leader: int | None = None
         self._waiting: list[_Change[Any]] = []
         self._led = False
@@ -74,9 +74,9 @@ class SharedWrites:
 
     def _lead(self) -> None:
         """Commit what waits, this thread's change among it, and let another thread lead for who came meanwhile."""
+        self._leader = threading.get_ident()
         with self._lock:
             batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
-        self._leader = threading.get_ident()
         try:
             self._commit(batch)
         finally:

@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -16,13 +17,32 @@ from vault.errors import InvalidInput, Unauthenticated, Unavailable
 from vault.proof import LIFETIME, ProofKey
 from vault.wire import DELEGATION_HEADER, Profile, error_from_problem
 
-__all__ = ["FIRST_WAIT", "LONGEST_WAIT", "PATIENCE", "Connection", "is_loopback", "whole"]
+__all__ = ["FIRST_WAIT", "PATIENCE", "Connection", "Patience"]
 
 _MAX_ANSWER = 64 << 20
 #: For how long a read waits for the broker to come back.
 PATIENCE: Final = timedelta(seconds=60)
 FIRST_WAIT: Final = 0.1
-LONGEST_WAIT: Final = 5.0
+_LONGEST_WAIT: Final = 5.0
+
+
+class Patience:
+    """How long a read goes on asking while nothing comes: with longer and longer waits, for so many seconds in all."""
+
+    def __init__(self, patience: timedelta) -> None:
+        self._seconds = patience.total_seconds()
+        self.renew()
+
+    def renew(self) -> None:
+        """Something came."""
+        self._heard, self._wait = time.monotonic(), FIRST_WAIT
+
+    def wait(self, failure: Unavailable) -> None:
+        """Wait before asking again; raises ``failure`` where nothing would have come for too long."""
+        if time.monotonic() - self._heard + self._wait > self._seconds:
+            raise failure
+        time.sleep(self._wait)
+        self._wait = min(2 * self._wait, _LONGEST_WAIT)
 
 
 class Connection:
@@ -43,7 +63,7 @@ class Connection:
     @property
     def near(self) -> bool:
         """Whether the broker is on this machine."""
-        return is_loopback(urlsplit(self.endpoint).hostname)
+        return _is_loopback(urlsplit(self.endpoint).hostname)
 
     def send(self, method: str, path: str, body: bytes | None) -> urllib3.BaseHTTPResponse:
         """Send a request and return the answer with its body unread; raises what a problem stands for."""
@@ -58,7 +78,7 @@ class Connection:
         response = self._request(method, self.endpoint + path, body, headers)
         if response.status == 200:
             return response
-        document = _json_of(whole(response))
+        document = _json_of(_whole(response))
         response.release_conn()
         refusal = error_from_problem(document)
         if isinstance(refusal, Unauthenticated) and self.key is not None:
@@ -69,7 +89,7 @@ class Connection:
         """Send a request and return the JSON document of its answer."""
         response = self.send(method, path, body)
         try:
-            return _json_of(whole(response))
+            return _json_of(_whole(response))
         finally:
             response.release_conn()
 
@@ -116,7 +136,7 @@ def _unreachable(where: str, error: Exception) -> Unavailable:
     return Unavailable(f"{where} cannot be reached ({type(error).__name__})")
 
 
-def whole(response: urllib3.BaseHTTPResponse) -> bytes:
+def _whole(response: urllib3.BaseHTTPResponse) -> bytes:
     try:
         data = response.read(_MAX_ANSWER)
     except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -138,12 +158,12 @@ def _checked_endpoint(endpoint: str) -> str:
     parts = urlsplit(endpoint)
     if parts.scheme == "https" and parts.hostname:
         return endpoint.rstrip("/")
-    if parts.scheme == "http" and is_loopback(parts.hostname):
+    if parts.scheme == "http" and _is_loopback(parts.hostname):
         return endpoint.rstrip("/")
     raise InvalidInput("the profile's endpoint must be https, or http on this machine's loopback")
 
 
-def is_loopback(host: str | None) -> bool:
+def _is_loopback(host: str | None) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
     except ValueError:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import xxhash
 
 from vault.chunks import decode
-from vault.client.http import FIRST_WAIT, LONGEST_WAIT
+from vault.client.http import FIRST_WAIT, Patience
 from vault.encoding import to_base64
 from vault.errors import IntegrityError, Unavailable
 from vault.model import ChunkIdentity, KeyScope
@@ -47,11 +47,9 @@ class Lease:
     ) -> None:
         self._ask = ask
         self._get = get
-        self._patience = patience.total_seconds()
+        self._patience = Patience(patience)
         self._page_bytes = _FIRST_PAGE
         self._direct = True
-        self._heard = time.monotonic()
-        self._wait = FIRST_WAIT
 
     def reader(self) -> pa.RecordBatchReader:
         """The first page's schema, and the batches of all."""
@@ -75,7 +73,7 @@ class Lease:
                     break
                 yield from table.to_batches(max_chunksize=_BATCH_ROWS)
                 done += shard.rows
-                self._heard, self._wait = time.monotonic(), FIRST_WAIT
+                self._patience.renew()
             tables.close()
             self._pace(time.monotonic() - began, failed=failure is not None)
             if cursor is None:
@@ -97,10 +95,7 @@ class Lease:
         """The page that begins at a cursor; raises what went wrong once nothing has come for too long."""
         while True:
             if failure is not None:
-                if time.monotonic() - self._heard + self._wait > self._patience:
-                    raise failure
-                time.sleep(self._wait)
-                self._wait = min(2 * self._wait, LONGEST_WAIT)
+                self._patience.wait(failure)
             try:
                 return self._asked(cursor)
             except Unavailable as error:

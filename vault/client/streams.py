@@ -1,6 +1,5 @@
 """Reading a stream, over as many connections as it takes."""
 
-import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import urllib3
 
-from vault.client.http import FIRST_WAIT, LONGEST_WAIT
+from vault.client.http import Patience
 from vault.errors import Unavailable
 from vault.wire import ARROW_TYPE, CURSOR_KEY, End, error_from_problem
 
@@ -48,11 +47,9 @@ class Stream:
 
     def __init__(self, send: Callable[[str | None], urllib3.BaseHTTPResponse], patience: timedelta) -> None:
         self._send = send
-        self._patience = patience
+        self._patience = Patience(patience)
         self._cursor: str | None = None
         self._came = False
-        self._wait = FIRST_WAIT
-        self._heard = time.monotonic()
 
     def reader(self) -> pa.RecordBatchReader:
         """The first connection's schema, and the batches of all."""
@@ -94,7 +91,7 @@ class Stream:
                 self._cursor = place.decode("ascii", "replace") if place is not None else None
                 yield batch
                 # What the reader did with the batch meanwhile is no silence of the broker's.
-                self._heard, self._wait = time.monotonic(), FIRST_WAIT
+                self._patience.renew()
                 continue
             if end.problem is not None:
                 raise error_from_problem(end.problem)
@@ -107,14 +104,12 @@ class Stream:
         """A new connection that goes on behind the last batch; raises ``error`` when none can be had in time."""
         if self._came and self._cursor is None:
             raise error
-        while time.monotonic() - self._heard + self._wait <= self._patience.total_seconds():
-            time.sleep(self._wait)
-            self._wait = min(2 * self._wait, LONGEST_WAIT)
+        while True:
+            self._patience.wait(error)
             try:
                 stream = self._opened(self._send(self._cursor))
             except Unavailable:
                 continue
             if not stream.schema.equals(schema):
-                break
+                raise error
             return stream
-        raise error

@@ -83,8 +83,9 @@ class Journal:
             transaction.memo["log"] = pending
             transaction.finishing.append(lambda: self._append(transaction, pending))
         pending.root = after
-        sealed = seal_entry(Entry(kind, self._clock(), fields), after.vault, after.public_key(Role.AUDITOR))
-        row = link(after.vault, pending.tail, sealed, self._clock())
+        now = self._clock()
+        sealed = seal_entry(Entry(kind, now, fields), after.vault, after.public_key(Role.AUDITOR))
+        row = link(after.vault, pending.tail, sealed, now)
         pending.rows.append(LogRow(row.sequence, row.time, row.previous, row.sealed, row.hash))
         pending.tail = Tail(row.sequence, row.hash, row.time)
         return row.sequence

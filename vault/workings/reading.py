@@ -36,6 +36,7 @@ __all__ = [
     "open_chunk",
     "read_batches",
     "read_column",
+    "runs",
 ]
 
 _BATCH_ROWS = 65_536
@@ -124,15 +125,9 @@ class ReadPlan:
 
     @property
     def shards(self) -> list[list[int]]:
-        """The shards that the read may open, as runs of neighbours: the first and the last of each."""
-        if not self.chosen:
-            return []
-        numbers = next(iter(self.chosen.values())).shards.combine_chunks()
-        if not len(numbers):
-            return []
-        breaks = pc.indices_nonzero(pc.not_equal(pc.subtract(numbers[1:], numbers[:-1]), 1)).to_pylist()
-        starts, ends = [0, *(at + 1 for at in breaks)], [*breaks, len(numbers) - 1]
-        return [[numbers[start].as_py(), numbers[end].as_py()] for start, end in zip(starts, ends, strict=True)]
+        """The shards that the read may open, as `runs`."""
+        any_group = next(iter(self.chosen.values()), None)
+        return runs(any_group.shards.combine_chunks()) if any_group is not None else []
 
     def _choose(self) -> dict[str, Listing]:
         """First what the filters' own statistics leave, then of the other groups only the chunks of those shards."""
@@ -186,6 +181,15 @@ class ReadPlan:
             skipped = self.start.row if self.start is not None else 0
             return pc.less(pc.subtract(pc.cumulative_sum(rows), rows), self.limit + skipped)
         return None
+
+
+def runs(numbers: pa.Array) -> list[list[int]]:
+    """Ascending numbers as runs of neighbours: the first and the last of each."""
+    if not len(numbers):
+        return []
+    breaks = pc.indices_nonzero(pc.not_equal(pc.subtract(numbers[1:], numbers[:-1]), 1)).to_pylist()
+    starts, ends = [0, *(at + 1 for at in breaks)], [*breaks, len(numbers) - 1]
+    return [[numbers[start].as_py(), numbers[end].as_py()] for start, end in zip(starts, ends, strict=True)]
 
 
 def identity_of(key: WrappedKey, ref: ChunkRef) -> ChunkIdentity:
