@@ -262,6 +262,30 @@ def test_a_store_with_addresses_of_its_own_is_read_straight(on_s3: Lab, monkeypa
         assert client.dataset("evals").to_arrow().column("id").to_pylist() == list(range(100))
 
 
+def test_a_store_without_tls_is_read_by_way_of_the_broker(on_s3: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address that others could read along is not asked; the read goes on through the broker."""
+    from dataclasses import replace
+
+    from vault.client.datasets import LeasePage
+
+    parse = LeasePage.parse
+
+    def elsewhere(document: dict[str, object]) -> LeasePage:
+        page = parse(document)
+        shards = tuple(
+            replace(shard, chunks=tuple(replace(c, url=c.url.replace("127.0.0.1", "192.0.2.1")) for c in shard.chunks))
+            for shard in page.shards
+        )
+        return replace(page, shards=shards)
+
+    monkeypatch.setattr(LeasePage, "parse", staticmethod(elsewhere))
+    with broker(on_s3.folder) as url:
+        client = vault.connect(on_s3.profile("acme", url))
+        with pytest.raises(Unavailable, match="the lab's store is neither https"):
+            client.connection.get("http://192.0.2.1/bucket/object", 10)
+        assert client.dataset("evals").to_arrow().column("id").to_pylist() == list(range(100))
+
+
 def _seconds(url: str) -> int:
     query = dict(pair.split("=", 1) for pair in url.partition("?")[2].split("&"))
     if "X-Amz-Expires" in query:

@@ -96,11 +96,14 @@ class Connection:
     def get(self, address: str, size: int) -> tuple[int, bytes]:
         """The status and the body of an address that needs no credential, a path at the broker or one of a store.
 
-        Of a body no more is read than one byte beyond ``size``. Raises Unavailable, and InvalidInput for an address
-        that is neither https nor on this machine.
+        Of a body no more is read than one byte beyond ``size``. Raises Unavailable, also for an address that is neither
+        https nor on this machine.
         """
-        url = self.endpoint + address if address.startswith("/") else _checked_endpoint(address)
-        response = self._request("GET", url, None, dict(self._http.headers))
+        own = address.startswith("/")
+        if not own and not _is_private(address):
+            raise Unavailable("the lab's store is neither https nor on this machine, so nothing is fetched from it")
+        url, whose = (self.endpoint + address, "broker") if own else (address, "store")
+        response = self._request("GET", url, None, dict(self._http.headers), whose)
         try:
             data = response.read(size + 1)
         except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -111,12 +114,14 @@ class Connection:
         response.release_conn()
         return response.status, data
 
-    def _request(self, method: str, url: str, body: bytes | None, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+    def _request(
+        self, method: str, url: str, body: bytes | None, headers: dict[str, str], whose: str = "broker"
+    ) -> urllib3.BaseHTTPResponse:
         try:
             return self._http.request(method, url, body=body, headers=headers, preload_content=False, redirect=False)
         except urllib3.exceptions.HTTPError as error:
             parts = urlsplit(url)
-            raise _unreachable(f"the broker at {parts.scheme}://{parts.netloc}", error) from error
+            raise _unreachable(f"the {whose} at {parts.scheme}://{parts.netloc}", error) from error
 
 
 def _blame_the_clock(date: str | None, now: datetime) -> None:
@@ -155,12 +160,17 @@ def _json_of(data: bytes) -> dict[str, Any]:
 
 
 def _checked_endpoint(endpoint: str) -> str:
-    parts = urlsplit(endpoint)
-    if parts.scheme == "https" and parts.hostname:
-        return endpoint.rstrip("/")
-    if parts.scheme == "http" and _is_loopback(parts.hostname):
+    if _is_private(endpoint):
         return endpoint.rstrip("/")
     raise InvalidInput("the profile's endpoint must be https, or http on this machine's loopback")
+
+
+def _is_private(url: str) -> bool:
+    """Whether nobody on the way can read along: https, or http that never leaves this machine."""
+    parts = urlsplit(url)
+    return (parts.scheme == "https" and bool(parts.hostname)) or (
+        parts.scheme == "http" and _is_loopback(parts.hostname)
+    )
 
 
 def _is_loopback(host: str | None) -> bool:
