@@ -9,6 +9,7 @@ Where the KMS refuses a vendor's key on purpose, nobody can tell which objects t
 are deleted then that another compartment's forgotten manifests name, since no two compartments share an object.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -19,7 +20,7 @@ from vault.encoding import from_timestamp, timestamp
 from vault.errors import IntegrityError
 from vault.model import MANIFEST_GROUP
 from vault.trust import CompartmentHead, Label, ManifestStatement, Signed
-from vault.workings.fanout import needed_groups
+from vault.workings.fanout import Needs, needs_of
 from vault.workings.jobs import ACTIVE, DONE, begin_job, is_dead
 from vault.workings.names import Holder, holders
 from vault.workings.parts import OwnerParts
@@ -159,31 +160,36 @@ def _narrow(parts: OwnerParts, usage: Usage) -> None:
             parts.heads.announce([head])
 
 
-def _needed(parts: OwnerParts, transaction: Transaction, row: CompartmentRow) -> frozenset[str]:
-    needed = needed_groups(parts, transaction, parts.sealer(), row.dataset, parts.clock(), frozen_too=True)
-    return needed.get(row.holder, frozenset())
+def _needed(parts: OwnerParts, transaction: Transaction, row: CompartmentRow) -> Needs:
+    needed = needs_of(parts, transaction, parts.sealer(), row.dataset, parts.clock(), frozen_too=True)
+    return needed.get(row.holder, Needs())
 
 
 def _narrow_one(parts: OwnerParts, row: CompartmentRow, vendor: Holder) -> HeadRow | None:
     with parts.catalog.read() as transaction:
-        groups = _needed(parts, transaction, row)
+        needed = _needed(parts, transaction, row)
         head = parts.heads.compartment_in(transaction, row)
     if head is None:
         return None
+    wanted = {number: {cut.group for cut in cuts} for number, cuts in needed.of(head.versions).items()}
     versions = [open_version(parts, parts.keyring, row, number) for number in sorted(head.versions)]
-    surplus = [version for version in versions if not groups or not version.manifest.groups <= groups]
-    unused = head.live_groups - {MANIFEST_GROUP} - groups
+    surplus = [
+        version
+        for version in versions
+        if version.manifest.version not in wanted or not version.manifest.groups <= wanted[version.manifest.version]
+    ]
+    unused = head.live_groups - {MANIFEST_GROUP} - {cut.group for cut in needed.cuts}
     if not surplus and not unused:
         return None
     job = begin_job(parts.catalog, "narrow", parts.clock)
     try:
         writer = Writer(parts, job, row, vendor.kms_key, head)
-        _stage(parts, writer, row, surplus, groups)
+        _stage(parts, writer, surplus, wanted)
         writer.retire(unused)
         parts.store.settle(job.folder)
         with parts.catalog.write() as transaction:
             job.finish(transaction)
-            if _needed(parts, transaction, row) != groups:
+            if _needed(parts, transaction, row) != needed:
                 return None  # a grant came in the meantime; the next gc looks again
             return _commit(parts, transaction, writer, vendor, head)
     except BaseException:
@@ -191,18 +197,18 @@ def _narrow_one(parts: OwnerParts, row: CompartmentRow, vendor: Holder) -> HeadR
         raise
 
 
-def _stage(
-    parts: OwnerParts, writer: Writer, row: CompartmentRow, surplus: list[OpenVersion], groups: frozenset[str]
-) -> None:
-    """Narrow each version; only where no grant is left at all are the versions withdrawn, and none comes up instead."""
+def _stage(parts: OwnerParts, writer: Writer, surplus: list[OpenVersion], wanted: Mapping[int, set[str]]) -> None:
+    """Narrow each version to the groups that are wanted of it, and withdraw those that nothing is wanted of.
+
+    Where a grant of the newest version is left, that one is only narrowed, so that no older one comes up instead.
+    """
     publisher = parts.signers.publisher()
     for version in surplus:
-        manifest = version.manifest
-        if not groups:
-            writer.withdraw(manifest.version)
-            continue
-        kept = (part for part in manifest.parts if part.group in groups)
-        writer.manifest(manifest.narrowed(row.id, groups, kept), publisher)
+        number = version.manifest.version
+        if number in wanted:
+            writer.manifest(version.manifest.narrowed(wanted[number]), publisher)
+        else:
+            writer.withdraw(number)
 
 
 def _commit(

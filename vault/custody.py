@@ -166,6 +166,7 @@ def privileges(parts: OwnerParts, name: str) -> Privileges:
         if grant.dataset not in places:
             raise IntegrityError("the catalog lacks the compartment of a live grant")
         place = places[grant.dataset]
-        wanted |= {KeyScope(parts.vault, place, group, 1) for group in (MANIFEST_GROUP, *grant.groups)}
+        groups = (MANIFEST_GROUP, *(cut.group for cut in grant.cuts))
+        wanted |= {KeyScope(parts.vault, place, group, 1) for group in groups}
     ordered = sorted(wanted, key=lambda scope: (scope.compartment, scope.group))
     return Privileges(vendor.name, vendor.id, tuple(sorted(vendor.kms_keys)), tuple(ordered))

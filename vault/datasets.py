@@ -10,8 +10,11 @@ import pyarrow as pa
 
 from vault.audit import Kind
 from vault.errors import InvalidInput
+from vault.fields import Path
 from vault.filters import bind, parse
 from vault.grants import GrantState, grants
+from vault.model import Column, picked
+from vault.projection import has_field
 from vault.workings.filling import owners_version
 from vault.workings.names import Dataset, dataset_named
 from vault.workings.names import datasets as _all
@@ -109,16 +112,19 @@ def scan(
     """Read a version as its owner; raises NotFound, InvalidInput and what reading raises."""
     opened = owners_version(parts, _named(parts, name), version)
     wanted = columns if columns is not None else [column.name for column in opened.manifest.columns]
-    chosen = []
+    every, arrow = opened.manifest.columns, opened.manifest.schema
+
+    def exists(column: Column, path: Path) -> bool:
+        return has_field(arrow.field(column.name), path)
+
     for each in wanted:
-        column = opened.manifest.column(each)
-        if column is None:
+        if picked([each], every, exists) is None:
             raise InvalidInput(f"--columns: the dataset has no column {each!r}")
-        chosen.append(column)
+    chosen = picked(wanted, every, exists)
     if not chosen or len(set(wanted)) != len(wanted):
         raise InvalidInput("--columns: name at least one column, and none twice")
     filters = (bind(parse(where), opened.manifest.schema),) if where is not None else ()
-    plan = ReadPlan(opened, tuple(chosen), filters, limit)
+    plan = ReadPlan(opened, chosen, filters, limit)
     parts.journal.record(
         Kind.OWNER_READ,
         dataset=name,

@@ -14,6 +14,7 @@ from vault.encoding import timestamp
 from vault.errors import Conflict, InvalidInput, NotFound
 from vault.model import MANIFEST_GROUP
 from vault.trust import Grant, VendorHead
+from vault.workings.fanout import needs_of
 from vault.workings.jobs import begin_job
 from vault.workings.names import Dataset, dataset_named, end_dataset, holder_by_id, holders
 from vault.workings.parts import OwnerParts
@@ -44,11 +45,12 @@ class Deleted:
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """The versions that were taken away, and those that are left."""
+    """The versions that were taken away, and those that are left, ``pinned`` of them because a grant is about them."""
 
     dataset: str
     expired: tuple[int, ...]
     left: tuple[int, ...]
+    pinned: tuple[int, ...] = ()
 
 
 def _dataset(parts: OwnerParts, name: str) -> Dataset:
@@ -130,7 +132,7 @@ def _end(parts: OwnerParts, dataset: Dataset) -> tuple[tuple[int, ...], tuple[st
 
 
 def expire(parts: OwnerParts, name: str, keep: int) -> Expired:
-    """Take away all versions but the newest ``keep``; vendors have the newest one only, and notice nothing.
+    """Take away all versions but the newest ``keep`` and those that a live grant is pinned to; vendors notice nothing.
 
     Raises NotFound, InvalidInput, and Conflict where the dataset keeps changing.
     """
@@ -155,9 +157,13 @@ def _expire_once(parts: OwnerParts, dataset: Dataset, keep: int) -> Expired:
     if head is None:
         raise NotFound(f"the dataset '{dataset.name}' has no version")
     numbers = [version.manifest.version for version in versions]
-    gone, left = numbers[:-keep], numbers[-keep:]
+    with parts.catalog.read() as transaction:
+        pinned = _pinned(parts, transaction, dataset)
+    gone = [number for number in numbers[:-keep] if number not in pinned]
+    left = [number for number in numbers if number not in gone]
+    held = tuple(number for number in numbers[:-keep] if number in pinned)
     if not gone:
-        return Expired(dataset.name, (), tuple(left))
+        return Expired(dataset.name, (), tuple(left), held)
     needed = {group for version in versions if version.manifest.version in left for group in version.manifest.groups}
     job = begin_job(parts.catalog, "expire", parts.clock)
     try:
@@ -167,6 +173,8 @@ def _expire_once(parts: OwnerParts, dataset: Dataset, keep: int) -> Expired:
         writer.retire(head.live_groups - needed - {MANIFEST_GROUP})
         with parts.catalog.write() as transaction:
             job.finish(transaction)
+            if not pinned >= _pinned(parts, transaction, dataset):
+                raise Conflict("a grant on one of the versions came in the meantime")
             row = writer.commit(transaction, parts.signers.publisher())
             parts.journal.record_in(transaction, Kind.VERSIONS_EXPIRED, dataset=dataset.name, versions=gone, left=left)
     except BaseException:
@@ -174,4 +182,10 @@ def _expire_once(parts: OwnerParts, dataset: Dataset, keep: int) -> Expired:
         raise
     parts.heads.announce([row])
     parts.journal.checkpoint()
-    return Expired(dataset.name, tuple(gone), tuple(left))
+    return Expired(dataset.name, tuple(gone), tuple(left), held)
+
+
+def _pinned(parts: OwnerParts, transaction: Transaction, dataset: Dataset) -> set[int]:
+    """The versions that live grants are pinned to, a frozen vendor's too."""
+    needed = needs_of(parts, transaction, parts.sealer(), dataset.id, parts.clock(), frozen_too=True)
+    return {number for each in needed.values() for number in each.pinned}

@@ -18,7 +18,7 @@ from vault.encoding import new_id, timestamp
 from vault.errors import Conflict, InvalidInput, NotFound
 from vault.filters import bind, parse
 from vault.manifest import ChunkRef, Entry, Erasure, Listing, Manifest, Part, Shard
-from vault.model import MANIFEST_GROUP, Column
+from vault.model import MANIFEST_GROUP, Column, Cut
 from vault.trust import CompartmentHead, Signer
 from vault.workings.fanout import source_of
 from vault.workings.jobs import Job, begin_job
@@ -329,23 +329,46 @@ class _Run:
     def _vendors_manifest(self, writer: Writer, version: OpenVersion, plan: _Plan | None) -> Manifest | None:
         if plan is None:
             return None
-        owners = {ref.content: ref for ref in plan.version.refs()}
-        number = version.manifest.version
-        if any(ref.content not in owners for ref in version.refs()):
+        cuts = _cuts(version.manifest, plan.version.manifest)
+        if cuts is None:
             return None
+        owners = {
+            (cut.group, cut.content(ref.content)): ref
+            for cut in cuts.values()
+            for ref in plan.version.refs((cut.source,))
+        }
+        number = version.manifest.version
+        if any((ref.group, ref.content) not in owners for ref in version.refs()):
+            return None
+        shapes = {cut.source: group_shape(plan.version.manifest, cut.source) for cut in cuts.values()}
 
         def task(ref: ChunkRef) -> tuple[str, Entry | None]:
-            old = owners[ref.content]
+            old, cut = owners[ref.group, ref.content], cuts[ref.group]
             if old.shard not in plan.keep:
                 copied = writer.copy(source_of(self._parts, ref, version.keys[ref.group]))
                 return ref.chunk, Entry(copied, {})
             new = self._new[number, old.chunk]
             if new is None:
                 return ref.chunk, None
-            return ref.chunk, Entry(writer.copy(self._source_of_new(new.ref)), new.statistics)
+            made = writer.cut(self._source_of_new(new.ref), cut, shapes[cut.source])
+            return ref.chunk, Entry(made, new.statistics)
 
-        made = dict(self._parts.engine.map(task, version.refs()))
-        return replace(version.manifest, parts=_following(version, plan, lambda ref: made[ref.chunk]))
+        done = dict(self._parts.engine.map(task, version.refs()))
+        return replace(version.manifest, parts=_following(version, plan, lambda ref: done[ref.chunk]))
+
+
+def _cuts(vendors: Manifest, owners: Manifest) -> dict[str, Cut] | None:
+    """How a vendor's column groups were cut from the owner's, by the vendor's; None where one was not."""
+    sources = {column.id: column.group for column in owners.columns}
+    found: dict[str, Cut] = {}
+    for group in vendors.groups:
+        members = [column for column, _ in vendors.members(group)]
+        fields = tuple(sorted((each.id, each.fields) for each in members if each.fields is not None))
+        cut = Cut(sources.get(members[0].id, ""), fields)
+        if cut.group != group:
+            return None
+        found[group] = cut
+    return found
 
 
 def _following(version: OpenVersion, plan: _Plan, new: Callable[[ChunkRef], Entry | None]) -> tuple[Part, ...]:

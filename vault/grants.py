@@ -1,22 +1,26 @@
 """Grants: signed permission, pending until the vendor's compartment holds what it names, and revocation."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from vault.audit import Kind
 from vault.catalog import HeadRow, SealedValue, Transaction
 from vault.encoding import LONGEST, new_id, timestamp
 from vault.errors import Conflict, Frozen, IntegrityError, InvalidInput, NotFound
-from vault.filters import bind, parse
+from vault.fields import Path, covers, path_text, union
+from vault.filters import Filter, bind, parse
 from vault.limits import Usage, check_limits
 from vault.masks import Mask, is_keyed
-from vault.model import MASK_GROUP, Column, KeyScope
+from vault.model import MASK_GROUP, Column, KeyScope, picked, placed
+from vault.projection import has_field
 from vault.trust import Grant, GrantedColumn, Label, Role, Signed, VendorHead
 from vault.workings.filling import fill_compartment, owners_version
 from vault.workings.names import Dataset, Holder, dataset_named, holder_named
 from vault.workings.parts import OwnerParts, holder_sealer
 from vault.workings.permissions import next_vendor_head, open_grant
+from vault.workings.reading import masked_field
 from vault.workings.steps import listing_vendor, present_vendor, refuse_gone, removal, standing, vendor_named
 from vault.workings.versions import OpenVersion
 from vault.workings.writing import key_row
@@ -42,7 +46,8 @@ class Terms:
 
     ``starts`` is when it begins, at once if None; ``expires`` how long it lasts from then. ``masks`` are by column
     name, in the forms of `vault.masks`; ``limits`` by the names of `vault.limits`. ``delivery`` is ``stream`` or
-    ``lease``, which lets the vendor's client have chunk keys and decrypt by itself.
+    ``lease``, which lets the vendor's client have chunk keys and decrypt by itself. ``version`` is the one version that
+    the grant is about, None the newest at any time.
     """
 
     expires: timedelta | None = None
@@ -51,6 +56,7 @@ class Terms:
     masks: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
     delivery: str = "stream"
+    version: int | None = None
 
 
 def grant(
@@ -62,9 +68,10 @@ def grant(
     where: str | None = None,
     terms: Terms = Terms(),
 ) -> Grant:
-    """Grant a vendor columns (and the rows that ``where`` keeps) of a dataset's newest and later versions.
+    """Grant a vendor columns (and the rows that ``where`` keeps) of a dataset's newest and later versions, or of one.
 
-    The grant is pending while the vendor's compartment is filled, and live once the vendor's head lists it.
+    A column is a name or, of a nested one, a path to a field such as ``meta.source``; a column of that very name comes
+    first. The grant is pending while the vendor's compartment is filled, and live once the vendor's head lists it.
     Raises InvalidInput, NotFound, Frozen, Conflict and what reading and writing raise.
     """
     vendor = present_vendor(parts, vendor_name)
@@ -73,7 +80,7 @@ def grant(
         dataset = dataset_named(transaction, sealer, dataset_name)
         if parts.heads.vendor_in(transaction, vendor.id).frozen:
             raise Frozen(f"the vendor '{vendor_name}' is frozen; thaw it before granting anything")
-    version = owners_version(parts, dataset)
+    version = owners_version(parts, dataset, terms.version)
     statement = _statement(parts, vendor, dataset, version, columns, where, terms)
     if is_keyed(statement.masks):
         _ensure_mask_key(parts, vendor)
@@ -128,12 +135,13 @@ def _statement(
 ) -> Grant:
     granted = _granted_columns(version, columns)
     condition = parse(where) if where is not None else None
-    _check_delivery(terms, filtered=condition is not None)
+    in_part = any(column.fields is not None for column in granted)
+    _check_delivery(terms, in_part=in_part, filtered=condition is not None)
     filter_columns: tuple[GrantedColumn, ...] = ()
     if condition is not None:
         bind(condition, version.manifest.schema)
         named = [column for column in version.manifest.columns if column.name in condition.columns()]
-        filter_columns = tuple(_granted(column) for column in named)
+        filter_columns = tuple(_filter_column(version, column, condition, granted) for column in named)
         condition_by_id = condition.rename({column.name: column.id for column in named})
     now = parts.clock()
     starts, ends = _validity(now, terms)
@@ -148,7 +156,7 @@ def _statement(
         where=condition_by_id.to_json() if condition is not None else None,
         where_text=condition.text() if condition is not None else None,
         filter_columns=filter_columns,
-        versions="latest",
+        versions="latest" if terms.version is None else str(terms.version),
         delivery=terms.delivery,
         purpose=terms.purpose,
         issued=now,
@@ -159,10 +167,12 @@ def _statement(
     )
 
 
-def _check_delivery(terms: Terms, *, filtered: bool) -> None:
+def _check_delivery(terms: Terms, *, in_part: bool, filtered: bool) -> None:
     """A key opens whole columns of whole shards: nothing of them can be held back from who has it."""
     if terms.delivery not in {"stream", "lease"}:
         raise InvalidInput("--delivery: use stream or lease")
+    if terms.delivery == "lease" and in_part:
+        raise InvalidInput("--delivery lease: a column is granted in part; deliver it as a stream")
     if terms.delivery == "lease" and (filtered or terms.masks):
         raise InvalidInput("--delivery lease: a row filter or a mask holds something back; deliver it as a stream")
 
@@ -178,17 +188,25 @@ def _validity(now: datetime, terms: Terms) -> tuple[datetime | None, datetime | 
 
 
 def _masks(version: OpenVersion, granted: tuple[GrantedColumn, ...], masks: Mapping[str, str]) -> dict[str, str]:
-    """The written forms of the masks by column id; raises InvalidInput where one does not fit its column."""
-    ids = {column.name: column.id for column in granted}
-    found = {}
+    """The written forms of the masks by their place; raises InvalidInput where one does not fit what it is on."""
+    fields = {column.name: column.fields for column in granted}
+    known = {column.name: column for column in version.manifest.columns if column.name in fields}
+    found: dict[Path, str] = {}
     for name, text in masks.items():
         place = f"--mask {name}"
-        if name not in ids:
-            raise InvalidInput(f"{place}: the column is not among those that are granted")
-        mask = Mask.parse(text, place)
-        mask.output(version.manifest.schema.field(name), place)
-        found[ids[name]] = mask.text
-    return found
+        column, path = placed(name, known)
+        if column is None or not covers(fields[column.name], path) or not _has(version, column, path):
+            raise InvalidInput(f"{place}: it is not among those that are granted")
+        mask, whole = Mask.parse(text, place), (column.id, *path)
+        if any(whole[: len(other)] == other or other[: len(whole)] == whole for other in found):
+            raise InvalidInput(f"{place}: there is a mask on it, or on a part of it, already")
+        masked_field(version.manifest.schema.field(column.name), (column.name, *path), mask, place)
+        found[whole] = mask.text
+    return {".".join((path[0], *([path_text(path[1:])] if path[1:] else ()))): text for path, text in found.items()}
+
+
+def _has(version: OpenVersion, column: Column, path: Path) -> bool:
+    return has_field(version.manifest.schema.field(column.name), path)
 
 
 def _ensure_mask_key(parts: OwnerParts, vendor: Holder) -> None:
@@ -203,28 +221,46 @@ def _ensure_mask_key(parts: OwnerParts, vendor: Holder) -> None:
 
 
 def _granted(column: Column) -> GrantedColumn:
-    return GrantedColumn(column.id, column.name, column.group)
+    return GrantedColumn(column.id, column.name, column.group, column.fields)
 
 
 def _granted_columns(version: OpenVersion, names: Sequence[str]) -> tuple[GrantedColumn, ...]:
     if not names:
         raise InvalidInput("--columns: name at least one column")
-    found = []
-    for name in names:
-        column = version.manifest.column(name)
+    columns, exists = version.manifest.columns, partial(_has, version)
+    known = {column.name: column for column in columns}
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise InvalidInput(f"--columns: {name!r} stands twice")
+        column, path = placed(name, known)
         if column is None:
             raise InvalidInput(f"--columns: the dataset has no column {name!r}")
-        if _granted(column) in found:
-            raise InvalidInput(f"--columns: {name!r} stands twice")
-        found.append(_granted(column))
+        if not exists(column, path):
+            raise InvalidInput(f"--columns: the column {column.name!r} has no field {path_text(path)!r}")
+    found = tuple(_granted(column) for column in picked(names, columns, exists) or ())
+    held = {granted.id for granted in found}
     for granted in found:
-        for column in version.manifest.columns:
-            if column.group == granted.group and _granted(column) not in found:
+        for column in columns:
+            if column.group == granted.group and column.id not in held:
                 raise InvalidInput(
                     f"--columns: {granted.name!r} shares its key with {column.name!r}; a grant names whole "
                     "column groups"
                 )
-    return tuple(found)
+    return found
+
+
+def _filter_column(
+    version: OpenVersion, column: Column, condition: Filter, granted: tuple[GrantedColumn, ...]
+) -> GrantedColumn:
+    """A column that a filter reads, in part where it reads only fields of it and the column has its key for itself."""
+    paths = {path[1:] for path in condition.paths() if path[0] == column.name}
+    own = {each.id: each.fields for each in granted}
+    if () in paths and own.get(column.id) is not None:
+        paths.discard(())  # whether a struct is null is seen in any field of it
+        paths |= set(own[column.id] or ())
+    alone = sum(each.group == column.group for each in version.manifest.columns) == 1
+    in_part = () not in paths and (alone or column.id in own)
+    return _granted(replace(column, fields=union(paths) if in_part else None))
 
 
 def _settle(parts: OwnerParts, vendor: Holder, dataset: Dataset, statement: Grant, signed: Signed) -> None:
@@ -249,14 +285,13 @@ def _settle(parts: OwnerParts, vendor: Holder, dataset: Dataset, statement: Gran
             vendor_id=vendor.id,
             grant=statement.id,
             dataset=dataset.name,
-            columns=[column.name for column in statement.columns],
+            columns=statement.column_names,
             where=statement.where_text,
             purpose=statement.purpose,
             expires=timestamp(statement.expires) if statement.expires else None,
             starts=timestamp(statement.starts) if statement.starts else None,
-            masks={
-                column.name: statement.masks[column.id] for column in statement.columns if column.id in statement.masks
-            },
+            masks=statement.shown_masks,
+            versions=statement.versions,
             limits=dict(statement.limits),
             delivery=statement.delivery,
             statement=signed.digest,

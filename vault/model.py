@@ -4,13 +4,17 @@ Nothing here does I/O or holds a secret. Ids are 32 hex digits (128 random bits)
 about what they name; names are for people and appear only inside sealed or signed documents.
 """
 
+import hashlib
 import re
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
 
-from vault.encoding import canonical
+from vault.encoding import ID_BYTES, canonical
 from vault.errors import InvalidInput
+from vault.fields import Fields, Path, below, parse_path, shown, union
 
 __all__ = [
     "FORMAT",
@@ -20,9 +24,12 @@ __all__ = [
     "OWNER",
     "ChunkIdentity",
     "Column",
+    "Cut",
     "KeyScope",
     "check_column_names",
     "check_name",
+    "picked",
+    "placed",
 ]
 
 #: (major, minor) of everything that dsvault writes; a reader refuses an unknown major.
@@ -88,13 +95,91 @@ class Column:
     """A top-level column of a dataset: what a grant signs is ``id``, never ``name``.
 
     ``group`` is the id of the column group whose file and key hold it. ``formerly`` are the names that it had before
-    it was renamed, oldest first: chunks of then carry them.
+    it was renamed, oldest first: chunks of then carry them. ``fields`` are those of its fields that there are, None for
+    all: a vendor's compartment, and a permit, may have a nested column in part.
     """
 
     id: str
     name: str
     group: str
     formerly: tuple[str, ...] = ()
+    fields: Fields | None = None
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Its name, or the paths of the fields that there are, for people."""
+        return tuple(shown((self.name, *path)) for path in (self.fields or ((),)))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A column group as a compartment holds it: the owner's group ``source``, with some fields only of some columns.
+
+    ``fields`` are by column id, sorted, for the columns that are there in part; none where the group is whole. Each cut
+    is a column group of its own, with an id, a data key and chunks of its own, so that no key for some fields ever
+    opens others. All follows from what was signed.
+    """
+
+    source: str
+    fields: tuple[tuple[str, Fields], ...] = ()
+
+    @cached_property
+    def group(self) -> str:
+        """The id of the group in the compartment; a whole one keeps the owner's."""
+        if not self.fields:
+            return self.source
+        columns = [canonical(column, *(canonical(*path) for path in paths)) for column, paths in self.fields]
+        return _derived(canonical("dsvault cut", self.source, *columns))
+
+    def content(self, source: str) -> str:
+        """The content id of a chunk, or of a part of a manifest, that was cut from one of this content."""
+        return _derived(canonical("dsvault cut content", self.group, source)) if self.fields else source
+
+    def of(self, column: Column) -> Column:
+        """One of the owner's columns of the group, as it is in the cut."""
+        return replace(column, group=self.group, fields=dict(self.fields).get(column.id))
+
+
+def _derived(data: bytes) -> str:
+    return hashlib.sha256(data).digest()[:ID_BYTES].hex()
+
+
+def picked(
+    names: Iterable[str],
+    columns: Iterable[Column],
+    exists: Callable[[Column, Path], bool],
+    *,
+    passing: bool = False,
+) -> tuple[Column, ...] | None:
+    """The columns, or the fields of them, that are named, in that order; None where one is not there.
+
+    A name is that of a column or, where there is no such column, a path to a field; ``exists`` says whether a column's
+    type has one at a path. ``passing`` passes over what is not there.
+    """
+    known = {column.name: column for column in columns}
+    found: dict[str, Fields | None] = {}
+    for name in names:
+        column, path = placed(name, known)
+        taken = below(column.fields, path) if column is not None and exists(column, path) else ()
+        if column is None or taken == ():
+            if passing:
+                continue
+            return None
+        before = found.get(column.name, ())
+        found[column.name] = None if taken is None or before is None else union((*before, *taken))
+    return tuple(replace(known[name], fields=fields) for name, fields in found.items())
+
+
+def placed(name: str, known: Mapping[str, Column]) -> tuple[Column | None, Path]:
+    """The column that a name is about, and the path below it; None where there is no such column."""
+    if name in known:
+        return known[name], ()
+    try:
+        path = parse_path(name)
+    except ValueError:
+        return None, ()
+    # One name of a plain column is enough: in quotes it is not another.
+    return (known.get(path[0]), path[1:]) if len(path) > 1 else (None, ())
 
 
 def check_name(name: str, what: str) -> str:

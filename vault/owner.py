@@ -202,15 +202,19 @@ class Vault:
         masks: Mapping[str, str] | None = None,
         limits: Mapping[str, int] | None = None,
         delivery: str = "stream",
+        version: int | None = None,
     ) -> Grant:
-        """Grant columns, and the rows that ``where`` keeps, of the newest and later versions.
+        """Grant columns, and the rows that ``where`` keeps, of the newest and later versions, or of ``version`` alone.
+
+        A column is a name or, of a nested one, a path to a field such as ``meta.source``, with double quotes around
+        names that are not plain; the name of a column comes before a path.
 
         ``masks`` says by column what stands in the place of its values (`vault.masks`), such as ``{"email": "hash"}``;
         ``limits`` how much may be served under the grant (`vault.limits`), such as ``{"rows_per_day": 1000}``. It
         counts from ``starts`` on, and ``expires`` after that. ``delivery`` is ``stream``, or ``lease`` for one who may
         fetch the ciphertext itself with the keys of its chunks.
         """
-        terms = _grants.Terms(expires, starts, purpose, masks or {}, limits or {}, delivery)
+        terms = _grants.Terms(expires, starts, purpose, masks or {}, limits or {}, delivery, version)
         return _grants.grant(self.parts, vendor, dataset, columns, where=where, terms=terms)
 
     def resume_grant(self, grant: str) -> Grant:

@@ -5,13 +5,14 @@ that would each do are refused as ambiguous. Whatever is not there and whatever 
 same error. Nothing here does I/O.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from vault.errors import Conflict, Frozen, InvalidInput, NotGranted
+from vault.fields import Path, covers
 from vault.filters import Filter
-from vault.model import Column
+from vault.model import Column, picked
 from vault.trust import Grant, VendorHead
 
 __all__ = ["Basis", "Offer", "Permit", "Request", "decide", "refuse_frozen", "still_allowed"]
@@ -23,7 +24,7 @@ _REFUSAL = "no dataset or column of that name is granted to you"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a vendor asks for; ``columns`` None means all that the grant covers.
+    """What a vendor asks for; ``columns`` None means all that the grant covers, a path one field of a column.
 
     ``lease`` asks for chunk keys: only a grant that says so, and of whole columns, suffices for that.
     """
@@ -38,34 +39,49 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A live grant and what of it the newest version has: the columns by id, present ones only.
+    """A live grant and what of it its version has: the columns by id, present ones only.
 
-    ``only`` are the names that delegations leave, None where there are none; ``filtered`` says that one of them keeps
-    rows back.
+    ``handed`` are the columns that each link of a delegation names, from the credential's own key on, None for all;
+    ``filtered`` says that one of them keeps rows back. ``exists`` says whether a column's type has a field at a path.
     """
 
     grant: Grant
     compartment: str
     version: int
     present: Mapping[str, Column]
-    only: frozenset[str] | None = None
+    handed: tuple[tuple[str, ...] | None, ...] = ()
     filtered: bool = False
+    exists: Callable[[Column, Path], bool] = lambda _column, path: not path
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The granted columns that the version has, in the grant's order; of delegated access those that are left."""
-        granted = (self.present.get(column.id) for column in self.grant.columns)
-        return tuple(
-            column for column in granted if column is not None and (self.only is None or column.name in self.only)
-        )
+        """The granted columns that the version has, in the grant's order, with the fields that are granted of them.
 
-    @property
-    def readable(self) -> frozenset[str]:
-        """The names of the columns that the vendor's own predicate may read: granted ones that no mask covers.
+        Of delegated access those that are left; each link names what it hands on of what the one before it had.
+        """
+        columns = tuple(
+            replace(present, fields=granted.fields)
+            for granted in self.grant.columns
+            if (present := self.present.get(granted.id)) is not None
+        )
+        for names in self.handed:
+            if names is not None:
+                columns = picked(names, columns, self.exists, passing=True) or ()
+        return columns
+
+    def may_search(self, condition: Filter) -> bool:
+        """Whether the vendor's own predicate reads nothing but what is granted and no mask covers.
 
         A search by a masked column would find out, bit by bit, what the mask hides.
         """
-        return frozenset(column.name for column in self.columns if column.id not in self.grant.masks)
+        columns = {column.name: column for column in self.columns}
+        return all(path[0] in columns and self._is_open(columns[path[0]], path[1:]) for path in condition.paths())
+
+    def _is_open(self, column: Column, path: Path) -> bool:
+        if any(path[: len(masked)] == masked for masked in self.grant.masked(column.id)):
+            return False
+        # That a struct is null is seen by whoever sees a field of it.
+        return covers(column.fields, path) or any(each[: len(path)] == path for each in column.fields or ())
 
     @property
     def whole(self) -> bool:
@@ -83,6 +99,8 @@ class Offer:
             return False
         columns = self.columns
         groups = {column.group for column in columns}
+        if any(column.fields is not None for column in columns):
+            return False
         return all(column in columns for column in self.present.values() if column.group in groups)
 
 
@@ -181,12 +199,11 @@ def _about(request: Request, head: VendorHead, offer: Offer, now: datetime) -> b
 
 def _columns(request: Request, offer: Offer) -> tuple[Column, ...] | None:
     """The columns to serve, or None where the grant does not suffice for all that is asked."""
-    granted = {column.name: column for column in offer.columns}
-    asked = request.columns if request.columns is not None else tuple(granted)
-    named = request.where.columns() if request.where is not None else frozenset()
-    if not asked or not set(asked) <= granted.keys() or not named <= offer.readable:
+    found = offer.columns if request.columns is None else picked(request.columns, offer.columns, offer.exists)
+    if not found or (request.where is not None and not offer.may_search(request.where)):
         return None
-    return tuple(granted[name] for name in asked)
+    # A key opens a whole column: who asks for a field of one gets a stream.
+    return None if request.lease and any(column.fields is not None for column in found) else found
 
 
 def still_allowed(basis: Basis, head: VendorHead, now: datetime) -> None:

@@ -23,11 +23,11 @@ from vault.sources import Source as RowSource
 from vault.sources import open_source
 from vault.trust import Signer
 from vault.workings.carrying import Carried, Replacement, carried_columns, renamed_columns
-from vault.workings.fanout import VendorCopy, begin_copy, fill, needed_groups
+from vault.workings.fanout import Needs, VendorCopy, begin_copy, fill, needs_of
 from vault.workings.jobs import Job, begin_job
 from vault.workings.names import Dataset, Holder, find_dataset, holder_by_id, holders, insert_dataset, update_dataset
 from vault.workings.parts import OwnerParts
-from vault.workings.reading import read_column
+from vault.workings.reading import GroupShape, read_column
 from vault.workings.rows import RowKeys, cut_shards
 from vault.workings.versions import OpenVersion, open_version
 from vault.workings.writing import Writer
@@ -347,6 +347,10 @@ class _Publication:
         self._by_group: dict[str, list[Column]] = {}
         for column in columns:
             self._by_group.setdefault(column.group, []).append(column)
+        self._shapes = {
+            group: GroupShape(tuple(members), pa.schema([schema.field(each.name) for each in members]))
+            for group, members in self._by_group.items()
+        }
 
     def run(self, rows: RowSource | None, progress: Callable[[int, int | None], None]) -> Published:
         self._begin_copies()
@@ -374,13 +378,13 @@ class _Publication:
         for vendor in needed:
             self._copy(vendor, needed[vendor], self._kept)
 
-    def _copy(self, vendor: str, groups: frozenset[str], written: Sequence[Part]) -> None:
+    def _copy(self, vendor: str, needed: Needs, written: Sequence[Part]) -> None:
         """Begin a vendor's next state from what its compartment holds now, and fill it with what is written so far."""
         with self._parts.catalog.read() as transaction:
             holder = holder_by_id(transaction, self._sealer, vendor)
-        copy = begin_copy(self._parts, self._job, holder, self._plan.dataset.id, groups)
+        copy = begin_copy(self._parts, self._job, holder, self._plan.dataset.id, needed, self._version)
         keys = {group: self._writer.key(group)[0] for group in {part.group for part in written}}
-        fill(self._parts, self._job, copy, written, self._load, keys)
+        fill(self._parts, self._job, copy, self._shapes, written, self._load, keys)
         self._copies[vendor] = copy
 
     def _load(self, part: Part) -> Listing:
@@ -390,12 +394,12 @@ class _Publication:
         assert self._plan.present is not None
         return self._plan.present.load(part)
 
-    def _needed(self, transaction: Transaction) -> dict[str, frozenset[str]]:
+    def _needed(self, transaction: Transaction) -> dict[str, Needs]:
         now = self._parts.clock()
-        needed = needed_groups(self._parts, transaction, self._sealer, self._plan.dataset.id, now)
-        live = {column.group for column in self._columns}
-        # Also where nothing is left of a grant: its vendor's newest version must not stay an older one.
-        return {vendor: groups & live for vendor, groups in needed.items()}
+        needed = needs_of(self._parts, transaction, self._sealer, self._plan.dataset.id, now)
+        # Also where nothing is left of a grant: its vendor's newest version must not stay an older one. Who has only
+        # grants of versions that stay what they are gets nothing new.
+        return {vendor: each for vendor, each in needed.items() if each.latest is not None}
 
     def _write_shards(self, rows: RowSource, progress: Callable[[int, int | None], None]) -> int:
         """Every chunk of the source's rows; the next shard is read while the columns of this one are written.
@@ -466,7 +470,7 @@ class _Publication:
         """One chunk, for the owner and for every vendor who needs it."""
         written = self._writer.chunk(table, columns, shard, assigned, encoding)
         for copy in self._copies.values():
-            copy.take(written.source.ref, lambda: written.source)
+            copy.take(written.source.ref, lambda: written.source, self._shapes[written.source.ref.group])
         return written.entry
 
     def _row_keys(self) -> RowKeys:
@@ -498,7 +502,7 @@ class _Publication:
             self._parts.store.settle(self._job.folder)
             with self._parts.catalog.write() as transaction:
                 needed = self._needed(transaction)
-                if needed == {vendor: copy.groups for vendor, copy in self._copies.items()}:
+                if needed == {vendor: copy.needs for vendor, copy in self._copies.items()}:
                     heads = self._commit_in(transaction, publisher, manifest)
                     vendors = tuple(sorted(copy.vendor.name for copy in self._copies.values()))
                     break
@@ -508,9 +512,9 @@ class _Publication:
         self._parts.heads.announce(heads)
         return vendors
 
-    def _follow(self, needed: dict[str, frozenset[str]], manifest: Manifest) -> None:
+    def _follow(self, needed: dict[str, Needs], manifest: Manifest) -> None:
         """Grants changed while the rows were written: begin the copies anew that are not what is needed."""
-        self._copies = {vendor: copy for vendor, copy in self._copies.items() if copy.groups == needed.get(vendor)}
+        self._copies = {vendor: copy for vendor, copy in self._copies.items() if copy.needs == needed.get(vendor)}
         for vendor in needed.keys() - self._copies.keys():
             self._copy(vendor, needed[vendor], manifest.parts)
 

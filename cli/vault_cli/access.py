@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from vault.client import Client
     from vault.grants import GrantState
-    from vault.trust import Credential, Grant, GrantedColumn
+    from vault.trust import Credential, Grant
 
 __all__ = ["app", "delegate", "fetch", "grant", "grants", "revoke"]
 
@@ -28,7 +28,9 @@ _PREVIEW_ROWS = 20
 def grant(
     vendor: Annotated[str, typer.Argument(metavar="VENDOR")],
     dataset: Annotated[str, typer.Argument(metavar="DATASET")],
-    columns: Annotated[str, typer.Option("--columns", metavar="a,b", help="The columns to grant.")],
+    columns: Annotated[
+        str, typer.Option("--columns", metavar="a,b.c", help="The columns, or fields of columns, to grant.")
+    ],
     where: Annotated[str | None, typer.Option("--where", metavar="EXPR", help="Only the rows that pass.")] = None,
     expires: Annotated[str | None, typer.Option("--expires", metavar="DUR", help="90s, 15m, 12h, 30d.")] = None,
     starts: Annotated[
@@ -54,11 +56,14 @@ def grant(
             "--delivery", metavar="stream|lease", help="lease: the vendor's client has chunk keys and decrypts itself."
         ),
     ] = "stream",
+    version: Annotated[
+        int | None, typer.Option("--version", metavar="N", help="This version alone, and none that comes.")
+    ] = None,
     purpose: Annotated[str | None, typer.Option("--purpose", metavar="TEXT", help="Shown and logged.")] = None,
     vault: VaultDir = None,
     json: Json = False,
 ) -> None:
-    """Grant a vendor columns of a dataset, of its newest and later versions."""
+    """Grant a vendor columns of a dataset, of its newest and later versions or of one."""
     from vault.encoding import duration
 
     life = duration(expires, "--expires") if expires is not None else None
@@ -81,16 +86,18 @@ def grant(
         masks=_masks(mask or ()),
         limits={name: most for name, most in named.items() if most is not None},
         delivery=delivery,
+        version=version,
     )
-    names = ", ".join(column.name for column in made.columns)
+    names = ", ".join(made.column_names)
     emit(
         {
             "id": made.id,
             "vendor": vendor,
             "dataset": dataset,
-            "columns": [column.name for column in made.columns],
+            "columns": made.column_names,
             "where": made.where_text,
-            "masks": {column.name: made.masks[column.id] for column in made.columns if column.id in made.masks},
+            "masks": made.shown_masks,
+            "versions": made.versions,
             "limits": dict(made.limits),
             "delivery": made.delivery,
             "from": made.starts.isoformat() if made.starts else None,
@@ -142,14 +149,15 @@ def grants(
         {"grants": [_grant_document(state) for state in states]},
         json,
         lambda: table(
-            ("grant", "vendor", "dataset", "state", "columns", "where", "expires"),
+            ("grant", "vendor", "dataset", "state", "versions", "columns", "where", "expires"),
             [
                 (
                     state.grant.id,
                     state.grant.vendor_name,
                     state.grant.dataset_name,
                     state.state,
-                    ", ".join(_shown_column(state.grant, column) for column in state.grant.columns),
+                    state.grant.versions,
+                    ", ".join(_shown_columns(state.grant)),
                     state.grant.where_text,
                     state.grant.expires.isoformat(timespec="seconds") if state.grant.expires else "never",
                 )
@@ -159,8 +167,11 @@ def grants(
     )
 
 
-def _shown_column(grant: "Grant", column: "GrantedColumn") -> str:
-    return f"{column.name} ({grant.masks[column.id]})" if column.id in grant.masks else column.name
+def _shown_columns(grant: "Grant") -> list[str]:
+    """What is granted, with its masks; masks on fields of what is granted as a whole stand behind."""
+    masks = grant.shown_masks
+    names = [f"{name} ({masks.pop(name)})" if name in masks else name for name in grant.column_names]
+    return names + [f"{name} ({mask})" for name, mask in masks.items()]
 
 
 def _grant_document(state: "GrantState") -> dict[str, Any]:
@@ -169,13 +180,10 @@ def _grant_document(state: "GrantState") -> dict[str, Any]:
         "vendor": state.grant.vendor_name,
         "dataset": state.grant.dataset_name,
         "state": state.state,
-        "columns": [column.name for column in state.grant.columns],
+        "columns": state.grant.column_names,
         "where": state.grant.where_text,
-        "masks": {
-            column.name: state.grant.masks[column.id]
-            for column in state.grant.columns
-            if column.id in state.grant.masks
-        },
+        "masks": state.grant.shown_masks,
+        "versions": state.grant.versions,
         "limits": dict(state.grant.limits),
         "used": {"total": dict(state.used.total), "today": dict(state.used.today)} if state.grant.limits else None,
         "purpose": state.grant.purpose,

@@ -126,7 +126,7 @@ def show(name: Name, vault: VaultDir = None, json: Json = False) -> None:
         {
             "id": state.grant.id,
             "vendor": state.grant.vendor_name,
-            "columns": [column.name for column in state.grant.columns],
+            "columns": state.grant.column_names,
             "where": state.grant.where_text,
             "state": state.state,
         }
@@ -196,10 +196,12 @@ def expire(
 ) -> None:
     """Take away all versions of a dataset but the newest."""
     done = open_vault(vault).expire(name, keep)
+    held = f"grants are pinned to {_numbers(done.pinned)}; 'dsvault grants' shows them" if done.pinned else ""
     if not done.expired:
-        emit(asdict(done), json, f"{name} has no more than {keep} versions")
+        emit(asdict(done), json, held or f"{name} has no more than {keep} versions")
         return
     told = [f"took away {len(done.expired)} versions of {name}, and left {_numbers(done.left)}", *_afterwards()]
+    told += [held] if held else []
     emit(asdict(done), json, "\n".join(told))
 
 

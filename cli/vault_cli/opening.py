@@ -1,12 +1,16 @@
 """Opening the vault that a command is about."""
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from vault.owner import Vault
 
 __all__ = ["open_vault", "split_names"]
+
+_ITEM: Final = re.compile(r'(?:"(?:[^"]|"")*"|[^,"])+')
+_QUOTED: Final = re.compile(r'"((?:[^"]|"")*)"')
 
 
 def open_vault(folder: Path | None) -> "Vault":
@@ -17,7 +21,10 @@ def open_vault(folder: Path | None) -> "Vault":
 
 
 def split_names(text: str) -> list[str]:
-    """Column names from ``a,b,c``; a name that holds a comma is written in double quotes."""
-    import csv
+    """Column names and paths from ``a,b.c``; a name that holds a comma or a dot is written in double quotes."""
+    from vault.errors import InvalidInput
 
-    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), []) if name.strip()]
+    if _ITEM.sub("", text).strip(","):
+        raise InvalidInput(f"{text[:80]!r}: a double quote is not closed")
+    items = (item.strip() for item in _ITEM.findall(text))
+    return [quoted[1].replace('""', '"') if (quoted := _QUOTED.fullmatch(item)) else item for item in items if item]

@@ -83,7 +83,6 @@ def test_the_good_request_works(hostile: Hostile) -> None:
         {"columns": ["Prompt"]},
         {"columns": ["аnswer"]},
         {"columns": ["answer "]},
-        {"columns": ["meta.notes"]},
         {"columns": ["*"]},
         {"columns": ["2"]},
         {"columns": ["id AS answer"]},

@@ -127,10 +127,14 @@ def test_only_whole_columns_are_leased() -> None:
         (replace(plain, where={"id-f": 1}), {}, False),
         (replace(plain, masks={"id-a": "redact"}), {}, False),
         (plain, {"filtered": True}, False),
-        (plain, {"only": frozenset("a")}, True),
+        (plain, {"handed": (("a",),)}, True),
         (plain, {"present": together}, False),
         (replace(plain, columns=_grant("1", "abc").columns), {"present": together}, True),
-        (replace(plain, columns=_grant("1", "abc").columns), {"present": together, "only": frozenset("ab")}, False),
+        (
+            replace(plain, columns=_grant("1", "abc").columns),
+            {"present": together, "handed": (None, ("a", "b"))},
+            False,
+        ),
     ):
         offer = replace(_offer(grant), **changes)  # type: ignore[arg-type]
         assert offer.leasable is leases

@@ -1,23 +1,24 @@
 """What a caller may have: its offers, the permit of one request, and the plan that the permit leaves."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import reduce
 
 import pyarrow as pa
 
 from vault.access.callers import Caller
 from vault.catalog import CompartmentRow, FieldSealer
 from vault.errors import IntegrityError, InvalidInput, NotFound, NotGranted
+from vault.fields import Path, below
 from vault.filters import BoundFilter, Filter, bind, parse
 from vault.keyring import WrappedKey
 from vault.masks import Mask
 from vault.model import MANIFEST_GROUP, MASK_GROUP, Column
 from vault.policy import Offer, Permit, Request, decide, refuse_frozen
+from vault.projection import has_field
 from vault.trust import Grant
 from vault.workings.parts import Parts, own_metadata_key, trusted_now, wrapped_key
 from vault.workings.permissions import live_for_vendor
-from vault.workings.reading import masked_schema
+from vault.workings.reading import leaving_schema
 from vault.workings.versions import OpenVersion, open_version
 
 __all__ = ["Offering", "Permitted", "mask_key", "masks_of", "offerings", "permitted"]
@@ -49,18 +50,22 @@ def offerings(parts: Parts, caller: Caller) -> list[Offering]:
     found = []
     for offer, version in _offers(parts, caller):
         if offer.grant.live_at(now) and offer.whole and offer.columns:
-            schema = masked_schema(version.manifest.schema, offer.columns, masks_of(offer.grant, offer.columns))
+            schema = leaving_schema(version.manifest.schema, offer.columns, masks_of(offer.grant, offer.columns))
             found.append(Offering(offer.grant, offer.version, schema, offer.leasable))
     return found
 
 
-def masks_of(grant: Grant, columns: tuple[Column, ...]) -> dict[str, Mask]:
-    """The masks of a grant by column name; raises IntegrityError for one that this release does not know."""
+def masks_of(grant: Grant, columns: tuple[Column, ...]) -> dict[Path, Mask]:
+    """The masks of a grant on what leaves of these columns, by path from the column's name on.
+
+    Raises IntegrityError for one that this release does not know.
+    """
     try:
         return {
-            column.name: Mask.parse(grant.masks[column.id], column.name)
+            (column.name, *path): Mask.parse(text, column.name)
             for column in columns
-            if column.id in grant.masks
+            for path, text in grant.masked(column.id).items()
+            if below(column.fields, path) != ()
         }
     except InvalidInput as error:
         raise IntegrityError("a grant has a mask that this release does not know") from error
@@ -76,9 +81,9 @@ def mask_key(parts: Parts, vendor: str) -> WrappedKey:
 
 
 def _offers(parts: Parts, caller: Caller, dataset_name: str | None = None) -> Iterator[tuple[Offer, OpenVersion]]:
-    """The vendor's live grants with the newest version of what they are about."""
+    """The vendor's live grants with the version that each is about, and of it what was cut for that grant."""
     grants, rows = _grants(parts, caller.vendor)
-    versions: dict[str, OpenVersion] = {}
+    versions: dict[tuple[str, int | None], OpenVersion] = {}
     for grant in grants:
         if dataset_name is not None and grant.dataset_name != dataset_name:
             continue
@@ -87,20 +92,37 @@ def _offers(parts: Parts, caller: Caller, dataset_name: str | None = None) -> It
         row = rows.get(grant.dataset)
         if row is None:
             raise IntegrityError("the catalog lacks the compartment of a live grant")
-        if row.id not in versions:
-            versions[row.id] = _newest(parts, row)
-        version = versions[row.id]
+        place = (row.id, grant.pinned)
+        if place not in versions:
+            try:
+                versions[place] = _version(parts, row, grant.pinned)
+            except NotFound:
+                if grant.pinned is None:
+                    raise
+                continue  # the lab has taken the version away since
+        version = _cut_for(grant, versions[place])
         if version.manifest.dataset != grant.dataset:
             raise IntegrityError("a compartment holds another dataset than the catalog says")
         present = {column.id: column for column in version.manifest.columns}
+        handed = tuple(link.columns for link in caller.links)
         filtered = any(link.where is not None for link in caller.links)
-        yield Offer(grant, row.id, version.manifest.version, present, _left(caller), filtered), version
+        number, exists = version.manifest.version, _fields_of(version)
+        yield Offer(grant, row.id, number, present, handed, filtered, exists), version
 
 
-def _left(caller: Caller, links: int | None = None) -> frozenset[str] | None:
-    """The columns that a chain of delegations, or its first links, leave; None for all."""
-    named = [frozenset(link.columns) for link in caller.links[:links] if link.columns is not None]
-    return reduce(frozenset.intersection, named) if named else None
+def _fields_of(version: OpenVersion) -> Callable[[Column, Path], bool]:
+    """Whether a column has a field at a path."""
+    schema = version.manifest.schema
+    return lambda column, path: not path or has_field(schema.field(column.name), path)
+
+
+def _cut_for(grant: Grant, version: OpenVersion) -> OpenVersion:
+    """A version with the columns that a grant is about alone, where some are there in part: then a column may be there
+    more than once, for each grant with the fields that it names.
+    """
+    if all(column.fields is None for column in version.manifest.columns):
+        return version
+    return replace(version, manifest=version.manifest.narrowed({cut.group for cut in grant.cuts}))
 
 
 def _delegated_filters(caller: Caller, offer: Offer, schema: pa.Schema) -> list[BoundFilter]:
@@ -113,10 +135,10 @@ def _delegated_filters(caller: Caller, offer: Offer, schema: pa.Schema) -> list[
         if link.where is None:
             continue
         try:
-            condition = parse(link.where, "where")
-            if not condition.columns() <= replace(offer, only=_left(caller, number)).readable:
+            condition, signers = parse(link.where, "where"), replace(offer, handed=offer.handed[:number])
+            if not signers.may_search(condition):
                 raise NotGranted("a delegation filters by a column that its signer does not have")
-            found.append(bind(condition, schema, "where"))
+            found.append(bind(condition, leaving_schema(schema, signers.columns, {}), "where"))
         except InvalidInput as error:
             raise NotGranted("a delegation's row filter does not fit the dataset") from error
     return found
@@ -135,13 +157,17 @@ def _grants(parts: Parts, vendor: str) -> tuple[list[Grant], dict[str, Compartme
     return parts.lately.grants.get((vendor, head.digest, parts.root.version), read)
 
 
-def _newest(parts: Parts, row: CompartmentRow) -> OpenVersion:
-    """The newest version of a compartment, opened under the manifest key that its head names."""
+def _version(parts: Parts, row: CompartmentRow, number: int | None) -> OpenVersion:
+    """A version of a compartment, by default the newest, opened under the manifest key that its head names."""
     with parts.catalog.read() as transaction:
         head = parts.heads.compartment_in(transaction, row)
     if head is None or MANIFEST_GROUP not in head.live_groups:
         raise NotFound("there is no version")
-    found: OpenVersion = parts.lately.versions.get((row.id, head.digest), lambda: open_version(parts, None, row))
+
+    def read() -> OpenVersion:
+        return open_version(parts, None, row, number)
+
+    found: OpenVersion = parts.lately.versions.get((row.id, head.digest, number), read)
     return found
 
 
@@ -163,17 +189,20 @@ def _decided(parts: Parts, caller: Caller, request: Request) -> Permitted:
     ends = min(permit.ends or caller.expires, caller.expires)
     permit = replace(permit, ends=ends, delegations=tuple(link.id for link in caller.links))
     offer, version = next(each for each in found if each[0].grant.id == permit.grant.id)
-    conditions = (_grants_filter(permit.grant, version), permit.where)
-    filters = tuple(bind(each, version.manifest.schema, "where") for each in conditions if each is not None)
-    return Permitted(permit, version, (*filters, *_delegated_filters(caller, offer, version.manifest.schema)))
+    schema = version.manifest.schema
+    filters = [*_grants_filter(permit.grant, version), *_delegated_filters(caller, offer, schema)]
+    if permit.where is not None:
+        # Over what the caller may see: no sentence says that there is a field which only the grant's filter reads.
+        filters.append(bind(permit.where, leaving_schema(schema, offer.columns, {}), "where"))
+    return Permitted(permit, version, tuple(filters))
 
 
-def _grants_filter(grant: Grant, version: OpenVersion) -> Filter | None:
-    """The grant's own row filter in the version's names; its tree names columns by id."""
+def _grants_filter(grant: Grant, version: OpenVersion) -> list[BoundFilter]:
+    """The grant's own row filter in the version's names, if it has one; its tree names columns by id."""
     if grant.where is None:
-        return None
+        return []
     names = {column.id: column.name for column in version.manifest.columns}
     condition = Filter.from_json(dict(grant.where))
     if not condition.columns() <= names.keys():
         raise NotGranted("a column that the grant's row filter reads is gone")
-    return condition.rename(names)
+    return [bind(condition.rename(names), version.manifest.schema, "where")]

@@ -6,7 +6,7 @@ from typing import final
 from vault.cursors import SALT_BYTES, Cursor, open_cursor, salt_of, seal_cursor
 from vault.derivation import cursor_key
 from vault.encoding import canonical
-from vault.model import FORMAT
+from vault.model import FORMAT, Column
 from vault.policy import Permit
 from vault.workings.parts import Parts, own_metadata_key
 from vault.workings.reading import ReadPlan
@@ -32,7 +32,7 @@ class Places:
             permit.grant_digest,
             permit.version,
             plan.content,
-            canonical(*(column.id for column in permit.columns)),
+            canonical(*(text for column in permit.columns for text in (column.id, _fields(column)))),
             permit.where.text() if permit.where is not None else b"\x00",
             str(permit.limit),
             canonical(*permit.delegations),
@@ -50,3 +50,7 @@ class Places:
     def seal(self, place: Cursor) -> bytes:
         """A place in this read."""
         return seal_cursor(self._key, self._salt, self._bound, place)
+
+
+def _fields(column: Column) -> bytes:
+    return b"" if column.fields is None else canonical(*(canonical(*path) for path in column.fields))

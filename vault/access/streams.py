@@ -12,6 +12,7 @@ from vault.access.records import Charge, begin, day, mark, refusals_recorded, wh
 from vault.audit import Kind
 from vault.cursors import Cursor
 from vault.errors import LimitReached, VaultError
+from vault.fields import shown
 from vault.filters import parse
 from vault.keyring import ScopedKeyring
 from vault.limits import Usage, left
@@ -99,8 +100,9 @@ def _planned(parts: Parts, caller: Caller, allowed: Permitted) -> tuple[ScopedKe
     if masks or allowed.filters:
         plan = make()
     else:
-        names = tuple(column.id for column in permit.columns)
-        plan = parts.lately.plans.get((permit.compartment, version.head.digest, names, permit.limit), make)
+        # Which grant it is under does not matter to what is read: two of the same columns read the same chunks.
+        place = (permit.compartment, version.head.digest, version.manifest.version, permit.columns, permit.limit)
+        plan = parts.lately.plans.get(place, make)
     scopes = {version.keys[group].scope for group in plan.groups} | ({hashing.scope} if hashing is not None else set())
     # By this process's own clock: expiry is judged at every batch, and here it matters whether anybody ended it.
     keys = ScopedKeyring(
@@ -113,13 +115,13 @@ def _fields(permit: Permit, plan: ReadPlan) -> dict[str, object]:
     """What the entry says of a stream that begins."""
     return {
         "delivery": "stream",
-        "columns": [column.name for column in permit.columns],
+        "columns": [name for column in permit.columns for name in column.shown],
         "column_ids": [column.id for column in permit.columns],
         "groups": sorted(plan.groups),
         "shards": plan.shards,
         "where": permit.where.text() if permit.where else None,
         "limit": permit.limit,
-        "masks": {name: mask.text for name, mask in plan.masks.items()},
+        "masks": {shown(path): mask.text for path, mask in plan.masks.items()},
         "resumed": [plan.start.shard, plan.start.row] if plan.start is not None else None,
     }
 

@@ -219,7 +219,7 @@ def _offered(offering: access.Offering) -> wire.OfferedGrant:
         offering.schema,
         wire.moment(grant.expires),
         grant.purpose,
-        {column.name: grant.masks[column.id] for column in grant.columns if column.id in grant.masks},
+        grant.shown_masks,
         dict(grant.limits),
         "lease" if offering.leasable else "stream",
     )

@@ -117,6 +117,7 @@ class Dataset:
     ) -> pa.RecordBatchReader:
         """Read a slice: ``columns`` in that order, the rows that ``where`` keeps, at most ``limit``.
 
+        Of a nested column a path names one field, such as ``meta.source``: what comes is the column with just that.
         All rows of a grant that allows it are leased: the ciphertext is fetched and decrypted here, in parallel.
         ``delivery="stream"`` lets the broker send them instead, as it does with any other slice.
 
@@ -130,13 +131,16 @@ class Dataset:
             raise InvalidInput("delivery: use stream or lease")
         if delivery == "lease" and not (where is None and limit is None):
             raise InvalidInput("delivery: a lease is of all rows; read a predicate or a limit as a stream")
-        leased = delivery == "lease" or (delivery is None and where is None and limit is None and self._leased(grant))
+        whole = where is None and limit is None
+        leased = delivery == "lease" or (delivery is None and whole and self._leased(grant, columns))
         return self.client.lease(self.name, asked) if leased else self.client.read(self.name, asked)
 
-    def _leased(self, grant: str | None) -> bool:
-        """Whether the one grant that a read would be under is delivered as a lease."""
+    def _leased(self, grant: str | None, columns: Sequence[str] | None) -> bool:
+        """Whether the one grant that a read would be under is delivered as a lease, and of whole columns."""
         fitting = [offered for offered in self.grants if grant in {None, offered.grant}]
-        return len(fitting) == 1 and fitting[0].delivery == "lease"
+        if len(fitting) != 1 or fitting[0].delivery != "lease":
+            return False
+        return columns is None or set(columns) <= set(fitting[0].schema.names)
 
     def to_arrow(self, **options: Any) -> pa.Table:
         """The slice as a table; takes the options of `scan`."""

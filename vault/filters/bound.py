@@ -36,10 +36,13 @@ _KERNELS = {
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a path leads: indexes from the column down, and the type in which it is compared."""
+    """Where a path leads: names from the column down, and the type in which it is compared.
+
+    Names and not indexes: the column that it is run over may have more fields than the one that it was bound to.
+    """
 
     column: str
-    indexes: tuple[int, ...]
+    fields: tuple[str, ...]
     kind: pa.DataType
 
 
@@ -107,13 +110,22 @@ class BoundFilter:
     def _column(self, path: Path, table: pa.Table) -> Any:
         place = self.places[path]
         column = table.column(place.column)
-        return pc.struct_field(column, list(place.indexes)) if place.indexes else column
+        return pc.struct_field(column, _indexes(column.type, place.fields)) if place.fields else column
 
     def _compared(self, path: Path, table: pa.Table) -> Any:
         column, kind = self._column(path, table), self.places[path].kind
         if pt.is_dictionary(column.type):
             column = decoded(column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column]))
         return column if column.type == kind else column.cast(kind)
+
+
+def _indexes(kind: pa.DataType, names: tuple[str, ...]) -> list[int]:
+    """Where the fields of these names are. Arrow would take a name that begins with a dot for a path of its own."""
+    indexes = []
+    for name in names:
+        indexes.append(kind.get_field_index(name))
+        kind = kind.field(indexes[-1]).type
+    return indexes
 
 
 def _scalar(value: Any, kind: pa.DataType) -> pa.Scalar:
@@ -206,14 +218,12 @@ class _Binder:
         if path.names[0] not in self._schema.names:
             raise InvalidInput(f"{self._option}: there is no column {path.names[0]!r}")
         kind = self._schema.field(path.names[0]).type
-        indexes = []
         for name in path.names[1:]:
             index = kind.get_field_index(name) if pt.is_struct(kind) else -1
             if index < 0:
                 raise InvalidInput(f"{self._option}: there is no field {_shown(path)}")
-            indexes.append(index)
             kind = kind.field(index).type
-        return _Place(path.names[0], tuple(indexes), normal_type(kind))
+        return _Place(path.names[0], path.names[1:], normal_type(kind))
 
 
 def _shown(path: Path) -> str:

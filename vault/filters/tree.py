@@ -96,7 +96,11 @@ class Filter:
 
     def columns(self) -> frozenset[str]:
         """The top-level columns that it reads."""
-        return frozenset(path.names[0] for path in _paths(self.root))
+        return frozenset(path[0] for path in self.paths())
+
+    def paths(self) -> frozenset[tuple[str, ...]]:
+        """What it reads: a column's name, and those of the fields down to the value."""
+        return frozenset(path.names for path in _paths(self.root))
 
     def text(self) -> str:
         """Canonical SQL text: parsing it gives an equal tree."""

@@ -180,13 +180,13 @@ class Listing:
         assigned = self.table.column("assigned")
         return self.where(pc.or_kleene(pc.is_null(assigned), pc.equal(assigned, holder)))
 
-    def moved(self, refs: Sequence[ChunkRef]) -> "Listing":
-        """The same rows in other objects, one for each chunk: shard, content, rows and statistics stay."""
+    def moved(self, refs: Sequence[ChunkRef], group: str | None = None) -> "Listing":
+        """The same rows in other objects, one for each chunk, maybe of another group: their statistics stay."""
         fresh = Listing.of(self.group, [Entry(ref, {}) for ref in refs]).table
         table = self.table
-        for name in ("epoch", "chunk", "folder", "size", "checksum"):
+        for name in ("epoch", "chunk", "content", "folder", "size", "checksum"):
             table = table.set_column(table.schema.get_field_index(name), _FIELDS.field(name), fresh.column(name))
-        return Listing(self.group, table)
+        return Listing(group or self.group, table)
 
     def refs(self) -> Iterator[ChunkRef]:
         """The chunks as objects, made as they are asked for."""

@@ -55,6 +55,7 @@ class Part:
         """This run of shards with another listing, that is not written yet; with other rows it has another content."""
         return replace(
             self,
+            group=listing.group,
             content=content or self.content,
             chunks=len(listing),
             rows=listing.rows,

@@ -1,6 +1,6 @@
 """Manifests and their parts as sealed chunks of the compartment's ``manifest`` key."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
@@ -11,6 +11,7 @@ import pyarrow as pa
 from vault.chunks import EncodeOptions, decode, encode
 from vault.encoding import from_json, from_timestamp, json_bytes, timestamp
 from vault.errors import IntegrityError
+from vault.fields import is_fields
 from vault.manifest.listing import Listing
 from vault.manifest.parts import Part, Place
 from vault.model import FORMAT, ChunkIdentity, Column
@@ -57,7 +58,8 @@ class Erasure:
 class Manifest:
     """A version of one compartment. ``schema`` has the compartment's columns, in order; ``erased`` is the owner's.
 
-    ``parts`` are in the order of their shards within each column group.
+    ``parts`` are in the order of their shards within each column group. A vendor's compartment may have a column more
+    than once, with other fields of it each time: there a name alone does not say which is meant.
     """
 
     vault: str
@@ -106,14 +108,30 @@ class Manifest:
         """The column of that exact name."""
         return next((column for column in self.columns if column.name == name), None)
 
-    def narrowed(self, compartment: str, groups: Collection[str], parts: Iterable[Part]) -> "Manifest":
-        """The same version in another compartment: these groups only, in these parts.
+    def members(self, group: str) -> list[tuple[Column, pa.Field]]:
+        """The columns of a group with their Arrow fields, in order."""
+        return [pair for pair in zip(self.columns, self.schema, strict=True) if pair[0].group == group]
+
+    def narrowed(self, groups: Collection[str], parts: Iterable[Part] | None = None) -> "Manifest":
+        """The same version with these groups only, by default in the parts that they have."""
+        kept = [pair for pair in zip(self.columns, self.schema, strict=True) if pair[0].group in groups]
+        if parts is None:
+            parts = (part for part in self.parts if part.group in groups)
+        return self.moved(self.compartment, kept, parts)
+
+    def moved(self, compartment: str, columns: Sequence[tuple[Column, pa.Field]], parts: Iterable[Part]) -> "Manifest":
+        """The same version in another compartment, with these columns and parts.
 
         Schema metadata is dropped: it speaks of columns that the other compartment may not have.
         """
-        columns = tuple(column for column in self.columns if column.group in groups)
-        schema = pa.schema([self.schema.field(column.name) for column in columns])
-        return replace(self, compartment=compartment, columns=columns, schema=schema, parts=tuple(parts), erased=())
+        return replace(
+            self,
+            compartment=compartment,
+            columns=tuple(column for column, _ in columns),
+            schema=pa.schema([field for _, field in columns]),
+            parts=tuple(parts),
+            erased=(),
+        )
 
 
 def encode_part(listing: Listing, key: bytes, identity: ChunkIdentity) -> pa.Buffer:
@@ -148,10 +166,7 @@ def encode_manifest(manifest: Manifest, key: bytes, identity: ChunkIdentity) -> 
         "dataset": manifest.dataset,
         "version": manifest.version,
         "created": timestamp(manifest.created),
-        "columns": [
-            {"id": column.id, "name": column.name, "group": column.group, "formerly": list(column.formerly)}
-            for column in manifest.columns
-        ],
+        "columns": [_column_entry(column) for column in manifest.columns],
         "erased": [{"time": each.time, "rows": each.rows} for each in manifest.erased],
     }
     table = pa.table(
@@ -163,6 +178,19 @@ def encode_manifest(manifest: Manifest, key: bytes, identity: ChunkIdentity) -> 
         schema=_LAYOUT,
     )
     return encode(table, key, identity, _OPTIONS)
+
+
+def _column_entry(column: Column) -> dict[str, Any]:
+    entry = {"id": column.id, "name": column.name, "group": column.group, "formerly": list(column.formerly)}
+    # Only where there is something to say: a whole column's entry is what it always was.
+    return entry if column.fields is None else entry | {"fields": [list(path) for path in column.fields]}
+
+
+def _read_column(entry: dict[str, Any]) -> Column:
+    fields = tuple(tuple(path) for path in entry["fields"]) if "fields" in entry else None
+    if fields is not None and not is_fields(fields):
+        raise IntegrityError("a manifest names fields of a column that are none")
+    return Column(entry["id"], entry["name"], entry["group"], tuple(entry["formerly"]), fields)
 
 
 def _part_row(part: Part, identity: ChunkIdentity) -> dict[str, Any]:
@@ -208,10 +236,7 @@ def decode_manifest(data: Any, key: bytes, identity: ChunkIdentity) -> Manifest:
                 dataset=header["dataset"],
                 version=header["version"],
                 created=from_timestamp(header["created"]),
-                columns=tuple(
-                    Column(item["id"], item["name"], item["group"], tuple(item["formerly"]))
-                    for item in header["columns"]
-                ),
+                columns=tuple(_read_column(item) for item in header["columns"]),
                 schema=pa.ipc.read_schema(pa.py_buffer(row["schema"])),
                 parts=tuple(_read_part(item, identity) for item in row["parts"]),
                 erased=tuple(Erasure(item["time"], item["rows"]) for item in header["erased"]),
@@ -234,6 +259,8 @@ def _read_part(row: dict[str, Any], identity: ChunkIdentity) -> Part:
 def _consistent(manifest: Manifest) -> Manifest:
     """Raises IntegrityError unless every column group lists as many shards and rows, each shard once, in order."""
     groups = manifest.groups
+    if len(manifest.columns) != len(manifest.schema):
+        raise IntegrityError("a manifest has other columns than its schema")
     if any(part.group not in groups for part in manifest.parts):
         raise IntegrityError("a manifest lists chunks of a column that it does not have")
     totals = set()

@@ -10,7 +10,8 @@ from typing import Any
 
 from vault.encoding import from_timestamp, timestamp
 from vault.errors import IntegrityError
-from vault.model import FORMAT
+from vault.fields import Fields, Path, is_fields, parse_path, path_text, shown, union
+from vault.model import FORMAT, Cut
 from vault.trust.signed import Signed
 
 __all__ = ["Credential", "Grant", "GrantedColumn", "ManifestStatement"]
@@ -18,11 +19,17 @@ __all__ = ["Credential", "Grant", "GrantedColumn", "ManifestStatement"]
 
 @dataclass(frozen=True, slots=True)
 class GrantedColumn:
-    """A column that a grant lets the vendor see, and the group whose key opens it."""
+    """A column that a grant lets the vendor see, the owner's group of it, and which of its fields (None: all)."""
 
     id: str
     name: str
     group: str
+    fields: Fields | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it says, for people: the column's name, or the paths of the fields."""
+        return tuple(shown((self.name, *path)) for path in (self.fields or ((),)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +38,9 @@ class Grant:
 
     ``where`` is the row filter's tree in JSON with column *ids* in the place of top-level names, and
     ``filter_columns`` are those columns with their groups; ``where_text`` is for people.
-    ``versions`` is ``latest``: the newest version that the vendor's compartment holds. ``masks`` are the written forms
-    of `vault.masks` by column id; ``limits`` are numbers by `vault.limits.NAMES`. It counts from ``starts``, or at
-    once.
+    ``versions`` is ``latest``, the newest version that the vendor's compartment holds, or a version's number. ``masks``
+    are the written forms of `vault.masks` by column id, for a field followed by a dot and the text of its path;
+    ``limits`` are numbers by `vault.limits.NAMES`. It counts from ``starts``, or at once.
     """
 
     id: str
@@ -56,9 +63,46 @@ class Grant:
     limits: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def groups(self) -> frozenset[str]:
-        """The column groups whose chunks the grant needs, those of its row filter among them."""
-        return frozenset(column.group for column in (*self.columns, *self.filter_columns))
+    def cuts(self) -> frozenset[Cut]:
+        """The column groups that the grant needs, those of its row filter among them, and in which cut."""
+        needed: dict[str, dict[str, Fields | None]] = {}
+        for column in (*self.columns, *self.filter_columns):
+            group = needed.setdefault(column.group, {})
+            before = group.get(column.id, ())
+            whole = before is None or column.fields is None
+            group[column.id] = None if whole else union((*(before or ()), *(column.fields or ())))
+        return frozenset(
+            Cut(group, tuple(sorted((column, fields) for column, fields in columns.items() if fields is not None)))
+            for group, columns in needed.items()
+        )
+
+    @property
+    def column_names(self) -> list[str]:
+        """What it grants, for people: names of columns and paths of fields."""
+        return [name for column in self.columns for name in column.names]
+
+    def masked(self, column: str) -> dict[Path, str]:
+        """The written forms of the masks on a column, by its id, and on fields of it: by the path below it."""
+        found: dict[Path, str] = {}
+        for place, text in self.masks.items():
+            identity, dot, path = place.partition(".")
+            if identity == column:
+                found[parse_path(path) if dot else ()] = text
+        return found
+
+    @property
+    def shown_masks(self) -> dict[str, str]:
+        """The masks by what they are on, for people."""
+        return {
+            shown((column.name, *path)): text
+            for column in self.columns
+            for path, text in self.masked(column.id).items()
+        }
+
+    @property
+    def pinned(self) -> int | None:
+        """The one version that it is about; None for the newest at any time."""
+        return None if self.versions == "latest" else int(self.versions)
 
     def live_at(self, now: datetime) -> bool:
         """Whether the grant counts: it has begun, and has not expired."""
@@ -109,25 +153,58 @@ class Grant:
                 where=document["where"],
                 where_text=document["where_text"],
                 filter_columns=_parse_columns(document["filter_columns"]),
-                versions=document["versions"],
+                versions=_parse_versions(document["versions"]),
                 delivery=document["delivery"],
                 purpose=document["purpose"],
                 issued=from_timestamp(document["issued"]),
                 expires=from_timestamp(document["expires"]) if document["expires"] else None,
                 starts=from_timestamp(document["starts"]) if document["starts"] else None,
-                masks=dict(document["masks"]),
+                masks=_parse_masks(document["masks"]),
                 limits={str(name): int(most) for name, most in document["limits"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise IntegrityError("a grant lacks a field") from error
 
 
-def _columns(columns: tuple[GrantedColumn, ...]) -> list[dict[str, str]]:
-    return [{"id": column.id, "name": column.name, "group": column.group} for column in columns]
+def _columns(columns: tuple[GrantedColumn, ...]) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": column.id,
+            "name": column.name,
+            "group": column.group,
+            "fields": [list(path) for path in column.fields] if column.fields is not None else None,
+        }
+        for column in columns
+    ]
 
 
-def _parse_columns(entries: list[dict[str, str]]) -> tuple[GrantedColumn, ...]:
-    return tuple(GrantedColumn(entry["id"], entry["name"], entry["group"]) for entry in entries)
+def _parse_columns(entries: list[dict[str, Any]]) -> tuple[GrantedColumn, ...]:
+    return tuple(
+        GrantedColumn(entry["id"], entry["name"], entry["group"], _parse_fields(entry["fields"])) for entry in entries
+    )
+
+
+def _parse_fields(paths: list[list[str]] | None) -> Fields | None:
+    if paths is None:
+        return None
+    fields = tuple(tuple(path) for path in paths)
+    if not is_fields(fields):
+        raise ValueError("the fields of a column are not in their one written form")
+    return fields
+
+
+def _parse_masks(masks: dict[str, str]) -> dict[str, str]:
+    for place in masks:
+        _, dot, path = place.partition(".")
+        if dot and path_text(parse_path(path)) != path:
+            raise ValueError("the place of a mask is not in its one written form")
+    return dict(masks)
+
+
+def _parse_versions(versions: str) -> str:
+    if versions != "latest" and not (versions.isdecimal() and versions == str(int(versions)) and int(versions)):
+        raise ValueError("a grant is about no version")
+    return versions
 
 
 @dataclass(frozen=True, slots=True)

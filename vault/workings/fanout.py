@@ -1,31 +1,71 @@
 """Fan-out: filling a vendor's compartment with exactly what its live grants need.
 
-A vendor's compartment holds, of each version, the column groups that its unexpired grants name or filter
-by, in the shards that are not assigned to somebody else. Chunks are copied page by page under the vendor's
-own keys; what the compartment has already, by content, is not copied again.
+A vendor's compartment holds the newest version and those that its grants are pinned to; of each the column groups that
+its unexpired grants name or filter by, in the shards that are not assigned to somebody else. Chunks are copied page by
+page under the vendor's own keys; of a column that is granted in part they are encoded anew without the rest. What the
+compartment has already, by content, is not made again.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from vault.catalog import CompartmentRow, FieldSealer, HeadRow, Transaction
 from vault.encoding import new_id
+from vault.errors import IntegrityError
 from vault.keyring import WrappedKey
 from vault.manifest import ChunkRef, Listing, Manifest, Part
-from vault.model import MANIFEST_GROUP
-from vault.trust import Signer
+from vault.model import MANIFEST_GROUP, Cut
+from vault.projection import narrowed_field
+from vault.trust import CompartmentHead, Grant, Signer
 from vault.workings.jobs import Job
 from vault.workings.names import Holder
 from vault.workings.parts import OwnerParts
 from vault.workings.permissions import live_for_vendor
+from vault.workings.reading import GroupShape
 from vault.workings.trouble import naming
-from vault.workings.versions import OpenVersion, open_version
+from vault.workings.versions import OpenVersion, live_versions
 from vault.workings.writing import Source, Writer
 
-__all__ = ["VendorCopy", "begin_copy", "fill", "needed_groups", "source_of"]
+__all__ = ["Needs", "VendorCopy", "begin_copy", "cut_manifest", "fill", "needs", "needs_of", "source_of"]
+
+_NOTHING: frozenset[Cut] = frozenset()
 
 
-def needed_groups(
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a vendor's grants on a dataset need: of the newest version (None: nothing is to be there) and of others."""
+
+    latest: frozenset[Cut] | None = None
+    pinned: Mapping[int, frozenset[Cut]] = field(default_factory=dict)
+
+    @property
+    def cuts(self) -> frozenset[Cut]:
+        """What is needed of any version."""
+        return frozenset().union(self.latest or _NOTHING, *self.pinned.values())
+
+    def of(self, versions: Iterable[int]) -> dict[int, frozenset[Cut]]:
+        """What is needed of each of these versions of a compartment, the highest of which is the newest there."""
+        numbers = sorted(versions)
+        found = {number: self.pinned[number] for number in numbers if number in self.pinned}
+        if self.latest is not None and numbers:
+            found[numbers[-1]] = found.get(numbers[-1], _NOTHING) | self.latest
+        return found
+
+
+def needs(grants: Iterable[Grant]) -> Needs:
+    """What these grants of one vendor on one dataset need."""
+    latest: frozenset[Cut] | None = None
+    pinned: dict[int, frozenset[Cut]] = {}
+    for grant in grants:
+        if grant.pinned is None:
+            latest = (latest or _NOTHING) | grant.cuts
+        else:
+            pinned[grant.pinned] = pinned.get(grant.pinned, _NOTHING) | grant.cuts
+    return Needs(latest, pinned)
+
+
+def needs_of(
     parts: OwnerParts,
     transaction: Transaction,
     sealer: FieldSealer,
@@ -33,27 +73,45 @@ def needed_groups(
     now: datetime,
     *,
     frozen_too: bool = False,
-) -> dict[str, frozenset[str]]:
-    """The column groups that each vendor's live grants on a dataset need, by vendor id.
+    extra: Grant | None = None,
+) -> dict[str, Needs]:
+    """What each vendor's live grants on a dataset need, by vendor id; ``extra`` is a grant that counts as live.
 
     A frozen vendor gets nothing new; what it missed is made up for when it is thawed.
     """
     rows = transaction.grants(dataset=dataset)
-    needed: dict[str, frozenset[str]] = {}
+    found: dict[str, Needs] = {}
     for vendor in {row.vendor for row in rows}:
         head = parts.heads.vendor_in(transaction, vendor)
         if head.frozen and not frozen_too:
             continue
         grants = live_for_vendor(parts.root, rows, head, sealer, own=False)
         # One that has not begun yet finds its columns there when it does.
-        groups = frozenset(group for grant in grants if not grant.expired_at(now) for group in grant.groups)
-        if groups:
-            needed[vendor] = groups
-    return needed
+        live = [grant for grant in grants if not grant.expired_at(now)]
+        live += [extra] if extra is not None and extra.vendor == vendor else []
+        if live:
+            found[vendor] = needs(live)
+    return found
+
+
+def cut_manifest(
+    owners: Manifest, compartment: str, cuts: Iterable[Cut], part: Callable[[Part, Cut], Part]
+) -> Manifest:
+    """A version of the owner's as another compartment has it; ``part`` makes a part of it from one of the owner's."""
+    by_source: dict[str, list[Cut]] = {}
+    for cut in sorted(cuts, key=lambda cut: cut.group):
+        by_source.setdefault(cut.source, []).append(cut)
+    columns = []
+    for column, arrow in zip(owners.columns, owners.schema, strict=True):
+        for cut in by_source.get(column.group, ()):
+            own = cut.of(column)
+            columns.append((own, narrowed_field(arrow, own.fields)))
+    parts = [part(each, cut) for each in owners.parts for cut in by_source.get(each.group, ())]
+    return owners.moved(compartment, columns, parts)
 
 
 class VendorCopy:
-    """The next state of one vendor's compartment for one version, being filled."""
+    """The next state of one vendor's compartment, being filled for one version, the ``target``."""
 
     def __init__(
         self,
@@ -61,80 +119,124 @@ class VendorCopy:
         vendor: Holder,
         row: CompartmentRow,
         writer: Writer,
-        groups: frozenset[str],
-        had: OpenVersion | None,
+        wanted: Needs,
+        head: CompartmentHead | None,
+        versions: Sequence[OpenVersion],
+        target: int,
     ) -> None:
         self._parts = parts
         self.vendor = vendor
         self.row = row
         self.writer = writer
-        self.groups = groups
-        self._present = had
-        self._had = {part.content: part for part in had.manifest.parts if part.group in groups} if had else {}
+        self.needs = wanted
+        self._head = head
+        self._versions = {version.manifest.version: version for version in versions}
+        self._target = target
+        self._wanted = wanted.of({*self._versions, target})
+        self._cuts: dict[str, list[Cut]] = {}
+        for cut in self._wanted.get(target, ()):
+            self._cuts.setdefault(cut.source, []).append(cut)
+        groups = {cut.group for cut in self._wanted.get(target, ())}
+        self._had = {
+            part.content: part for version in versions for part in version.manifest.parts if part.group in groups
+        }
         self._held: dict[str, dict[str, ChunkRef]] = {}
         self._copied: dict[str, ChunkRef] = {}
 
-    def take(self, ref: ChunkRef, source: Callable[[], Source]) -> None:
+    def take(self, ref: ChunkRef, source: Callable[[], Source], shape: GroupShape) -> None:
         """Copy a chunk of the owner's that is not there, if it belongs here; may run in several threads."""
-        if ref.group in self.groups and ref.assigned in {None, self.vendor.id}:
-            with naming(self._parts, self.vendor):
-                self._copied[ref.content] = self.writer.copy(source())
+        if ref.assigned not in {None, self.vendor.id}:
+            return
+        for cut in self._cuts.get(ref.group, ()):
+            content = cut.content(ref.content)
+            if content not in self._held.get(cut.group, {}):
+                with naming(self._parts, self.vendor):
+                    self._copied[content] = self.writer.cut(source(), cut, shape)
 
     def missing(self, parts: Iterable[Part], load: Callable[[Part], Listing]) -> Iterator[ChunkRef]:
         """The chunks in these parts of the owner's that belong here and are not there yet."""
         for part in self._unknown(parts):
-            held = self._held_of(part.group)
             for ref in load(part).open_to(self.vendor.id).refs():
-                if ref.content not in held and ref.content not in self._copied:
+                if any(self._own(ref, cut) is None for cut in self._cuts[ref.group]):
                     yield ref
 
     def _unknown(self, parts: Iterable[Part]) -> list[Part]:
         """The owner's parts that belong here and that the compartment has no part of the same content of."""
-        return [part for part in parts if part.group in self.groups and part.content not in self._had]
+        return [
+            part
+            for part in parts
+            if any(cut.content(part.content) not in self._had for cut in self._cuts.get(part.group, ()))
+        ]
 
     def _held_of(self, group: str) -> dict[str, ChunkRef]:
         """What the compartment has of a group, by content."""
         if group not in self._held:
             with naming(self._parts, self.vendor):
-                refs = self._present.refs((group,)) if self._present is not None else ()
+                refs = (ref for version in self._versions.values() for ref in version.refs((group,)))
                 self._held[group] = {ref.content: ref for ref in refs}
         return self._held[group]
+
+    def _own(self, ref: ChunkRef, cut: Cut) -> ChunkRef | None:
+        content = cut.content(ref.content)
+        return self._copied.get(content) or self._held_of(cut.group).get(content)
 
     def manifest(self, owners: Manifest, load: Callable[[Part], Listing]) -> Manifest:
         """What the vendor's manifest of this version is to say; ``load`` opens the owner's parts.
 
         Parts whose content the compartment has are what they were: their chunks, and their own objects.
         """
-        parts = (part for part in owners.parts if part.group in self.groups)
-        return owners.narrowed(self.row.id, self.groups, [self._part(part, load) for part in parts])
+        cuts = self._wanted.get(self._target, _NOTHING)
+        return cut_manifest(owners, self.row.id, cuts, lambda part, cut: self._part(part, cut, load))
 
-    def _part(self, part: Part, load: Callable[[Part], Listing]) -> Part:
-        if part.content in self._had:
-            return self._had[part.content]
+    def _part(self, part: Part, cut: Cut, load: Callable[[Part], Listing]) -> Part:
+        content = cut.content(part.content)
+        if content in self._had:
+            return self._had[content]
         listing = load(part).open_to(self.vendor.id)
-        return part.holding(listing.moved([self._own(ref) for ref in listing.refs()]))
+        return part.holding(listing.moved([self._certain(ref, cut) for ref in listing.refs()], cut.group), content)
 
-    def _own(self, ref: ChunkRef) -> ChunkRef:
-        return self._copied.get(ref.content) or self._held_of(ref.group)[ref.content]
+    def _certain(self, ref: ChunkRef, cut: Cut) -> ChunkRef:
+        own = self._own(ref, cut)
+        if own is None:
+            raise IntegrityError("a chunk that a vendor needs was not copied")
+        return own
 
     def is_current(self, owners: OpenVersion) -> bool:
         """Whether the compartment already says just this."""
-        if self._copied or self._unknown(owners.manifest.parts) or self._present is None:
+        present = self._versions.get(self._target)
+        if self._copied or self._unknown(owners.manifest.parts) or present is None:
             return False
-        return self._present.manifest == self.manifest(owners.manifest, owners.load)
+        if present.manifest != self.manifest(owners.manifest, owners.load):
+            return False
+        return not any(self._surplus(number) for number in self._versions.keys() - {self._target})
+
+    def _surplus(self, number: int) -> bool:
+        """Whether a version has more than is needed of it."""
+        if number not in self._wanted:
+            return True
+        return not self._versions[number].manifest.groups <= {cut.group for cut in self._wanted[number]}
 
     def stage(self, owners: Manifest, load: Callable[[Part], Listing], publisher: Signer) -> None:
-        """Write the vendor's manifest. Only the newest version is served, so the earlier ones are withdrawn: rows
-        and columns that a vendor is not to have any more do not stay under its keys.
+        """Write the vendor's manifest. Of other versions only what is needed stays, and those that no grant is pinned
+        to are withdrawn: rows and columns that a vendor is not to have any more do not stay under its keys.
         """
         manifest = self.manifest(owners, load)
         with naming(self._parts, self.vendor):
             self.writer.manifest(manifest, publisher)
-        for version in self._present.head.versions if self._present is not None else ():
-            if version != manifest.version:
-                self.writer.withdraw(version)
-        if self._present is not None:
-            self.writer.retire(self._present.head.live_groups - manifest.groups - {MANIFEST_GROUP})
+        left = set(manifest.groups)
+        for number, version in self._versions.items():
+            if number == self._target:
+                continue
+            if number not in self._wanted:
+                self.writer.withdraw(number)
+                continue
+            kept = version.manifest.narrowed({cut.group for cut in self._wanted[number]})
+            if self._surplus(number):
+                with naming(self._parts, self.vendor):
+                    self.writer.manifest(kept, publisher)
+            left |= kept.groups
+        if self._head is not None:
+            self.writer.retire(self._head.live_groups - left - {MANIFEST_GROUP})
 
     def commit(self, transaction: Transaction, publisher: Signer) -> HeadRow:
         """Make the vendor's compartment live."""
@@ -143,17 +245,15 @@ class VendorCopy:
         return self.writer.commit(transaction, publisher)
 
 
-def begin_copy(parts: OwnerParts, job: Job, vendor: Holder, dataset: str, groups: frozenset[str]) -> VendorCopy:
-    """Look at what a vendor's compartment holds and begin its next state."""
+def begin_copy(parts: OwnerParts, job: Job, vendor: Holder, dataset: str, wanted: Needs, target: int) -> VendorCopy:
+    """Look at what a vendor's compartment holds and begin its next state, in which it has the version ``target``."""
     with parts.catalog.read() as transaction:
         row = transaction.compartment(vendor.id, dataset)
-        head = parts.heads.compartment_in(transaction, row) if row else None
     with naming(parts, vendor):
-        had = open_version(parts, parts.keyring, row) if row and head and head.versions else None
-    if had is not None:
-        head = had.head
-    target = row or CompartmentRow(new_id(), vendor.id, dataset)
-    return VendorCopy(parts, vendor, target, Writer(parts, job, target, vendor.kms_key, head), groups, had)
+        head, versions = live_versions(parts, row) if row is not None else (None, [])
+    place = row or CompartmentRow(new_id(), vendor.id, dataset)
+    writer = Writer(parts, job, place, vendor.kms_key, head)
+    return VendorCopy(parts, vendor, place, writer, wanted, head, versions, target)
 
 
 def source_of(parts: OwnerParts, ref: ChunkRef, key: WrappedKey) -> Source:
@@ -165,14 +265,18 @@ def fill(
     parts: OwnerParts,
     job: Job,
     copy: VendorCopy,
+    shapes: Mapping[str, GroupShape],
     wanted: Iterable[Part],
     load: Callable[[Part], Listing],
     keys: Mapping[str, WrappedKey],
 ) -> None:
-    """Copy what a compartment lacks of some parts of the owner's from the store; ``keys`` are the owner's, by group."""
+    """Copy what a compartment lacks of some parts of the owner's from the store.
+
+    ``shapes`` are what the owner's chunks hold and ``keys`` the keys that they are under, by group.
+    """
 
     def task(ref: ChunkRef) -> None:
-        copy.take(ref, lambda: source_of(parts, ref, keys[ref.group]))
+        copy.take(ref, lambda: source_of(parts, ref, keys[ref.group]), shapes[ref.group])
 
     for _ in parts.engine.map(task, copy.missing(wanted, load)):
         job.beat()

@@ -6,10 +6,11 @@ from vault.audit import Kind
 from vault.catalog import CompartmentRow, HeadRow, Transaction
 from vault.errors import Conflict, NotFound
 from vault.trust import Grant
-from vault.workings.fanout import begin_copy, fill, needed_groups
+from vault.workings.fanout import Needs, begin_copy, fill, needs_of
 from vault.workings.jobs import begin_job
 from vault.workings.names import Dataset, Holder
 from vault.workings.parts import OwnerParts
+from vault.workings.reading import group_shape
 from vault.workings.versions import OpenVersion, open_version
 
 __all__ = ["fill_compartment", "owners_version"]
@@ -42,8 +43,8 @@ def fill_compartment(
 ) -> None:
     """Bring a vendor's compartment to what its grants (and ``extra``) need of the newest version.
 
-    ``then`` runs in the same transaction. When a newer version was committed in the meantime, or other
-    grants were, the copy goes on from there: nothing that was copied is copied again.
+    Where ``extra`` is pinned to a version, of that one. ``then`` runs in the same transaction. When a newer version was
+    committed in the meantime, or other grants were, the copy goes on from there: nothing is copied twice.
     """
     for _ in range(_TRIES):
         try:
@@ -63,24 +64,23 @@ def _fill_once(
     then: Callable[[Transaction], HeadRow] | None,
 ) -> list[HeadRow]:
     sealer = parts.sealer()
-    owners = owners_version(parts, dataset)
+    owners = owners_version(parts, dataset, extra.pinned if extra is not None else None)
 
-    def needed(transaction: Transaction) -> frozenset[str] | None:
-        live = needed_groups(parts, transaction, sealer, dataset.id, parts.clock(), frozen_too=True)
-        if extra is None and vendor.id not in live:
-            return None
-        groups = live.get(vendor.id, frozenset()) | (extra.groups if extra else frozenset())
-        return groups & owners.manifest.groups
+    def needed(transaction: Transaction) -> Needs | None:
+        live = needs_of(parts, transaction, sealer, dataset.id, parts.clock(), frozen_too=True, extra=extra)
+        found = live.get(vendor.id, Needs())
+        return found if extra is not None or found.latest is not None else None
 
     with parts.catalog.read() as transaction:
-        groups = needed(transaction)
-    if groups is None:
+        wanted = needed(transaction)
+    if wanted is None:
         return []
     job = begin_job(parts.catalog, "fan-out", parts.clock)
     publisher = parts.signers.publisher()
     try:
-        copy = begin_copy(parts, job, vendor, dataset.id, groups)
-        fill(parts, job, copy, owners.manifest.parts, owners.load, owners.keys)
+        copy = begin_copy(parts, job, vendor, dataset.id, wanted, owners.manifest.version)
+        shapes = {group: group_shape(owners.manifest, group) for group in owners.manifest.groups}
+        fill(parts, job, copy, shapes, owners.manifest.parts, owners.load, owners.keys)
         current = copy.is_current(owners)
         if not current:
             copy.stage(owners.manifest, owners.load, publisher)
@@ -88,7 +88,7 @@ def _fill_once(
         with parts.catalog.write() as transaction:
             place = CompartmentRow(owners.head.compartment, owners.head.holder, owners.head.dataset)
             head = parts.heads.compartment_in(transaction, place)
-            if head is None or head.digest != owners.head.digest or needed(transaction) != groups:
+            if head is None or head.digest != owners.head.digest or needed(transaction) != wanted:
                 raise Conflict("the dataset changed in the meantime")
             job.finish(transaction)
             heads = [] if current else [copy.commit(transaction, publisher)]

@@ -17,11 +17,13 @@ from vault.chunks import decode
 from vault.derivation import chunk_key
 from vault.encoding import canonical
 from vault.errors import IntegrityError, NotFound
+from vault.fields import Path, shown
 from vault.filters import BoundFilter, ShardStatistics
 from vault.keyring import KeySource, WrappedKey
 from vault.manifest import ChunkRef, Listing, Manifest, Shard
 from vault.masks import Mask
 from vault.model import ChunkIdentity, Column
+from vault.projection import changed, field_at, narrowed, narrowed_field, with_field
 from vault.workings.parts import Parts
 from vault.workings.versions import OpenVersion, agree, side_by_side
 
@@ -32,7 +34,8 @@ __all__ = [
     "ReadPlan",
     "group_shape",
     "identity_of",
-    "masked_schema",
+    "leaving_schema",
+    "masked_field",
     "open_chunk",
     "read_batches",
     "read_column",
@@ -50,8 +53,13 @@ _WARM_BYTES = 256 << 10
 class GroupShape:
     """The columns of a column group's chunks, and the names that each may have there from before it was renamed."""
 
+    columns: tuple[Column, ...]
     schema: pa.Schema
-    formerly: Mapping[str, tuple[str, ...]]
+
+    @property
+    def formerly(self) -> Mapping[str, tuple[str, ...]]:
+        """The earlier names by the present one."""
+        return {column.name: column.formerly for column in self.columns}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +81,8 @@ class Placed(NamedTuple):
 class ReadPlan:
     """What one read does: the columns that leave, the filters every row must pass, and a limit.
 
-    ``masks`` are by the name of the column that leaves; ``mask_key`` opens the vendor's mask key, when it is needed.
+    ``masks`` are by the path, from the column's name on, of what they stand in the place of; ``mask_key`` opens the
+    vendor's mask key, when it is needed.
     ``start`` is where an earlier read of the same was broken off: from there on, ``limit`` rows at most.
     ``chosen`` are the chunks that it may open, by group: those of shards that the statistics do not exclude and, where
     nothing is filtered, that the limit reaches. Making a plan opens parts of the manifest and no chunk; it raises
@@ -84,7 +93,7 @@ class ReadPlan:
     columns: tuple[Column, ...]
     filters: tuple[BoundFilter, ...]
     limit: int | None
-    masks: Mapping[str, Mask] = field(default_factory=dict)
+    masks: Mapping[Path, Mask] = field(default_factory=dict)
     mask_key: Callable[[], bytes] | None = field(default=None, repr=False)
     start: "Position | None" = None
     chosen: Mapping[str, Listing] = field(init=False, repr=False)
@@ -110,7 +119,7 @@ class ReadPlan:
     @property
     def schema(self) -> pa.Schema:
         """The Arrow schema of what leaves, without schema-level metadata."""
-        return masked_schema(self.version.manifest.schema, self.columns, self.masks)
+        return leaving_schema(self.version.manifest.schema, self.columns, self.masks)
 
     @property
     def size(self) -> int:
@@ -333,16 +342,25 @@ class _Reading:
     def _joined(self, each: _Passing, pieces: list[pa.Table]) -> pa.Table:
         table = _side_by_side([*([each.columns] if each.columns is not None else []), *pieces])
         # The types are the manifest's already; a cast to the same type fails for lists of structs of nulls.
-        columns = [self._masked(column.name, table.column(column.name)) for column in self._plan.columns]
+        # What a filter alone reads is in the table, and leaves with no column.
+        columns = [self._leaving(column, table.column(column.name)) for column in self._plan.columns]
         return pa.Table.from_arrays(columns, schema=self._plan.schema)
 
-    def _masked(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-        mask = self._plan.masks.get(name)
-        if mask is None:
-            return column
+    def _leaving(self, column: Column, values: pa.ChunkedArray) -> pa.ChunkedArray:
+        """What leaves of a column: first masked, then without the fields that are not wanted of it."""
+        arrow = self._plan.version.manifest.schema.field(column.name)
+        for path, mask in self._plan.masks.items():
+            if path[0] == column.name:
+                arrow = masked_field(arrow, path, mask)
+                values = self._masked(values, path[1:], arrow.type, mask)
+        return narrowed(values, column.fields)
+
+    def _masked(self, values: pa.ChunkedArray, path: Path, kind: pa.DataType, mask: Mask) -> pa.ChunkedArray:
         if mask.keyed and self._mask_key is None and self._plan.mask_key is not None:
             self._mask_key = self._plan.mask_key()
-        return mask.apply(column, self._mask_key)
+        if not path:
+            return mask.apply(values, self._mask_key)
+        return changed(values, path, kind, lambda found: mask.apply(found, self._mask_key))
 
     def _map(self, task: Callable[[Any], pa.Table], places: Iterator[Any], chunks: int) -> Iterator[pa.Table]:
         if self._small:
@@ -364,17 +382,28 @@ def _side_by_side(pieces: Sequence[pa.Table]) -> pa.Table:
     return pa.table([column for piece in pieces for column in piece.columns], schema=pa.schema(fields))
 
 
-def masked_schema(schema: pa.Schema, columns: Sequence[Column], masks: Mapping[str, Mask]) -> pa.Schema:
-    """The Arrow schema of some columns as they leave."""
-    fields = [schema.field(column.name) for column in columns]
-    return pa.schema([masks[each.name].output(each, each.name) if each.name in masks else each for each in fields])
+def masked_field(arrow: pa.Field, path: Path, mask: Mask, place: str | None = None) -> pa.Field:
+    """A column's Arrow field with a mask on it, or a field of it; InvalidInput, naming ``place``, for another type."""
+    inner = field_at(arrow, path[1:])
+    return with_field(arrow, path[1:], mask.output(inner, place or shown(path)))
+
+
+def leaving_schema(schema: pa.Schema, columns: Sequence[Column], masks: Mapping[Path, Mask]) -> pa.Schema:
+    """The Arrow schema of some columns, or of some fields of them, as they leave; LookupError for an unknown one."""
+    fields = []
+    for column in columns:
+        arrow = schema.field(column.name)
+        for path, mask in masks.items():
+            if path[0] == column.name:
+                arrow = masked_field(arrow, path, mask)
+        fields.append(narrowed_field(arrow, column.fields))
+    return pa.schema(fields)
 
 
 def group_shape(manifest: Manifest, group: str) -> GroupShape:
     """What a column group's chunks hold."""
-    columns = [column for column in manifest.columns if column.group == group]
-    schema = pa.schema([manifest.schema.field(column.name) for column in columns])
-    return GroupShape(schema, {column.name: column.formerly for column in columns})
+    members = manifest.members(group)
+    return GroupShape(tuple(column for column, _ in members), pa.schema([each for _, each in members]))
 
 
 def read_column(parts: Parts, version: OpenVersion, name: str) -> Iterator[pa.ChunkedArray]:

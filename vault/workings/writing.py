@@ -15,14 +15,15 @@ import pyarrow as pa
 import xxhash
 
 from vault.catalog import CompartmentRow, HeadRow, KeyRow, Transaction, VersionRow
-from vault.chunks import EncodeOptions, encode, rekey_into
+from vault.chunks import EncodeOptions, decode, encode, footer, rekey_into
 from vault.derivation import chunk_key
 from vault.encoding import new_id, timestamp
 from vault.errors import Conflict
 from vault.filters import collect_stats
 from vault.keyring import WrappedKey
 from vault.manifest import ChunkRef, Entry, Manifest, Part, Place, encode_manifest, encode_part
-from vault.model import MANIFEST_GROUP, ChunkIdentity, Column, KeyScope
+from vault.model import MANIFEST_GROUP, ChunkIdentity, Column, Cut, KeyScope
+from vault.projection import narrowed, narrowed_field
 from vault.trust import (
     CompartmentHead,
     Label,
@@ -36,7 +37,7 @@ from vault.trust import (
 from vault.workings.jobs import Job
 from vault.workings.names import holder_by_id
 from vault.workings.parts import OwnerParts
-from vault.workings.reading import identity_of
+from vault.workings.reading import GroupShape, identity_of
 from vault.workings.versions import live_keys
 
 __all__ = ["Checksum", "Source", "Writer", "Written", "key_row"]
@@ -71,6 +72,10 @@ class Source:
     data: Any
     key: WrappedKey
     data_key: bytes
+
+    def whole(self) -> Any:
+        """All of the encrypted bytes."""
+        return self.data.read(0, self.ref.size) if hasattr(self.data, "read") else self.data
 
     def __repr__(self) -> str:
         return f"Source({self.ref.chunk})"
@@ -180,6 +185,29 @@ class Writer:
         view = memoryview(data).cast("B")
         ref = self._put(plain, identity, len(view), lambda write: write(view))
         return Written(Source(ref, data, wrapped, data_key), statistics)
+
+    def cut(self, source: Source, cut: Cut, shape: GroupShape) -> ChunkRef:
+        """Encode what a cut leaves of one of the owner's chunks, under this compartment's key, and put it.
+
+        ``shape`` is what the chunk holds. It is decoded and encoded: the pages of fields that are left out must not be
+        in the object, under whatever key. A whole group is copied.
+        """
+        if not cut.fields:
+            return self.copy(source)
+        old, data = identity_of(source.key, source.ref), source.whole()
+        key = chunk_key(source.data_key, old)
+        table = decode(data, key, old, shape.schema, shape.formerly)
+        columns = [narrowed(table.column(each.name), cut.of(each).fields) for each in shape.columns]
+        fields = [narrowed_field(shape.schema.field(each.name), cut.of(each).fields) for each in shape.columns]
+        piece = pa.table(columns, schema=pa.schema(fields))
+        wrapped, data_key = self.key(cut.group)
+        new = ChunkIdentity(wrapped.scope, new_id())
+        found = footer(data, key, old)
+        rows = found.row_group(0).num_rows if found.num_row_groups else 1
+        view = memoryview(encode(piece, chunk_key(data_key, new), new, EncodeOptions(row_group_rows=rows))).cast("B")
+        ref = source.ref
+        plain = _Plain(ref.shard, cut.content(ref.content), ref.rows, ref.assigned)
+        return self._put(plain, new, len(view), lambda write: write(view))
 
     def copy(self, source: Source) -> ChunkRef:
         """Encrypt a chunk anew, page by page, under this compartment's key, and put it."""
