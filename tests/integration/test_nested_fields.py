@@ -17,6 +17,7 @@ from vault.derivation import chunk_key
 from vault.errors import IntegrityError, InvalidInput, NotGranted
 from vault.filters import parse
 from vault.model import MANIFEST_GROUP, METADATA_GROUP
+from vault.policy import Request
 from vault.workings.reading import identity_of
 from vault.workings.versions import OpenVersion, live_versions
 
@@ -328,3 +329,16 @@ def test_a_grant_whose_fields_are_not_in_order_is_refused(nested: Lab) -> None:
     signed = nested.vault.parts.signers.authority().sign(vault.trust.Label.GRANT, payload)
     with pytest.raises(IntegrityError):
         vault.trust.Grant.parse(signed)
+
+
+def test_a_cursor_is_for_the_fields_that_it_came_with(nested: Lab) -> None:
+    """A read of other fields of the same column does not go on from it."""
+    nested.vault.grant("acme", "evals", ["meta.source", "meta.author"])
+    parts = nested.broker_parts()
+    caller = nested.caller(parts, "acme")
+    delivery = access.open_delivery(parts, caller, Request("evals", columns=("meta.source",)))
+    next(delivery.batches)
+    cursor = delivery.cursor()
+    access.open_delivery(parts, caller, Request("evals", columns=("meta.source",)), cursor=cursor)
+    with pytest.raises(InvalidInput, match="cursor: it is not of this read"):
+        access.open_delivery(parts, caller, Request("evals", columns=("meta.author",)), cursor=cursor)
