@@ -179,8 +179,10 @@ def _columns(columns: tuple[GrantedColumn, ...]) -> list[dict[str, Any]]:
 
 
 def _parse_columns(entries: list[dict[str, Any]]) -> tuple[GrantedColumn, ...]:
+    # Who signed before there were fields granted whole columns.
     return tuple(
-        GrantedColumn(entry["id"], entry["name"], entry["group"], _parse_fields(entry["fields"])) for entry in entries
+        GrantedColumn(entry["id"], entry["name"], entry["group"], _parse_fields(entry.get("fields")))
+        for entry in entries
     )
 
 
