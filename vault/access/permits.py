@@ -42,6 +42,11 @@ class Permitted:
     version: OpenVersion
     filters: tuple[BoundFilter, ...]
 
+    @property
+    def narrowed(self) -> bool:
+        """Whether a row filter that is not the caller's own, of the grant or of a delegation, keeps rows back."""
+        return len(self.filters) > (self.permit.where is not None)
+
 
 def offerings(parts: Parts, caller: Caller) -> list[Offering]:
     """What the caller's live grants offer at present; raises Frozen."""

@@ -28,7 +28,8 @@ class Delivery:
     """A read that was allowed and recorded: its schema, and its batches, read once.
 
     ``cursor`` gives the sealed place behind the batch that was taken last: whoever has the read may go on from there.
-    ``short`` says that there is one batch at the most.
+    ``short`` says that there is one batch at the most. ``total`` is how many rows the whole read has, wherever it was
+    taken up. Both are told of reads only that no filter of others narrows: else they would tell of rows that it hides.
     """
 
     permit: Permit
@@ -36,6 +37,7 @@ class Delivery:
     batches: Iterator[pa.RecordBatch]
     cursor: Callable[[], bytes]
     short: bool
+    total: int | None
 
 
 def open_delivery(
@@ -56,7 +58,21 @@ def open_delivery(
         cursors = _Cursors(parts, permit, plan, cursor)
         plan = cursors.plan
         read, _ = begin(parts, caller, permit, Kind.READ_BEGUN, lambda _usage: Charge({}, _fields(permit, plan)))
-    return Delivery(permit, plan.schema, _deliver(parts, caller, permit, keys, cursors, read), cursors.seal, plan.short)
+    batches = _deliver(parts, caller, permit, keys, cursors, read)
+    short = plan.short and not allowed.narrowed
+    return Delivery(permit, plan.schema, batches, cursors.seal, short, _total(allowed))
+
+
+def _total(allowed: Permitted) -> int | None:
+    """How many rows the whole read has, where whoever may read them could count them.
+
+    Not with any filter, and not with a limit on what may be read in all: it may be reached before the last row.
+    """
+    permit = allowed.permit
+    if allowed.filters or any(name.startswith(("rows", "bytes")) for name in permit.grant.limits):
+        return None
+    rows = allowed.version.manifest.rows
+    return rows if permit.limit is None else min(rows, permit.limit)
 
 
 class _Cursors:

@@ -234,10 +234,11 @@ def _begin(parts: Parts, metrics: Metrics, who: access.Caller, name: str, body: 
         delivery.schema, _behind(first, delivery.batches), delivery.cursor, body.compression, metrics.refused
     )
     pieces = metrics.streaming(stream)
+    headers = {wire.ROWS_HEADER: str(delivery.total)} if delivery.total is not None else None
     if delivery.short:
         # All of it is here: it is not worth handing piece by piece from thread to thread.
-        return Response(b"".join(pieces), media_type=wire.ARROW_TYPE)
-    return _Streaming(pieces, media_type=wire.ARROW_TYPE)
+        return Response(b"".join(pieces), headers=headers, media_type=wire.ARROW_TYPE)
+    return _Streaming(pieces, headers=headers, media_type=wire.ARROW_TYPE)
 
 
 def _behind(first: pa.RecordBatch | None, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

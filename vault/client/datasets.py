@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +13,7 @@ import urllib3
 
 from vault.client.http import PATIENCE, Connection
 from vault.client.leases import Lease
+from vault.client.pieces import Reading
 from vault.client.streams import Stream
 from vault.errors import Conflict, InvalidInput, NotGranted, Unavailable
 from vault.proof import ProofKey
@@ -62,7 +63,7 @@ class Client:
         """A dataset by name without asking the broker yet; a read of one that is not granted is refused."""
         return Dataset(self, name)
 
-    def read(self, name: str, body: dict[str, Any]) -> pa.RecordBatchReader:
+    def read(self, name: str, body: dict[str, Any], cursor: str | None = None) -> Reading:
         """Begin a read as a stream; raises what the broker refuses it with."""
         path = f"/v1/datasets/{quote(name, safe='')}/read"
         asked = {**body, "compression": self._compression}
@@ -71,16 +72,16 @@ class Client:
             more = {"cursor": cursor} if cursor is not None else {}
             return self.connection.send("POST", path, json.dumps(asked | more).encode())
 
-        return Stream(send, self._patience).reader()
+        return Stream(send, self._patience, cursor).reading()
 
-    def lease(self, name: str, body: dict[str, Any]) -> pa.RecordBatchReader:
+    def lease(self, name: str, body: dict[str, Any], cursor: str | None = None, done: int = 0) -> Reading:
         """Begin a read of leased chunks, which are decrypted here; raises what the broker refuses it with."""
         path = f"/v1/datasets/{quote(name, safe='')}/lease"
 
         def ask(more: dict[str, Any]) -> LeasePage:
             return LeasePage.parse(self.connection.answer("POST", path, json.dumps(body | more).encode()))
 
-        return Lease(ask, self.connection.get, self._patience).reader()
+        return Lease(ask, self.connection.get, self._patience).reading(cursor, done)
 
     def __repr__(self) -> str:
         return f"Client({self.profile.vendor} at {self.connection.endpoint})"
@@ -124,6 +125,24 @@ class Dataset:
         Raises NotGranted, Frozen, Conflict, InvalidInput or Unavailable; while reading also Unavailable for a
         stream that was cut off.
         """
+        return self.reading(columns, where, limit, grant, delivery).reader()
+
+    def reading(
+        self,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        limit: int | None = None,
+        grant: str | None = None,
+        delivery: str | None = None,
+        *,
+        place: str | None = None,
+        done: int = 0,
+    ) -> Reading:
+        """Begin a read as `scan` does, piece by piece.
+
+        With the ``place`` of a piece of an earlier read of the same, it goes on behind that piece, up to which ``done``
+        rows had come. Raises InvalidInput, of the cursor, where what is read is not what it was.
+        """
         body: dict[str, Any] = {"columns": list(columns) if columns is not None else None}
         body |= {"where": where, "limit": limit, "grant": grant}
         asked = {key: value for key, value in body.items() if value is not None}
@@ -131,9 +150,18 @@ class Dataset:
             raise InvalidInput("delivery: use stream or lease")
         if delivery == "lease" and not (where is None and limit is None):
             raise InvalidInput("delivery: a lease is of all rows; read a predicate or a limit as a stream")
-        whole = where is None and limit is None
-        leased = delivery == "lease" or (delivery is None and whole and self._leased(grant, columns))
-        return self.client.lease(self.name, asked) if leased else self.client.read(self.name, asked)
+        if place is not None:
+            way, _, cursor = place.partition(":")
+        else:
+            whole = where is None and limit is None
+            leased = delivery == "lease" or (delivery is None and whole and self._leased(grant, columns))
+            way, cursor = "lease" if leased else "stream", None
+        begin = self.client.read if way == "stream" else partial(self.client.lease, done=done)
+        begun = begin(self.name, asked, cursor)
+        placed = (
+            replace(piece, place=f"{way}:{piece.place}") if piece.place is not None else piece for piece in begun.pieces
+        )
+        return replace(begun, pieces=placed)
 
     def _leased(self, grant: str | None, columns: Sequence[str] | None) -> bool:
         """Whether the one grant that a read would be under is delivered as a lease, and of whole columns."""

@@ -12,7 +12,8 @@ import xxhash
 
 from vault.chunks import decode
 from vault.client.http import FIRST_WAIT, Patience
-from vault.encoding import to_base64
+from vault.client.pieces import Piece, Reading
+from vault.encoding import from_base64, to_base64
 from vault.errors import IntegrityError, Unavailable
 from vault.model import ChunkIdentity, KeyScope
 from vault.wire import LeasedChunk, LeasedGroup, LeasedShard, LeasePage
@@ -51,27 +52,30 @@ class Lease:
         self._page_bytes = _FIRST_PAGE
         self._direct = True
 
-    def reader(self) -> pa.RecordBatchReader:
-        """The first page's schema, and the batches of all."""
-        page = self._asked(None)
-        return pa.RecordBatchReader.from_batches(page.schema, self._batches(page))
+    def reading(self, cursor: str | None = None, done: int = 0) -> Reading:
+        """The first page's schema, and the batches of all; from a cursor on, where ``done`` rows have come before."""
+        page = self._asked(from_base64(cursor, "a cursor") if cursor is not None else None)
+        return Reading(page.schema, page.rows, self._pieces(page, done))
 
     def _asked(self, cursor: bytes | None) -> LeasePage:
         more: dict[str, Any] = {"page_bytes": self._page_bytes, "direct": self._direct}
         return self._ask(more | ({"cursor": to_base64(cursor)} if cursor is not None else {}))
 
-    def _batches(self, first: LeasePage) -> Iterator[pa.RecordBatch]:
-        page, done = first, 0
+    def _pieces(self, first: LeasePage, done: int) -> Iterator[Piece]:
+        page = first
         while True:
             cursor, failure, began = page.next, None, time.monotonic()
             tables = self._tables(page)
-            for shard in page.shards:
+            for shard, behind in zip(page.shards, _places(page), strict=True):
                 try:
                     table = next(tables)
                 except Unavailable as error:
                     cursor, failure = shard.cursor, error
                     break
-                yield from table.to_batches(max_chunksize=_BATCH_ROWS)
+                batches = table.to_batches(max_chunksize=_BATCH_ROWS)
+                # Leases go on at the border of a shard, so of its batches only the last has a place behind it.
+                for number, batch in enumerate(batches, 1):
+                    yield Piece(batch, behind if number == len(batches) else None)
                 done += shard.rows
                 self._patience.renew()
             tables.close()
@@ -82,7 +86,7 @@ class Lease:
             if not page.schema.equals(first.schema):
                 raise Unavailable("what is read has changed since; begin the read anew")
         if done != first.rows:
-            raise Unavailable("the lease ended before all of its rows had come; nothing of it can be relied on")
+            raise Unavailable("the lease ended before all of its rows had come")
 
     def _pace(self, seconds: float, *, failed: bool) -> None:
         """Ask for pages that are read well before their addresses end."""
@@ -163,3 +167,9 @@ class Lease:
 def _joined(schema: pa.Schema, pieces: list[pa.Table]) -> pa.Table:
     columns = {name: column for piece in pieces for name, column in zip(piece.column_names, piece.columns, strict=True)}
     return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def _places(page: LeasePage) -> list[str | None]:
+    """The cursor behind each shard of a page, None behind the last of all."""
+    behind = [*(shard.cursor for shard in page.shards[1:]), page.next][: len(page.shards)]
+    return [to_base64(cursor) if cursor is not None else None for cursor in behind]

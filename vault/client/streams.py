@@ -8,8 +8,9 @@ import pyarrow as pa
 import urllib3
 
 from vault.client.http import Patience
+from vault.client.pieces import Piece, Reading
 from vault.errors import Unavailable
-from vault.wire import ARROW_TYPE, CURSOR_KEY, End, error_from_problem
+from vault.wire import ARROW_TYPE, CURSOR_KEY, ROWS_HEADER, End, error_from_problem
 
 __all__ = ["CutOff", "Stream"]
 
@@ -39,22 +40,25 @@ class CutOff(Unavailable):
     """A stream that did not come to the end that the broker speaks of."""
 
     def __init__(self) -> None:
-        super().__init__("the stream was cut off before its end; nothing of it can be relied on")
+        super().__init__("the stream was cut off before its end")
 
 
 class Stream:
-    """One read over as many connections as it takes."""
+    """One read over as many connections as it takes; ``cursor`` is the place that the first one goes on from."""
 
-    def __init__(self, send: Callable[[str | None], urllib3.BaseHTTPResponse], patience: timedelta) -> None:
+    def __init__(
+        self, send: Callable[[str | None], urllib3.BaseHTTPResponse], patience: timedelta, cursor: str | None = None
+    ) -> None:
         self._send = send
         self._patience = Patience(patience)
-        self._cursor: str | None = None
+        self._cursor = cursor
         self._came = False
 
-    def reader(self) -> pa.RecordBatchReader:
+    def reading(self) -> Reading:
         """The first connection's schema, and the batches of all."""
-        stream = self._opened(self._send(None))
-        return pa.RecordBatchReader.from_batches(stream.schema, self._batches(stream))
+        response = self._send(self._cursor)
+        stream = self._opened(response)
+        return Reading(stream.schema, _total(response), self._pieces(stream))
 
     @staticmethod
     def _opened(response: urllib3.BaseHTTPResponse) -> Any:
@@ -65,7 +69,7 @@ class Stream:
         except (pa.ArrowException, OSError, urllib3.exceptions.HTTPError) as error:
             raise CutOff from error
 
-    def _batches(self, stream: Any) -> Iterator[pa.RecordBatch]:
+    def _pieces(self, stream: Any) -> Iterator[Piece]:
         schema, whole = stream.schema, False
         while not whole:
             try:
@@ -74,8 +78,8 @@ class Stream:
             except CutOff as error:
                 stream = self._again(schema, error)
 
-    def _part(self, stream: Any) -> Iterator[pa.RecordBatch]:
-        """The batches of one connection; raises what the broker ended it with."""
+    def _part(self, stream: Any) -> Iterator[Piece]:
+        """The pieces of one connection; raises what the broker ended it with."""
         rows = 0
         while True:
             try:
@@ -89,7 +93,7 @@ class Stream:
                 # The place behind this batch: it is remembered as the batch is handed over, and not before.
                 place = metadata.get(CURSOR_KEY) if metadata is not None else None
                 self._cursor = place.decode("ascii", "replace") if place is not None else None
-                yield batch
+                yield Piece(batch, self._cursor)
                 # What the reader did with the batch meanwhile is no silence of the broker's.
                 self._patience.renew()
                 continue
@@ -113,3 +117,9 @@ class Stream:
             if not stream.schema.equals(schema):
                 raise error
             return stream
+
+
+def _total(response: urllib3.BaseHTTPResponse) -> int | None:
+    """How many rows the whole read has, by a header that is there where it tells nothing that is to be hidden."""
+    text = response.headers.get(ROWS_HEADER, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None

@@ -34,6 +34,7 @@ __all__ = [
     "CURSOR_KEY",
     "DELEGATION_HEADER",
     "PROBLEM_TYPE",
+    "ROWS_HEADER",
     "WIRE_VERSION",
     "End",
     "OfferedGrant",
@@ -54,6 +55,8 @@ _END_KEY: Final = b"dsvault:end"
 CURSOR_KEY: Final = b"dsvault:cursor"
 #: The links of delegated access, from the credential's key on, with commas between them.
 DELEGATION_HEADER: Final = "dsvault-delegation"
+#: How many rows the whole of a read has, where that is no secret.
+ROWS_HEADER: Final = "dsvault-rows"
 #: How the bodies of a stream's batches may be compressed.
 COMPRESSIONS: Final = ("none", "lz4", "zstd")
 _DELTA_SHARING: Final = "/delta-sharing/"
