@@ -39,8 +39,12 @@ def write_table_as(
     reader: pa.RecordBatchReader,
     path: "str | os.PathLike[str]",
     on_rows: Callable[[int], None] = lambda _rows: None,
+    folder: Path | None = None,
 ) -> int:
-    """Write every row; returns their number. Raises InvalidInput, and what the reader raises."""
+    """Write every row; returns their number. Raises InvalidInput, and what the reader raises.
+
+    ``folder`` is where the temporary file is, by default beside the target; it is to be on the same file system.
+    """
     ending, target, rows = check_ending(path), Path(path), 0
 
     def counted() -> Iterator[pa.RecordBatch]:
@@ -50,14 +54,14 @@ def write_table_as(
             rows += batch.num_rows
             on_rows(rows)
 
-    with _replacing(target) as file:
+    with _replacing(target, folder or target.parent) as file:
         _WRITERS[ending](reader.schema, counted(), file)
     return rows
 
 
 @contextmanager
-def _replacing(target: Path) -> Iterator[IO[bytes]]:
-    temporary = target.parent / f".{target.name}.{new_id()}"
+def _replacing(target: Path, folder: Path) -> Iterator[IO[bytes]]:
+    temporary = folder / f".{target.name}.{new_id()}"
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:

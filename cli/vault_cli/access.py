@@ -7,7 +7,7 @@ import typer
 
 from vault_cli.opening import open_vault, split_names
 from vault_cli.options import Json, VaultDir
-from vault_cli.output import emit, progress, table
+from vault_cli.output import emit, fetching, note, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -413,24 +413,30 @@ def fetch(
     columns: Annotated[str | None, typer.Option("--columns", metavar="a,b", help="Only these columns.")] = None,
     where: Annotated[str | None, typer.Option("--where", metavar="EXPR", help="Only these rows.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=0, help="At most this many rows.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on where an earlier fetch to FILE was broken off.")
+    ] = True,
     vault: VaultDir = None,  # noqa: ARG001
     json: Json = False,
 ) -> None:
     """Fetch what was granted to you, with nothing but your profile: to a file, or as a preview."""
-    from vault.sinks import check_ending, write_table_as
+    from vault.client import fetch as to_file
+    from vault.sinks import check_ending
 
     if output is not None:
         check_ending(output)
-    shown = limit if limit is not None else (_PREVIEW_ROWS if output is None and not json else None)
     names = split_names(columns) if columns is not None else None
-    client = _client(profile, key, endpoint, token_file)
-    reader = client.open(dataset).scan(columns=names, where=where, limit=shown, grant=grant_id)
+    found = _client(profile, key, endpoint, token_file).open(dataset)
     if output is None:
-        _show(reader.read_all(), json, limited=shown)
+        shown = limit if limit is not None or json else _PREVIEW_ROWS
+        _show(found.scan(columns=names, where=where, limit=shown, grant=grant_id).read_all(), json, limited=shown)
         return
-    with progress("fetching", "rows", json) as on_progress:
-        rows = write_table_as(reader, output, lambda done: on_progress(done, shown))
-    emit({"dataset": dataset, "rows": rows, "file": str(output)}, json, f"wrote {rows} rows to {output}")
+    with fetching(json) as on_progress:
+        done = to_file(
+            found, output, names, where, limit, grant_id, resume=resume, on_progress=on_progress, on_note=note
+        )
+    document = {"dataset": dataset, "rows": done.rows, "resumed": done.resumed, "file": str(output)}
+    emit(document, json, f"wrote {done.rows} rows to {output}")
 
 
 def _client(profile: Path | None, key: Path | None, endpoint: str | None, token_file: Path | None) -> "Client":

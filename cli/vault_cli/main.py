@@ -68,16 +68,17 @@ def run() -> NoReturn:
     try:
         app(standalone_mode=True)
     except VaultError as error:
-        _fail(str(error))
-    except KeyboardInterrupt:
-        sys.stderr.write("dsvault: stopped\n")
+        _fail("; ".join([str(error), *getattr(error, "__notes__", ())]))
+    except KeyboardInterrupt as error:
+        sys.stderr.write(f"dsvault: {'; '.join(['stopped', *getattr(error, '__notes__', ())])}\n")
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
         # Whoever read our output has gone; what is left in the buffer goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        _fail(f"{error.filename or 'a file'}: {error.strerror or 'cannot be used'}")
+        said = f"{error.filename or 'a file'}: {error.strerror or 'cannot be used'}"
+        _fail("; ".join([said, *getattr(error, "__notes__", ())]))
     except MemoryError:
         _fail("there is not enough memory")
     except Exception as error:

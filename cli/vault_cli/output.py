@@ -2,11 +2,15 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["emit", "printable", "progress", "table"]
+if TYPE_CHECKING:
+    from vault.client import Progress
+
+__all__ = ["emit", "fetching", "note", "printable", "progress", "table"]
 
 
 def emit(document: Any, as_json: bool, human: Callable[[], None] | str) -> None:
@@ -42,6 +46,11 @@ def printable(cell: object) -> str:
     return "".join(character if character.isprintable() else "·" for character in text)
 
 
+def note(sentence: str) -> None:
+    """Say something beside the result."""
+    sys.stderr.write(f"dsvault: {printable(sentence)}\n")
+
+
 @contextmanager
 def progress(label: str, unit: str, quiet: bool) -> Iterator[Callable[[int, int | None], None]]:
     """A progress bar on a terminal's stderr; elsewhere nothing. Yields a function of (done, total)."""
@@ -56,3 +65,46 @@ def progress(label: str, unit: str, quiet: bool) -> Iterator[Callable[[int, int 
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def fetching(quiet: bool) -> Iterator[Callable[["Progress"], None]]:
+    """The same for a fetch: rows, bytes, bytes a second, and the time left where it is known how many rows there are.
+
+    Where it is not, the time that has gone by: a guess could only come from what the vendor may not know.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda _progress: None
+        return
+    from rich.console import Console
+    from rich.filesize import decimal
+    from rich.progress import BarColumn, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+    from rich.text import Text
+
+    remaining, elapsed = TimeRemainingColumn(), TimeElapsedColumn()
+    first: Progress | None = None
+
+    class _Time(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            if first is None:
+                return Text("")
+            if task.total is None:
+                return elapsed.render(task) + Text(" gone by")
+            return remaining.render(task) + Text(" left")
+
+    counts = TextColumn("{task.fields[rows]} rows, {task.fields[size]}, {task.fields[rate]}/s")
+    with Bar(TextColumn("fetching"), BarColumn(), counts, _Time(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("fetching", total=None, rows="0", size=decimal(0), rate=decimal(0))
+        began = time.monotonic()
+
+        def show(now: "Progress") -> None:
+            nonlocal first
+            first = now if first is None else first
+            rate = (now.size - first.size) / max(time.monotonic() - began, 0.001)
+            rows = f"{now.rows:,}" + (f" of {now.total:,}" if now.total is not None else "")
+            bar.update(
+                task, completed=now.rows, total=now.total, rows=rows, size=decimal(now.size), rate=decimal(int(rate))
+            )
+
+        yield show

@@ -71,7 +71,12 @@ def test_the_whole_story_with_json(made: Path) -> None:
         assert len(document(*fetch, cwd=made)["rows"]) == 20
         for ending in ("parquet", "jsonl", "csv", "arrow"):
             out = made / f"out.{ending}"
-            assert document(*fetch, "-o", out, cwd=made) == {"dataset": "evals", "rows": 20, "file": str(out)}
+            assert document(*fetch, "-o", out, cwd=made) == {
+                "dataset": "evals",
+                "rows": 20,
+                "resumed": 0,
+                "file": str(out),
+            }
             assert out.stat().st_mode & 0o077 == 0
         assert pq.read_table(made / "out.parquet").column_names == ["id", "prompt"]
         shown = dsvault(*fetch, "--columns", "id", "--where", "id < 4", "--limit", 1, cwd=made)

@@ -5,6 +5,17 @@ never yields a shorter table. Plain HTTP is used on loopback only.
 """
 
 from vault.client.datasets import Client, Dataset
+from vault.client.fetching import Fetched, Progress, fetch
 from vault.client.opening import connect, connect_with_token, delegate, new_request
 
-__all__ = ["Client", "Dataset", "connect", "connect_with_token", "delegate", "new_request"]
+__all__ = [
+    "Client",
+    "Dataset",
+    "Fetched",
+    "Progress",
+    "connect",
+    "connect_with_token",
+    "delegate",
+    "fetch",
+    "new_request",
+]

@@ -1,0 +1,70 @@
+"""A line between a client and a broker that is slow, and that can be held up."""
+
+import socket
+import threading
+import time
+from contextlib import suppress
+
+
+class Relay:
+    """Passes bytes on to ``target``; answers go out in pieces of 16 KiB with ``pause`` seconds before each.
+
+    After ``most`` bytes of answers a line is silent until ``going`` is set; buffers are small, so that whoever sends
+    soon has to wait. Without a target it ends every connection.
+    """
+
+    def __init__(self, pause: float = 0.0, most: int | None = None) -> None:
+        self.target = ""
+        self.pause = pause
+        self.most = most
+        self.sent = 0
+        self.silent = threading.Event()
+        self.going = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "Relay":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.going.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                incoming, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(incoming,), daemon=True).start()
+
+    def _serve(self, incoming: socket.socket) -> None:
+        host, _, port = self.target.removeprefix("http://").partition(":")
+        with incoming, socket.socket() as outgoing:
+            if not port:
+                return
+            outgoing.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 << 10)
+            with suppress(OSError):
+                outgoing.connect((host, int(port)))
+                threading.Thread(target=self._pump, args=(incoming, outgoing), daemon=True).start()
+                while data := outgoing.recv(16 << 10):
+                    time.sleep(self.pause)
+                    self.sent += len(data)
+                    if self.most is not None and self.sent > self.most:
+                        self.silent.set()
+                        self.going.wait()
+                    if not self.target:
+                        break
+                    incoming.sendall(data)
+                incoming.shutdown(socket.SHUT_RDWR)
+
+    @staticmethod
+    def _pump(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(4096):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_RDWR)
