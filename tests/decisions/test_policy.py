@@ -120,6 +120,8 @@ def test_a_permit_ends_with_what_it_rests_on() -> None:
 def test_only_whole_columns_are_leased() -> None:
     """A lease grant does for a lease and for a stream; a filter, a mask, or a column beside in the same group forbids it."""
     plain = _grant("1", "ab", delivery="lease")
+    part = replace(_COLUMNS["a"], fields=(("x",),))
+    in_part = replace(plain, columns=(replace(plain.columns[0], fields=part.fields),))
     together = {f"id-{name}": replace(_COLUMNS[name], group="group-a") for name in "abc"} | {"id-f": _COLUMNS["f"]}
     for grant, changes, leases in (
         (plain, {}, True),
@@ -127,6 +129,7 @@ def test_only_whole_columns_are_leased() -> None:
         (replace(plain, where={"id-f": 1}), {}, False),
         (replace(plain, masks={"id-a": "redact"}), {}, False),
         (plain, {"filtered": True}, False),
+        (in_part, {"present": {"id-a": part}}, False),
         (plain, {"handed": (("a",),)}, True),
         (plain, {"present": together}, False),
         (replace(plain, columns=_grant("1", "abc").columns), {"present": together}, True),
