@@ -90,7 +90,11 @@ def authenticate_federated(
     Unavailable where the provider's keys cannot be had. The credential, and not the token, says for how long a read
     that has begun may go on.
     """
-    rows = _speaking_of(parts, token_claims(token))
+    try:
+        claims = token_claims(token)
+    except Unauthenticated:
+        raise Unauthenticated(_DENIED) from None
+    rows = _speaking_of(parts, claims)
     standing: list[tuple[CredentialRow, Credential]] = []
     reason = "no credential fits the token"
     for row in rows:

@@ -129,7 +129,15 @@ def create_app(
             yield
         await run_in_threadpool(access.settle, parts)
 
-    app = FastAPI(title="dsvault broker", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(
+        title="dsvault broker",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        # A redirection would lead to wherever the request's Host header says.
+        redirect_slashes=False,
+    )
     app.add_exception_handler(VaultError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
@@ -286,8 +294,10 @@ class _BoundBody:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         if scope["type"] == "http" and _too_long(Headers(scope=scope)):
-            refusal = InvalidInput("the request's body is too long, or its length is not said")
-            await _answer(refusal)(scope, receive, send)
+            response = _answer(InvalidInput("the request's body is too long, or its length is not said"))
+            # Where such a body ends is open to doubt, and what comes behind it may be another's (RFC 9112 section 6.1).
+            response.headers["Connection"] = "close"
+            await response(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
