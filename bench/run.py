@@ -35,6 +35,7 @@ from kms import kms
 from load import load
 from memory import memory
 from planning import planning
+from telling import telling
 
 _FOLDER = Path(".bench")
 _THREE = ["id", "label", "score"]
@@ -187,16 +188,19 @@ def main() -> None:
     options.add_argument("--jobs", action="store_true", help="only fan-outs and rekeys")
     options.add_argument("--planning", action="store_true", help="only the plans of a version with very many chunks")
     options.add_argument("--load", action="store_true", help="only many small reads at once")
+    options.add_argument("--telling", action="store_true", help="only how long refusals take")
     options.add_argument("--large", action="store_true", help="only the publishing of large files")
     chosen = options.parse_args()
     quick = chosen.quick
-    if chosen.kms or chosen.planning or chosen.large or chosen.load:
+    if chosen.kms or chosen.planning or chosen.large or chosen.load or chosen.telling:
         shutil.rmtree(_FOLDER, ignore_errors=True)
         _FOLDER.mkdir()
         if chosen.kms:
             kms(_FOLDER, quick=quick)
         elif chosen.load:
             load(_FOLDER, quick=quick)
+        elif chosen.telling:
+            telling(_FOLDER, quick=quick)
         elif chosen.large:
             _large(100 if quick else 2000)
         else:
@@ -238,6 +242,9 @@ def main() -> None:
     shutil.rmtree(_FOLDER, ignore_errors=True)
     _FOLDER.mkdir()
     load(_FOLDER, quick=quick)
+    shutil.rmtree(_FOLDER, ignore_errors=True)
+    _FOLDER.mkdir()
+    telling(_FOLDER, quick=quick)
     shutil.rmtree(_FOLDER, ignore_errors=True)
 
 

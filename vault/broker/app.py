@@ -3,13 +3,14 @@
 import base64
 import logging
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-from anyio import CancelScope
+from anyio import CancelScope, sleep
 from fastapi import Depends, FastAPI, Header, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
@@ -37,6 +38,9 @@ _MAX_BODY = 64 * 1024
 _LENGTH = re.compile("[0-9]{1,18}")
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _NOT_KEPT = {"Cache-Control": "no-store"}
+#: What is refused for who asks is answered at a multiple of so many seconds after it came: see `_evened`.
+_EVEN_SECONDS = 0.02
+_LOOP_SECONDS = 0.001
 #: Who reads the counters where nothing else is said.
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 
@@ -322,7 +326,23 @@ async def _on_error(request: Request, error: Exception) -> Response:
     request.app.state.metrics.refused(wire.kind_of(document))
     if status >= 500:
         _LOG.error("%s: %s", type(error).__name__, error)
+    if isinstance(error, Unauthenticated) or request.scope["path"].startswith(wire.OBJECTS_PATH):
+        await _evened(request)
     return _answer(error)
+
+
+async def _evened(request: Request) -> None:
+    """Wait until the time of the answer says nothing of how far the request came.
+
+    A credential or an address that exists is looked into, and the attempt written down, durably; for one that does not
+    there is nothing to look into, and to write it down would let anybody fill the log. Nothing but the
+    connection is held meanwhile, and a thread at the very end.
+    """
+    took = time.perf_counter() - request.state.began
+    due = time.perf_counter() + _EVEN_SECONDS - took % _EVEN_SECONDS
+    # The event loop wakes up at whole milliseconds from when it fell asleep, which is a trace of how long that was.
+    await sleep(max(0.0, due - time.perf_counter() - 2 * _LOOP_SECONDS))
+    await run_in_threadpool(time.sleep, max(0.0, due - time.perf_counter()))
 
 
 async def _on_invalid(_request: Request, error: Exception) -> Response:

@@ -22,7 +22,14 @@ _LOOK_ALIKES = [
     "id\x00answer",
     "\u202eresna",  # written from right to left
     "ａnswer",
+    # Of columns that are granted, too: what is folded for them would be folded for others.
     "ıd",  # without its dot
+    "ｉｄ",
+    "ⅰd",  # a Roman numeral
+    "prompt ",
+    " prompt",
+    "prompt\u200b",
+    "pro\u00admpt",
 ]
 
 
