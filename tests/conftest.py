@@ -19,6 +19,9 @@ from vault.kms import Kms
 from vault.owner import Vault
 from vault.workings.parts import Parts
 
+#: Fails the very test in which a key, a token or a value shows in a log or an error.
+pytest_plugins = ["tests.support.secrecy"]
+
 
 @dataclass
 class Lab:
