@@ -17,6 +17,7 @@ One tree, so that a caller can catch as much or as little as it means to::
     ├── AuditError          the log could not be written; nothing is served without it
     ├── PartlyDone          an act on several vendors failed for some and is done for the others
     └── Unavailable         a store, catalog or broker could not be reached
+        └── Restarting      the broker is being stopped; what was begun can go on elsewhere
 
 Two families matter to a reader of the access path: *IntegrityError* says that what was served is
 wrong; *Unavailable* says that it could not be fetched. Every message is one sentence for a person
@@ -39,6 +40,7 @@ __all__ = [
     "NotGranted",
     "PartlyDone",
     "Refused",
+    "Restarting",
     "Unauthenticated",
     "Unavailable",
     "VaultError",
@@ -108,3 +110,7 @@ class PartlyDone(VaultError):
 
 class Unavailable(VaultError):
     """A store, catalog or broker could not be reached, or answered only in part."""
+
+
+class Restarting(Unavailable):
+    """The broker is being stopped and ended a stream early; a client goes on behind what it has."""

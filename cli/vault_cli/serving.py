@@ -1,21 +1,42 @@
 """``dsvault serve``."""
 
+import socket
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vault_cli.options import Json, VaultDir
 from vault_cli.output import emit
 
+if TYPE_CHECKING:
+    from vault.broker import Link, ServeOptions
+
 __all__ = ["serve"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """What one broker process is told; sent to workers."""
+
+    folder: Path
+    options: "ServeOptions"
+    vendors: str | None
+    key_age: timedelta | None
+    endpoints: tuple[str, ...]
+    metrics_to: tuple[str, ...]
+    log_level: str
 
 
 def serve(
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 takes a free one.")] = 8750,
     vendors: Annotated[str | None, typer.Option("--vendors", metavar="a,b", help="Serve these vendors only.")] = None,
+    workers: Annotated[int, typer.Option("--workers", metavar="N", min=1, max=64, help="So many processes.")] = 1,
     key_age: Annotated[
         str | None, typer.Option("--key-age", metavar="DUR", help="Hold unwrapped data keys for 0s to 60s.")
     ] = None,
@@ -32,45 +53,95 @@ def serve(
     ] = "warning",
     tls_cert: Annotated[Path | None, typer.Option("--tls-cert", metavar="F", help="Certificate chain, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option("--tls-key", metavar="F", help="Its private key, PEM.")] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option("--tls-client-ca", metavar="F", help="Let in only clients with a certificate of this CA, PEM."),
+    ] = None,
+    grace: Annotated[
+        str, typer.Option("--grace", metavar="DUR", help="How long streams may go on once it is told to stop.")
+    ] = "10s",
+    request_timeout: Annotated[
+        str, typer.Option("--request-timeout", metavar="DUR", help="How long a request may take to come, 1s to 5m.")
+    ] = "10s",
+    connections: Annotated[
+        int, typer.Option("--connections", metavar="N", min=1, max=65535, help="At most so many to each process.")
+    ] = 1000,
     vault: VaultDir = None,
     json: Json = False,
 ) -> None:
     """Run the broker. It reads the vault's broker/ directory only, and needs no owner key."""
-    from vault import access, deployment
-    from vault.broker import LOOPBACK, ServeOptions, create_app
-    from vault.broker import serve as run_server
+    from vault import deployment
+    from vault.broker import LOOPBACK, ServeOptions, listen, serve_with_workers, url_of
     from vault.encoding import duration
+    from vault.errors import InvalidInput
     from vault.networks import check_networks
-    from vault_cli.opening import split_names
 
     folder = deployment.find_vault(str(vault) if vault is not None else None)
-    age = duration(key_age, "--key-age") if key_age is not None else None
-    parts, _ = deployment.open_broker(folder, key_age=age)
-    served = access.vendor_ids(parts, frozenset(split_names(vendors))) if vendors is not None else None
-    options = ServeOptions(host, port, str(tls_cert) if tls_cert else None, str(tls_key) if tls_key else None)
+    patience = duration(request_timeout, "--request-timeout")
+    if not timedelta(seconds=1) <= patience <= timedelta(minutes=5):
+        raise InvalidInput("--request-timeout: give 1s to 5m")
+    lasting = duration(grace, "--grace")
+    if lasting > timedelta(hours=1):
+        raise InvalidInput("--grace: give 1h at the most")
+    if log_level not in {"info", "warning", "error"}:
+        raise InvalidInput("--log-level: use info, warning or error")
+    options = ServeOptions(host, port, tls_cert, tls_key, tls_client_ca, patience, connections, lasting)
+    options.context()
+    settings = _Settings(
+        folder,
+        options,
+        vendors,
+        duration(key_age, "--key-age") if key_age is not None else None,
+        deployment.broker_endpoints(folder, endpoint or ()),
+        check_networks(metrics_to, "--metrics-to") if metrics_to else LOOPBACK,
+        log_level,
+    )
+    _log_to_stderr(log_level)
+    listener = listen(options)
 
-    def ready(url: str) -> None:
+    def ready() -> None:
+        url = url_of(listener, options)
         emit({"endpoint": url}, json, f"serving on {url}")
         sys.stdout.flush()
 
-    readers = check_networks(metrics_to, "--metrics-to") if metrics_to else LOOPBACK
-    app = create_app(parts, served, deployment.broker_endpoints(folder, endpoint or ()), readers)
-    _log_to_stderr(log_level)
-    run_server(app, options, ready)
+    if workers > 1:
+        serve_with_workers(_run_worker, settings, workers, listener, lasting, ready)
+    else:
+        _run(settings, listener, None, ready)
+
+
+def _run_worker(settings: _Settings, listener: socket.socket, link: "Link") -> None:
+    """What one of several processes does."""
+    _log_to_stderr(settings.log_level)
+    _run(settings, listener, link, link.ready)
+
+
+def _run(settings: _Settings, listener: socket.socket, link: "Link | None", ready: Callable[[], None]) -> None:
+    from vault import access, deployment
+    from vault.broker import create_app
+    from vault.broker import serve as run_server
+    from vault_cli.opening import split_names
+
+    parts, _ = deployment.open_broker(settings.folder, key_age=settings.key_age)
+    names = frozenset(split_names(settings.vendors)) if settings.vendors is not None else None
+    served = access.vendor_ids(parts, names) if names is not None else None
+    app = create_app(parts, served, settings.endpoints, settings.metrics_to)
+    if link is not None:
+        link.join(app.state.metrics)
+    run_server(app, settings.options, ready, listener=listener)
 
 
 def _log_to_stderr(level: str) -> None:
-    """The broker's own log, as JSON lines on stderr."""
+    """The broker's own log, and what its libraries say, as JSON lines on stderr."""
     import logging
 
     from vault.broker.logs import JsonFormatter
-    from vault.errors import InvalidInput
 
-    if level not in {"info", "warning", "error"}:
-        raise InvalidInput("--log-level: use info, warning or error")
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
-    logger = logging.getLogger("dsvault")
-    logger.addHandler(handler)
-    logger.setLevel(level.upper())
-    logger.propagate = False
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    logging.getLogger("dsvault").setLevel(level.upper())
+    logging.getLogger("urllib3").setLevel(logging.ERROR)

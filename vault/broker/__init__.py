@@ -1,6 +1,8 @@
 """The broker: authenticates over HTTP, calls the access path, and encodes its answers."""
 
 from vault.broker.app import LOOPBACK, create_app
-from vault.broker.server import ServeOptions, serve
+from vault.broker.links import Link
+from vault.broker.server import ServeOptions, listen, serve, url_of
+from vault.broker.workers import serve_with_workers
 
-__all__ = ["LOOPBACK", "ServeOptions", "create_app", "serve"]
+__all__ = ["LOOPBACK", "Link", "ServeOptions", "create_app", "listen", "serve", "serve_with_workers", "url_of"]

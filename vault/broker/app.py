@@ -1,31 +1,31 @@
 """The broker's routes. No key, no chunk and no SQL passes through here."""
 
 import base64
-import logging
 import re
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-from anyio import CancelScope, sleep
+from anyio import CancelScope
 from fastapi import Depends, FastAPI, Header, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from vault import access, wire
 from vault._version import __version__
+from vault.broker import problems
+from vault.broker.bounds import Bounds
+from vault.broker.closing import Closing
+from vault.broker.describing import describe, of_route
 from vault.broker.metrics import CONTENT_TYPE, Metrics
 from vault.broker.observing import Observing
 from vault.broker.stream import ipc_stream
-from vault.errors import InvalidInput, Unauthenticated, VaultError
+from vault.errors import InvalidInput, Unauthenticated
 from vault.federation import Issuers
 from vault.networks import within
 from vault.policy import Request as ReadRequest
@@ -33,14 +33,8 @@ from vault.workings.parts import Parts
 
 __all__ = ["create_app"]
 
-_LOG = logging.getLogger("dsvault.broker")
-_MAX_BODY = 64 * 1024
-_LENGTH = re.compile("[0-9]{1,18}")
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _NOT_KEPT = {"Cache-Control": "no-store"}
-#: What is refused for who asks is answered at a multiple of so many seconds after it came: see `_evened`.
-_EVEN_SECONDS = 0.02
-_LOOP_SECONDS = 0.001
 #: Who reads the counters where nothing else is said.
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 
@@ -142,11 +136,8 @@ def create_app(
         # A redirection would lead to wherever the request's Host header says.
         redirect_slashes=False,
     )
-    app.add_exception_handler(VaultError, _on_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(Exception, _on_crash)
-    app.add_middleware(_BoundBody)
+    problems.install(app)
+    app.add_middleware(Bounds)
 
     def caller(request: Request) -> access.Caller:
         found = request.state.caller = broker.caller(request)
@@ -154,6 +145,7 @@ def create_app(
 
     metrics = Metrics(lambda: access.key_counts(parts))
     app.state.metrics = metrics
+    closing = app.state.closing = Closing()
     app.add_middleware(Observing, metrics=metrics)
 
     @app.get("/metrics", include_in_schema=False)
@@ -163,24 +155,24 @@ def create_app(
             raise HTTPException(404)
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
-    @app.get("/healthz")
+    @app.get("/healthz", **of_route("healthz"))
     def healthz() -> dict[str, str]:
         """Whether the broker can reach its catalog."""
         access.healthy(parts)
         return {"status": "ok"}
 
-    @app.get("/v1/datasets")
+    @app.get("/v1/datasets", **of_route("datasets"))
     def datasets(who: Annotated[access.Caller, Depends(caller)]) -> dict[str, Any]:
         """What the caller's grants offer."""
         offered = [_offered(offering).document() for offering in access.offerings(parts, who)]
         return {"format": list(wire.WIRE_VERSION), "grants": offered}
 
-    @app.post("/v1/datasets/{name}/read", response_class=StreamingResponse)
+    @app.post("/v1/datasets/{name}/read", **of_route("read"))
     async def read(name: str, body: ReadBody, who: Annotated[access.Caller, Depends(caller)]) -> Response:
         """A slice as an Arrow IPC stream."""
-        return await run_in_threadpool(_begin, parts, metrics, who, name, body)
+        return await run_in_threadpool(_begin, parts, metrics, closing, who, name, body)
 
-    @app.post("/v1/datasets/{name}/lease")
+    @app.post("/v1/datasets/{name}/lease", **of_route("lease"))
     def lease(name: str, body: LeaseBody, who: Annotated[access.Caller, Depends(caller)]) -> Response:
         """A page of a lease: chunk keys, and where the ciphertext is."""
         request = body.request(name, lease=True)
@@ -189,7 +181,8 @@ def create_app(
         )
         return Response(page.encode(), media_type="application/json", headers=_NOT_KEPT)
 
-    @app.api_route("/v1/objects/{ticket}", methods=["GET", "HEAD"])
+    @app.head("/v1/objects/{ticket}", **of_route("head_object"))
+    @app.get("/v1/objects/{ticket}", **of_route("object"))
     def leased_object(
         ticket: Annotated[str, Path(max_length=4096)],
         request: Request,
@@ -199,6 +192,7 @@ def create_app(
         found = access.leased_object(parts, ticket, vendors=vendors)
         return _ranged(found, range_, head=request.method == "HEAD", count=metrics.streaming)
 
+    describe(app)
     return app
 
 
@@ -214,7 +208,7 @@ def _ranged(
         start = int(first) if first else max(0, found.size - int(last))
         stop = min(found.size, int(last) + 1) if first and last else found.size
         if start >= stop:
-            return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{found.size}"})
+            return problems.refusal(416, {"Content-Range": f"bytes */{found.size}"})
         headers["Content-Range"], status = f"bytes {start}-{stop - 1}/{found.size}", 206
     headers["Content-Length"] = str(stop - start)
     if head:
@@ -237,14 +231,13 @@ def _offered(offering: access.Offering) -> wire.OfferedGrant:
     )
 
 
-def _begin(parts: Parts, metrics: Metrics, who: access.Caller, name: str, body: ReadBody) -> Response:
+def _begin(parts: Parts, metrics: Metrics, closing: Closing, who: access.Caller, name: str, body: ReadBody) -> Response:
     request = body.request(name, limit=body.limit)
     delivery = access.open_delivery(parts, who, request, body.where, _cursor(body.cursor))
     # The first batch is made before the answer begins, so that what fails at once fails with a status.
     first = next(delivery.batches, None)
-    stream = ipc_stream(
-        delivery.schema, _behind(first, delivery.batches), delivery.cursor, body.compression, metrics.refused
-    )
+    batches = closing.until(_behind(first, delivery.batches))
+    stream = ipc_stream(delivery.schema, batches, delivery.cursor, body.compression, metrics.refused)
     pieces = metrics.streaming(stream)
     headers = {wire.ROWS_HEADER: str(delivery.total)} if delivery.total is not None else None
     if delivery.short:
@@ -287,77 +280,3 @@ def _cursor(text: str | None) -> bytes | None:
         return base64.b64decode(text, validate=True) if text is not None else None
     except ValueError as error:
         raise InvalidInput("cursor: it is not one") from error
-
-
-class _BoundBody:
-    """ASGI middleware that takes no request whose body is long, or of a length that is not said."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        if scope["type"] == "http" and _too_long(Headers(scope=scope)):
-            response = _answer(InvalidInput("the request's body is too long, or its length is not said"))
-            # Where such a body ends is open to doubt, and what comes behind it may be another's (RFC 9112 section 6.1).
-            response.headers["Connection"] = "close"
-            await response(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
-
-
-def _too_long(headers: Headers) -> bool:
-    lengths = headers.getlist("content-length")
-    if "transfer-encoding" in headers or len(lengths) > 1:
-        return True
-    return bool(lengths) and (not _LENGTH.fullmatch(lengths[0]) or int(lengths[0]) > _MAX_BODY)
-
-
-def _answer(error: VaultError) -> Response:
-    status, document = wire.problem(error)
-    # RFC 9449 section 7.1; a credential is taken in the way that it was made for and no other.
-    headers = {"WWW-Authenticate": 'DPoP algs="EdDSA Ed25519 ES256", Bearer'} if status == 401 else None
-    return JSONResponse(document, status, headers=headers, media_type=wire.PROBLEM_TYPE)
-
-
-async def _on_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, VaultError)
-    status, document = wire.problem(error)
-    request.app.state.metrics.refused(wire.kind_of(document))
-    if status >= 500:
-        _LOG.error("%s: %s", type(error).__name__, error)
-    if isinstance(error, Unauthenticated) or request.scope["path"].startswith(wire.OBJECTS_PATH):
-        await _evened(request)
-    return _answer(error)
-
-
-async def _evened(request: Request) -> None:
-    """Wait until the time of the answer says nothing of how far the request came.
-
-    A credential or an address that exists is looked into, and the attempt written down, durably; for one that does not
-    there is nothing to look into, and to write it down would let anybody fill the log. Nothing but the
-    connection is held meanwhile, and a thread at the very end.
-    """
-    took = time.perf_counter() - request.state.began
-    due = time.perf_counter() + _EVEN_SECONDS - took % _EVEN_SECONDS
-    # The event loop wakes up at whole milliseconds from when it fell asleep, which is a trace of how long that was.
-    await sleep(max(0.0, due - time.perf_counter() - 2 * _LOOP_SECONDS))
-    await run_in_threadpool(time.sleep, max(0.0, due - time.perf_counter()))
-
-
-async def _on_invalid(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    fields = sorted({".".join(str(part) for part in item["loc"][1:2]) or "body" for item in error.errors()})
-    return _answer(InvalidInput(f"the request is not valid: {', '.join(fields)[:200]}"))
-
-
-async def _on_http(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    document = {"type": "about:blank", "title": "Not found" if error.status_code == 404 else "Error"}
-    return JSONResponse(document, error.status_code, media_type=wire.PROBLEM_TYPE)
-
-
-async def _on_crash(_request: Request, error: Exception) -> Response:
-    # The traceback stays out of the answer, and the message out of the log: it may quote what was read.
-    _LOG.error("unexpected %s", type(error).__name__)
-    return _answer(VaultError("unexpected"))

@@ -5,9 +5,14 @@ What was decided and served is in the audit log; this one tells how the process 
 
 import json
 import logging
+import os
+from contextvars import ContextVar
 from datetime import UTC, datetime
 
-__all__ = ["JsonFormatter"]
+__all__ = ["JsonFormatter", "request_id"]
+
+#: The id of the request that is being answered, None outside of one.
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 _FIELDS = ("request", "method", "route", "status", "seconds", "vendor", "credential")
 
@@ -21,8 +26,11 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
+            "process": os.getpid(),
             "message": record.getMessage(),
         }
+        if (request := request_id.get()) is not None:
+            document["request"] = request
         document |= {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
         if record.exc_info and record.exc_info[0] is not None:
             document["exception"] = record.exc_info[0].__name__

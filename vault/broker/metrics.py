@@ -4,14 +4,17 @@ Labels are routes, kinds and statuses, of which there are few: no name, id or ad
 """
 
 from collections.abc import Callable, Iterable
-from typing import final
+from typing import Any, final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, Metric
 
 from vault.access import KeyCounts
 
-__all__ = ["CONTENT_TYPE", "Metrics"]
+__all__ = ["CONTENT_TYPE", "Counts", "Metrics", "added", "lasting"]
+
+#: Everything at one moment, as JSON can carry it: name, text, kind and samples of each family.
+Counts = list[tuple[str, str, str, list[tuple[str, dict[str, str], float]]]]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600)
@@ -38,6 +41,8 @@ class Metrics:
     """One broker's counters; safe for use from several threads."""
 
     def __init__(self, counts: Callable[[], KeyCounts]) -> None:
+        #: Where several processes serve together: what all of them counted.
+        self.everyone: Callable[[], Counts] = self.counts
         self._registry = CollectorRegistry()
         self._registry.register(_Keys(counts))
         self._requests = Counter(
@@ -76,6 +81,59 @@ class Metrics:
             self._streams.dec()
             chunks.close()  # type: ignore[attr-defined]
 
+    def counts(self) -> Counts:
+        """Everything that this process counted."""
+        return [
+            (
+                family.name,
+                family.documentation,
+                family.type,
+                [
+                    (sample.name, dict(sample.labels), sample.value)
+                    for sample in family.samples
+                    # When a counter began says nothing about a sum of several.
+                    if not sample.name.endswith("_created")
+                ],
+            )
+            for family in self._registry.collect()
+        ]
+
     def text(self) -> bytes:
-        """Everything, as Prometheus reads it."""
-        return generate_latest(self._registry)
+        """Everything that this process and those beside it counted, as Prometheus reads it."""
+        registry = CollectorRegistry()
+        registry.register(_Told(self.everyone()))
+        return generate_latest(registry)
+
+
+class _Told:
+    """Counts that were taken already."""
+
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterable[Metric]:
+        for name, text, kind, samples in self._counts:
+            family = Metric(name, text, kind)
+            for sample, labels, value in samples:
+                family.add_sample(sample, labels, value)
+            yield family
+
+
+def added(several: Iterable[Counts]) -> Counts:
+    """The sums of what several processes counted."""
+    families: dict[str, tuple[str, str, dict[tuple[Any, ...], float]]] = {}
+    for counts in several:
+        for name, text, kind, samples in counts:
+            _, _, sums = families.setdefault(name, (text, kind, {}))
+            for sample, labels, value in samples:
+                key = (sample, *sorted(labels.items()))
+                sums[key] = sums.get(key, 0) + value
+    return [
+        (name, text, kind, [(sample, dict(labels), value) for (sample, *labels), value in sums.items()])
+        for name, (text, kind, sums) in families.items()
+    ]
+
+
+def lasting(counts: Counts) -> Counts:
+    """What of a process that ended still counts: what happened, and not what it was doing."""
+    return [family for family in counts if family[2] != "gauge"]

@@ -5,8 +5,11 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from vault.broker import problems
+from vault.broker.logs import request_id
 from vault.broker.metrics import Metrics
 from vault.encoding import new_id
+from vault.errors import VaultError
 
 __all__ = ["Observing"]
 
@@ -41,14 +44,24 @@ class Observing:
                 self._metrics.answered(_route(scope), status, time.perf_counter() - began)
             await send(message)
 
+        # Whatever is logged on the way, in this task or a thread that works for it, carries the id.
+        named = request_id.set(request)
         try:
             await self._app(scope, receive, observed)
+        except Exception as error:
+            # The traceback stays out of the answer, and the message out of the log: it may quote what was read.
+            _LOG.error("unexpected %s", type(error).__name__)
+            if status:
+                raise  # the answer has begun: that it ends here is all that can be said
+            self._metrics.refused("error")
+            await problems.answer(VaultError("unexpected"))(scope, receive, observed)
         finally:
             caller = scope.get("state", {}).get("caller")
             about = {"vendor": caller.vendor, "credential": caller.credential} if caller is not None else {}
             seconds = round(time.perf_counter() - began, 6)
-            details = {"request": request, "method": scope["method"], "route": _route(scope), "status": status}
+            details = {"method": scope["method"], "route": _route(scope), "status": status}
             _LOG.info("answered", extra={**details, "seconds": seconds, **about})
+            request_id.reset(named)
 
 
 def _route(scope: _Scope) -> str:

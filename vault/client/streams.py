@@ -9,7 +9,7 @@ import urllib3
 
 from vault.client.http import Patience
 from vault.client.pieces import Piece, Reading
-from vault.errors import Unavailable
+from vault.errors import Restarting, Unavailable
 from vault.wire import ARROW_TYPE, CURSOR_KEY, ROWS_HEADER, End, error_from_problem
 
 __all__ = ["CutOff", "Stream"]
@@ -75,7 +75,7 @@ class Stream:
             try:
                 yield from self._part(stream)
                 whole = True
-            except CutOff as error:
+            except (CutOff, Restarting) as error:
                 stream = self._again(schema, error)
 
     def _part(self, stream: Any) -> Iterator[Piece]:

@@ -18,6 +18,7 @@ from vault.wire.messages import (
     kind_of,
     moment,
     problem,
+    problem_document,
 )
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "kind_of",
     "moment",
     "problem",
+    "problem_document",
 ]

@@ -23,6 +23,7 @@ from vault.errors import (
     LimitReached,
     NotGranted,
     Refused,
+    Restarting,
     Unauthenticated,
     Unavailable,
     VaultError,
@@ -45,6 +46,7 @@ __all__ = [
     "kind_of",
     "moment",
     "problem",
+    "problem_document",
 ]
 
 WIRE_VERSION: Final = (1, 0)
@@ -74,6 +76,7 @@ _KINDS: Final[tuple[tuple[str, int, type[VaultError]], ...]] = (
     ("not-recorded", 503, AuditError),
     ("key-refused", 503, KmsError),
     ("integrity", 500, IntegrityError),
+    ("restarting", 503, Restarting),
     ("unavailable", 503, Unavailable),
 )
 
@@ -86,8 +89,13 @@ def problem(error: VaultError) -> tuple[int, dict[str, object]]:
     """
     for kind, status, family in _KINDS:
         if isinstance(error, family):
-            return status, {"type": f"urn:dsvault:{kind}", "title": _title(kind), "detail": _detail(error)}
-    return 500, {"type": "urn:dsvault:error", "title": "Error", "detail": "the request could not be served"}
+            return status, problem_document(kind, _detail(error))
+    return 500, problem_document("error", "the request could not be served")
+
+
+def problem_document(kind: str, detail: str) -> dict[str, object]:
+    """The problem document of a kind, with one sentence."""
+    return {"type": f"urn:dsvault:{kind}", "title": _title(kind), "detail": detail}
 
 
 def kind_of(document: Mapping[str, Any]) -> str:
@@ -100,7 +108,7 @@ def _title(kind: str) -> str:
 
 
 def _detail(error: VaultError) -> str:
-    if isinstance(error, Refused | Conflict | InvalidInput):
+    if isinstance(error, Refused | Conflict | InvalidInput | Restarting):
         return str(error)
     if isinstance(error, IntegrityError):
         return "the data failed an integrity check and was not served"

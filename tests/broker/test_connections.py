@@ -1,0 +1,151 @@
+"""Connections that say too little, take too little, or are too many."""
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import urllib3
+
+from tests.conftest import Lab
+from tests.support.brokers import broker, counters, running_broker
+from tests.support.raw import answer, ask, connect, ends_within
+
+_HEAD = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
+_READ = b"POST /v1/datasets/evals/read HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+
+def _await(what: Callable[[], bool], seconds: float = 10) -> None:
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until, "it did not come to pass in time"
+        time.sleep(0.05)
+
+
+def test_dripping_connections_shut_out_nobody_and_end_in_time(lab: Lab) -> None:
+    """200 connections that drip their head or body, or say nothing: others are served at once, and they are ended."""
+    starts = (_HEAD, _READ + b"Content-Length: 1000\r\n\r\n{", b"", b"G")
+    with broker(lab.folder, "--request-timeout", "2s") as endpoint, ExitStack() as stack:
+        began = time.monotonic()
+        slow = [stack.enter_context(connect(endpoint)) for _ in range(200)]
+        for number, connection in enumerate(slow):
+            connection.sendall(starts[number % 4])
+        for _ in range(4):
+            asked = time.monotonic()
+            assert ask(endpoint, _HEAD + b"\r\n").status == 200
+            assert time.monotonic() - asked < 0.5
+            for number, connection in enumerate(slow):
+                if number % 4 < 2:
+                    connection.sendall(b"a" if number % 4 else b"X-a: b\r\n")
+            time.sleep(0.2)
+        for number, connection in enumerate(slow):
+            # A byte now and then puts nothing off.
+            found = answer(connection)
+            assert (found.status, found.problem["type"]) == (408, "urn:dsvault:timeout"), number
+            assert connection.recv(1) == b""
+        assert 2 <= time.monotonic() - began < 6
+        assert counters(endpoint)['dsvault_requests_total{route="other",status="408"}'] == 200
+
+
+def test_a_connection_may_idle_between_requests_but_not_within_one(lab: Lab) -> None:
+    """The deadline is for a request that was begun; an idle connection is good for the next one."""
+    with broker(lab.folder, "--request-timeout", "1s") as endpoint, connect(endpoint) as connection:
+        for _ in range(2):
+            connection.sendall(_HEAD + b"\r\n")
+            assert answer(connection).status == 200
+            time.sleep(1.5)
+        connection.sendall(_HEAD[:30])
+        assert answer(connection).status == 408
+
+
+def test_a_body_that_is_refused_is_not_swallowed_for_ever(lab: Lab) -> None:
+    """Who goes on sending a body that was refused for its length is cut off at the deadline."""
+    with broker(lab.folder, "--request-timeout", "1s") as endpoint, connect(endpoint) as connection:
+        connection.sendall(_READ + b"Content-Length: 999999999999\r\n\r\n")
+        assert answer(connection).status == 413
+        assert ends_within(connection, 3)
+
+
+def test_waiting_connections_make_room(lab: Lab) -> None:
+    """Beyond the most there may be, the oldest one that waits goes for a new one, which is served."""
+    with broker(lab.folder, "--connections", "20", "--request-timeout", "60s") as endpoint, ExitStack() as stack:
+        slow = [stack.enter_context(connect(endpoint)) for _ in range(20)]
+        for connection in slow:
+            connection.sendall(_HEAD)
+        _await(lambda: ask(endpoint, _HEAD + b"\r\n").status == 200)
+        assert ends_within(slow[0], 2)
+        assert not ends_within(slow[-1], 0.2)
+        for _ in range(60):
+            stack.enter_context(connect(endpoint)).sendall(_HEAD)
+        assert ask(endpoint, _HEAD + b"\r\n").status == 200
+
+
+@pytest.fixture
+def large(lab: Lab) -> Lab:
+    """A dataset of 60 MB that does not compress, in 60 shards, which acme may read."""
+    size = 1000
+    table = pa.table({"data": pa.array([os.urandom(size) for _ in range(60_000)], pa.binary(size))})
+    lab.vault.publish("evals", table, shard_rows=1000)
+    lab.vault.grant("acme", "evals", ["data"])
+    return lab
+
+
+def _begin(lab: Lab, endpoint: str) -> socket.socket:
+    """A connection on which a read was asked for, and its head was read, but not more; it can hold little."""
+    token = lab.vault.issue_credential("acme", bearer=True).profile.token.header().encode()
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    host, _, port = endpoint.removeprefix("http://").partition(":")
+    connection.settimeout(20)
+    connection.connect((host, int(port)))
+    connection.sendall(_READ + b"Authorization: " + token + b"\r\nContent-Length: 2\r\n\r\n{}")
+    assert connection.recv(12) == b"HTTP/1.1 200"
+    return connection
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory of a process."""
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")]
+    return int(line.split()[1]) * 1024
+
+
+def test_who_reads_slowly_holds_little_and_who_goes_away_nothing(large: Lab) -> None:
+    """While 8 readers sleep no more than a few batches are taken for each; when they go, all of it ends, and is logged."""
+    with running_broker(large.folder) as (endpoint, process):
+        with _begin(large, endpoint):
+            _await(lambda: counters(endpoint)["dsvault_streams_open"] == 1)
+        _await(lambda: counters(endpoint)["dsvault_streams_open"] == 0)
+        before, done = _resident(process.pid), counters(endpoint)["dsvault_stream_bytes_total"]
+        readers = [_begin(large, endpoint) for _ in range(8)]
+        time.sleep(2)
+        taken = counters(endpoint)["dsvault_stream_bytes_total"] - done
+        # The kernel holds some of it; of 480 MB that there are.
+        assert taken < 8 * 10e6
+        time.sleep(1)
+        assert counters(endpoint)["dsvault_stream_bytes_total"] - done == taken
+        assert _resident(process.pid) - before < 150e6
+        assert counters(endpoint)["dsvault_streams_open"] == 8
+        assert ask(endpoint, _HEAD + b"\r\n").status == 200
+        for reader in readers:
+            reader.close()
+        _await(lambda: counters(endpoint)["dsvault_streams_open"] == 0)
+        outcomes = [
+            entry.fields["outcome"] for _, entry in large.vault.audit_entries() if entry.kind.value == "read ended"
+        ]
+        assert outcomes == ["broken off"] * 9
+
+
+def test_the_broker_is_not_stopped_by_a_client_that_closes_at_once(lab: Lab) -> None:
+    """Connections that come and go, with and without a reset, leave nothing behind."""
+    with broker(lab.folder) as endpoint:
+        for number in range(50):
+            connection = connect(endpoint)
+            if number % 2:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+            connection.sendall(_HEAD[: number % len(_HEAD)] or b"G")
+            connection.close()
+        assert urllib3.request("GET", endpoint + "/healthz").status == 200
