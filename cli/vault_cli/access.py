@@ -416,6 +416,13 @@ def fetch(
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on where an earlier fetch to FILE was broken off.")
     ] = True,
+    ca: Annotated[
+        Path | None, typer.Option("--ca", metavar="F", help="The authority of the broker's certificate, PEM.")
+    ] = None,
+    client_cert: Annotated[
+        Path | None, typer.Option("--client-cert", metavar="F", help="Your certificate, if the broker asks for one.")
+    ] = None,
+    client_key: Annotated[Path | None, typer.Option("--client-key", metavar="F", help="Its private key, PEM.")] = None,
     vault: VaultDir = None,  # noqa: ARG001
     json: Json = False,
 ) -> None:
@@ -426,7 +433,8 @@ def fetch(
     if output is not None:
         check_ending(output)
     names = split_names(columns) if columns is not None else None
-    found = _client(profile, key, endpoint, token_file).open(dataset)
+    trust = {"ca": ca, "client_cert": client_cert, "client_key": client_key}
+    found = _client(profile, key, endpoint, token_file, trust).open(dataset)
     if output is None:
         shown = limit if limit is not None or json else _PREVIEW_ROWS
         _show(found.scan(columns=names, where=where, limit=shown, grant=grant_id).read_all(), json, limited=shown)
@@ -439,13 +447,19 @@ def fetch(
     emit(document, json, f"wrote {done.rows} rows to {output}")
 
 
-def _client(profile: Path | None, key: Path | None, endpoint: str | None, token_file: Path | None) -> "Client":
+def _client(
+    profile: Path | None,
+    key: Path | None,
+    endpoint: str | None,
+    token_file: Path | None,
+    trust: dict[str, Any],
+) -> "Client":
     """A client by profile, or by the tokens in a file."""
     from vault.client import connect, connect_with_token
     from vault.errors import InvalidInput
 
     if profile is not None and endpoint is None and token_file is None:
-        return connect(profile, key)
+        return connect(profile, key, **trust)
     if profile is not None or endpoint is None or token_file is None or key is not None:
         raise typer.BadParameter("give --profile, or --endpoint and --token-file")
     source = token_file
@@ -456,7 +470,7 @@ def _client(profile: Path | None, key: Path | None, endpoint: str | None, token_
         except (OSError, UnicodeError) as error:
             raise InvalidInput(f"--token-file: {source}: the token cannot be read") from error
 
-    return connect_with_token(endpoint, token)
+    return connect_with_token(endpoint, token, **trust)
 
 
 def _show(found: "pa.Table", as_json: bool, limited: int | None) -> None:

@@ -105,8 +105,12 @@ class Protocol(H11Protocol):
         self._look()
 
     def shutdown(self) -> None:
-        """The server stops: idle connections end now, others with their answer."""
-        if not self.transport.is_closing():
+        """The server stops: a request that is not here yet is not waited for; others are answered first."""
+        if self.transport.is_closing():
+            return
+        if self._deadline is not None:
+            self._refuse(503)
+        else:
             super().shutdown()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002

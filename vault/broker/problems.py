@@ -40,7 +40,7 @@ _REFUSALS: Final[Mapping[int, tuple[str, str]]] = {
     415: ("invalid", "the request's body has to be application/json"),
     416: ("invalid", "the object has no such range"),
     431: ("invalid", "the request's headers are too many or too long"),
-    503: ("unavailable", "the broker has too many connections at present"),
+    503: ("unavailable", "the broker can take no more requests at present"),
 }
 
 

@@ -15,6 +15,7 @@ from vault.client.http import PATIENCE, Connection
 from vault.client.leases import Lease
 from vault.client.pieces import Reading
 from vault.client.streams import Stream
+from vault.client.trust import Trust
 from vault.errors import Conflict, InvalidInput, NotGranted, Unavailable
 from vault.proof import ProofKey
 from vault.wire import COMPRESSIONS, LeasePage, OfferedGrant, Profile
@@ -33,11 +34,12 @@ class Client:
         compression: str | None = None,
         patience: timedelta = PATIENCE,
         token: Callable[[], str] | None = None,
+        trust: Trust | None = None,
     ) -> None:
         if compression is not None and compression not in COMPRESSIONS:
             raise InvalidInput(f"compression: use one of {', '.join(COMPRESSIONS)}")
         self.profile = profile
-        self.connection = Connection(profile, key, token)
+        self.connection = Connection(profile, key, token, trust)
         self._patience = patience
         self._compression = compression or ("none" if self.connection.near else "zstd")
 

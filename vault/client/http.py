@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import ssl
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 import urllib3
 
 from vault._version import __version__
+from vault.client.trust import Trust
 from vault.encoding import utcnow
 from vault.errors import InvalidInput, Unauthenticated, Unavailable
 from vault.proof import LIFETIME, ProofKey
@@ -48,17 +50,17 @@ class Patience:
 class Connection:
     """Sends requests to one broker. Safe for use from several threads."""
 
-    def __init__(self, profile: Profile, key: ProofKey | None, token: Callable[[], str] | None) -> None:
+    def __init__(
+        self, profile: Profile, key: ProofKey | None, token: Callable[[], str] | None, trust: Trust | None = None
+    ) -> None:
         self._token = token
         self._profile = profile
         self.key = key if key is not None else _own_key(profile)
         self.endpoint = _checked_endpoint(profile.endpoint)
-        self._http = urllib3.PoolManager(
-            headers={"User-Agent": f"dsvault/{__version__}"},
-            timeout=urllib3.Timeout(connect=10, read=60),
-            retries=False,
-            maxsize=16,
-        )
+        trust = trust or Trust()
+        self._http = _pool(trust.broker_context())
+        # A store is shown no certificate of this client's: it is not whom that is for.
+        self._store = _pool(trust.store_context())
 
     @property
     def near(self) -> bool:
@@ -103,7 +105,8 @@ class Connection:
         if not own and not _is_private(address):
             raise Unavailable("the lab's store is neither https nor on this machine, so nothing is fetched from it")
         url, whose = (self.endpoint + address, "broker") if own else (address, "store")
-        response = self._request("GET", url, None, dict(self._http.headers), whose)
+        pool = self._http if own else self._store
+        response = self._request("GET", url, None, dict(pool.headers), whose, pool)
         try:
             data = response.read(size + 1)
         except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -115,13 +118,31 @@ class Connection:
         return response.status, data
 
     def _request(
-        self, method: str, url: str, body: bytes | None, headers: dict[str, str], whose: str = "broker"
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        headers: dict[str, str],
+        whose: str = "broker",
+        pool: urllib3.PoolManager | None = None,
     ) -> urllib3.BaseHTTPResponse:
         try:
-            return self._http.request(method, url, body=body, headers=headers, preload_content=False, redirect=False)
+            return (pool or self._http).request(
+                method, url, body=body, headers=headers, preload_content=False, redirect=False
+            )
         except urllib3.exceptions.HTTPError as error:
             parts = urlsplit(url)
             raise _unreachable(f"the {whose} at {parts.scheme}://{parts.netloc}", error) from error
+
+
+def _pool(context: ssl.SSLContext) -> urllib3.PoolManager:
+    return urllib3.PoolManager(
+        headers={"User-Agent": f"dsvault/{__version__}"},
+        timeout=urllib3.Timeout(connect=10, read=60),
+        retries=False,
+        maxsize=16,
+        ssl_context=context,
+    )
 
 
 def _blame_the_clock(date: str | None, now: datetime) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from vault.client.datasets import Client
 from vault.client.http import PATIENCE
+from vault.client.trust import Trust
 from vault.delegation import delegate as _delegate
 from vault.encoding import LONGEST, timestamp, utcnow
 from vault.errors import InvalidInput
@@ -25,6 +26,9 @@ def connect(
     *,
     compression: str | None = None,
     patience: timedelta = PATIENCE,
+    ca: "str | os.PathLike[str] | None" = None,
+    client_cert: "str | os.PathLike[str] | None" = None,
+    client_key: "str | os.PathLike[str] | None" = None,
 ) -> "Client":
     """Open a profile file; raises InvalidInput when it cannot be read or used. Nothing is sent yet.
 
@@ -32,7 +36,8 @@ def connect(
     default it is looked for among the files beside the profile whose names end in ``.key.json``. ``compression`` of
     what is sent is ``none``, ``lz4`` or ``zstd``, by default ``none`` on loopback and ``zstd`` elsewhere. A read whose
     connection breaks goes on where it was, without a row lost or doubled, for as long as something comes within
-    ``patience``.
+    ``patience``. ``ca`` is a PEM file of the authorities that the broker's certificate may be of, in the place of the
+    system's; ``client_cert`` and ``client_key`` are for a broker that asks for a certificate of yours.
     """
     path = Path(profile)
     try:
@@ -41,7 +46,8 @@ def connect(
         raise InvalidInput(f"{path}: the profile cannot be read ({error.strerror})") from error
     parsed = Profile.parse(data, str(path))
     own = _key_of(parsed, path, Path(key) if key is not None else None)
-    return Client(parsed, own, compression=compression, patience=patience)
+    trust = Trust(ca, client_cert, client_key)
+    return Client(parsed, own, compression=compression, patience=patience, trust=trust)
 
 
 def connect_with_token(
@@ -50,14 +56,18 @@ def connect_with_token(
     *,
     compression: str | None = None,
     patience: timedelta = PATIENCE,
+    ca: "str | os.PathLike[str] | None" = None,
+    client_cert: "str | os.PathLike[str] | None" = None,
+    client_key: "str | os.PathLike[str] | None" = None,
 ) -> "Client":
     """A client that presents the tokens of your own identity provider, where the lab accepts those.
 
-    ``token`` is asked for one before each request, so that it may be renewed. Raises InvalidInput for an endpoint that
-    is not https.
+    ``token`` is asked for one before each request, so that it may be renewed; the other options are those of `connect`.
+    Raises InvalidInput for an endpoint that is not https.
     """
     profile = Profile(endpoint, "", "", Token("", b""), "", "")
-    return Client(profile, compression=compression, patience=patience, token=token)
+    trust = Trust(ca, client_cert, client_key)
+    return Client(profile, compression=compression, patience=patience, token=token, trust=trust)
 
 
 def _key_of(profile: Profile, path: Path, given: Path | None) -> ProofKey | None:
