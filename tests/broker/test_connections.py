@@ -149,3 +149,27 @@ def test_the_broker_is_not_stopped_by_a_client_that_closes_at_once(lab: Lab) -> 
             connection.sendall(_HEAD[: number % len(_HEAD)] or b"G")
             connection.close()
         assert urllib3.request("GET", endpoint + "/healthz").status == 200
+
+
+def test_a_process_may_open_as_many_files_as_it_takes_connections(lab: Lab) -> None:
+    """A low limit is raised; where that may not be, the option is refused with what would do."""
+    import resource
+    import subprocess
+    import sys
+
+    def limited(soft: int, hard: int) -> list[str]:
+        limit = f'ulimit -S -n {soft} && ulimit -H -n {hard} && exec "$@"'
+        command = [sys.executable, "-m", "vault_cli.main", "serve", "--port", "0", "--vault", str(lab.folder)]
+        return ["sh", "-c", limit, "sh", *command]
+
+    refused = subprocess.run(limited(600, 600), capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 1
+    assert refused.stderr == "dsvault: --connections: a process may have 600 open files here; give 344\n"
+    process = subprocess.Popen(limited(300, 4000), stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("serving on ")
+        assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (1256, 4000)
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import logging
+import resource
 import socket
 import ssl
 from collections.abc import Callable
@@ -25,6 +26,8 @@ __all__ = ["ServeOptions", "listen", "serve", "url_of"]
 #: What streams that were told to end have left: the time of a batch, and of the line to the client.
 _LAST: Final = timedelta(seconds=5)
 _BACKLOG: Final = 1024
+#: The catalog, the store, logs: what a process opens beside connections.
+_OTHER_FILES: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +108,10 @@ def serve(
 ) -> None:
     """Serve on a listening socket until a signal comes; ``ready`` is called once the broker answers.
 
-    Raises InvalidInput when the TLS files cannot be used.
+    Raises InvalidInput when the TLS files cannot be used, or for more connections than this process may have.
     """
     context = options.context()
+    _allow_files(options.connections)
     connections = Connections(options.connections, options.request.total_seconds(), app.state.metrics)
     config = uvicorn.Config(
         app,
@@ -130,6 +134,17 @@ def serve(
     config.load()
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     _Server(config, options, app.state.closing, ready).run(sockets=[listener])
+
+
+def _allow_files(connections: int) -> None:
+    """Let this process have as many open files as it takes connections, and what else it opens."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + _OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise InvalidInput(f"--connections: a process may have {hard} open files here; give {hard - _OTHER_FILES}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def url_of(listener: socket.socket, options: ServeOptions) -> str:
