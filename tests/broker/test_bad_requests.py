@@ -4,11 +4,13 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import Lab
-from tests.support.brokers import broker
+from tests.support.brokers import broker, running_broker
 from tests.support.raw import Answer, answer, ask, connect
 
 _READ = b"/v1/datasets/evals/read"
@@ -241,6 +243,55 @@ def test_nothing_is_upgraded(asked: _Asked) -> None:
     """A wish for another protocol is passed over."""
     upgrade = (b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key: x", b"Sec-WebSocket-Version: 13")
     assert asked.send(b"GET /healthz HTTP/1.1", b"Host: x", *upgrade).status == 200
+
+
+def test_what_is_logged_of_bad_requests_has_an_id_and_nothing_of_theirs(granted: Lab, tmp_path: Path) -> None:
+    """Each line is JSON and belongs to an answer; what was sent, in whatever place, is in none."""
+    log, word = tmp_path / "log", b"planted-plaintext-value"
+    with running_broker(granted.folder, "--log-level", "info", log=log) as (endpoint, _):
+        requests = (
+            b"GET /" + word + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+            word + b"\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: x\r\n" + word + b"\r\n\r\n",
+            b"GET /healthz?" + word + b" HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: " + word + b"\r\n\r\n",
+            b"GET /v1/datasets HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + word + b"\r\n\r\n",
+            b"POST "
+            + _READ
+            + b" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 25\r\n\r\n"
+            + b'"'
+            + word
+            + b'"',
+        )
+        ids = [ask(endpoint, data).headers["x-request-id"] for data in requests]
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["request"] for line in lines] == ids
+    assert word.decode() not in log.read_text()
+
+
+def test_a_fault_in_the_midst_of_a_stream_is_told_by_its_kind(granted: Lab) -> None:
+    """The connection ends, since the answer has begun; the log has the type of the error and the request's id."""
+    import asyncio
+
+    from vault.broker.logs import request_id
+    from vault.broker.metrics import Metrics
+    from vault.broker.observing import Observing
+
+    async def faulty(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise ValueError("planted-plaintext-value")
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def run() -> str | None:
+        with pytest.raises(ValueError, match="planted"):
+            await Observing(faulty, Metrics(lambda: None))({"type": "http", "method": "GET"}, None, send)  # type: ignore[arg-type]
+        return request_id.get()
+
+    # What the server logs about it afterwards still has the id.
+    assert asyncio.run(run()) == dict(sent[0]["headers"])[b"x-request-id"].decode()
 
 
 def test_what_nobody_foresaw_is_a_problem_without_its_text(granted: Lab) -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -56,22 +57,31 @@ def test_a_running_stream_ends_as_it_should_within_the_grace(large: Lab) -> None
 
 
 def test_a_read_survives_a_rolling_restart(large: Lab) -> None:
-    """Stopped in the midst of a read and started anew at the same port, three times: no row is lost or doubled."""
-    port = free_port()
-    found: list[int] = []
+    """Stopped twice in the midst of a read and started anew at the same port: no row is lost or doubled."""
+    port, found = free_port(), []
     with ExitStack() as stack:
         endpoint, process = stack.enter_context(running_broker(large.folder, "--grace", "0s", port=port))
-        reader = _client(large, endpoint).open("evals").scan(delivery="stream")
+
+        def restart() -> None:
+            nonlocal process
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=30)
+            _, process = stack.enter_context(running_broker(large.folder, "--grace", "0s", port=port))
+
+        reader, restarting = _client(large, endpoint).open("evals").scan(delivery="stream"), threading.Thread()
         for number, batch in enumerate(reader):
             found += batch.column("id").to_pylist()
-            if number in {2, 8, 14}:
-                process.send_signal(signal.SIGTERM)
-                # The broker's buffers hold a batch or two, which come first.
-                process.wait(timeout=20)
-                _, process = stack.enter_context(running_broker(large.folder, "--grace", "0s", port=port))
+            if number in {2, 20}:
+                # The reader goes on meanwhile: it meets the end of its stream, and then nobody for a while.
+                restarting = threading.Thread(target=restart)
+                restarting.start()
+            if number == 19:
+                restarting.join()
+            time.sleep(0.05)
+        restarting.join()
     assert found == list(range(_ROWS))
     begun = [entry.fields for _, entry in large.vault.audit_entries() if entry.kind.value == "read begun"]
-    assert len(begun) == 4
+    assert len(begun) >= 2
     assert all(fields["resumed"] for fields in begun[1:])
 
 

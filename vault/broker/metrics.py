@@ -78,8 +78,10 @@ class Metrics:
                 self._bytes.inc(len(chunk))
                 yield chunk
         finally:
-            self._streams.dec()
-            chunks.close()  # type: ignore[attr-defined]
+            try:
+                chunks.close()  # type: ignore[attr-defined]
+            finally:
+                self._streams.dec()
 
     def counts(self) -> Counts:
         """Everything that this process counted."""

@@ -44,8 +44,9 @@ class Observing:
                 self._metrics.answered(_route(scope), status, time.perf_counter() - began)
             await send(message)
 
-        # Whatever is logged on the way, in this task or a thread that works for it, carries the id.
-        named = request_id.set(request)
+        # Whatever is logged on the way, in this task or a thread that works for it, carries the id. It is not taken
+        # back: the task is this request's alone, and the server may have something to log about its end.
+        request_id.set(request)
         try:
             await self._app(scope, receive, observed)
         except Exception as error:
@@ -61,7 +62,6 @@ class Observing:
             seconds = round(time.perf_counter() - began, 6)
             details = {"method": scope["method"], "route": _route(scope), "status": status}
             _LOG.info("answered", extra={**details, "seconds": seconds, **about})
-            request_id.reset(named)
 
 
 def _route(scope: _Scope) -> str:

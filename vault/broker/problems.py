@@ -67,7 +67,7 @@ def answer(error: VaultError) -> Response:
 
 
 def _encoded(found: Mapping[str, Any]) -> bytes:
-    # In ASCII, since what a caller sent and is told of may be no text that UTF-8 can hold.
+    # In ASCII: nothing that a caller sent and is told of can fail to be encoded.
     return json.dumps(found).encode("ascii")
 
 

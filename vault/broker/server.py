@@ -132,7 +132,8 @@ def serve(
         h11_max_incomplete_event_size=HEAD_BYTES,
     )
     config.load()
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # It warns of malformed requests and of upgrades; the broker has a line of its own for each, with an id.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
     _Server(config, options, app.state.closing, ready).run(sockets=[listener])
 
 
