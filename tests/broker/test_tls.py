@@ -177,6 +177,9 @@ def test_the_store_is_not_shown_the_client_certificate(tmp_path: Path) -> None:
     context = Trust(authority.cert, tmp_path / "none", tmp_path / "none").store_context()
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
+    # A broker has to have a certificate of the named authority; a store may have a public one too.
+    assert len(Trust(authority.cert).broker_context().get_ca_certs()) == 1
+    assert len(context.get_ca_certs()) == len(ssl.create_default_context().get_ca_certs()) + 1
     with pytest.raises(InvalidInput):
         Trust(authority.cert, tmp_path / "none", tmp_path / "none").broker_context()
 

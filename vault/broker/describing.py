@@ -156,6 +156,7 @@ _ROUTES: Final[dict[str, dict[int | str, dict[str, Any]]]] = {
             "The rows. The last message, an empty batch with `dsvault:end`, says how it ended.",
             wire.ARROW_TYPE,
             _BINARY,
+            DSVault_Rows="How many rows the whole read has, where nothing is hidden by it.",
         ),
         **_answers(*_OF_A_DATASET),
     },
