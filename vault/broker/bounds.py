@@ -17,6 +17,8 @@ _MOST_HEADERS: Final = 64
 _PATH_BYTES: Final = 4608
 _QUERY_BYTES: Final = 1024
 _BODY_BYTES: Final = 64 * 1024
+#: What is asked for by POST, and with a body; elsewhere the method itself is refused.
+_ASKED_BELOW: Final = "/v1/datasets/"
 _BODY_TYPE: Final = "application/json"
 
 
@@ -30,7 +32,7 @@ class Bounds:
         """One request."""
         status = _refused(scope) if scope["type"] == "http" else None
         if status is not None:
-            # Where such a request ends is open to doubt, and what comes behind it may be another's (RFC 9112 section 6.1).
+            # Where it ends is open to doubt, and what comes behind it may be another's (RFC 9112 section 6.1).
             await refusal(status, {"Connection": "close"})(scope, receive, send)
             return
         await self._app(scope, receive, send)
@@ -51,7 +53,11 @@ def _refused(scope: MutableMapping[str, Any]) -> int | None:
         return 411
     if lengths and int(lengths[0]) > _BODY_BYTES:
         return 413
-    if scope["method"] == "POST" and not _is_json(headers.getlist("content-type")):
+    if (
+        scope["method"] == "POST"
+        and scope["path"].startswith(_ASKED_BELOW)
+        and not _is_json(headers.getlist("content-type"))
+    ):
         return 415
     return None
 

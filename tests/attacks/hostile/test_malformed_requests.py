@@ -52,12 +52,12 @@ def test_malformed_requests_are_400(hostile: Hostile, body: Any) -> None:
 )
 def test_a_body_of_another_kind_is_no_request(hostile: Hostile, kind: str) -> None:
     """A browser could send those without asking (they need no preflight)."""
-    problem(hostile.read({"columns": ["id"]}, **{"Content-Type": kind}), 400)
+    problem(hostile.read({"columns": ["id"]}, **{"Content-Type": kind}), 415)
 
 
 def test_too_long_and_chunked_bodies_are_refused(hostile: Hostile) -> None:
     """A body beyond 64 KiB, or of a length that is not said, is not read."""
-    problem(hostile.read(b'{"where": "' + b"x" * 70_000 + b'"}'), 400)
+    problem(hostile.read(b'{"where": "' + b"x" * 70_000 + b'"}'), 413)
     response = urllib3.PoolManager(retries=False).request(
         "POST",
         f"{hostile.endpoint}/v1/datasets/evals/read",
@@ -65,4 +65,4 @@ def test_too_long_and_chunked_bodies_are_refused(hostile: Hostile) -> None:
         headers={"Authorization": hostile.acme.header(), "Content-Type": "application/json"},
         chunked=True,
     )
-    problem(response, 400)
+    problem(response, 411)
