@@ -8,7 +8,6 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
-from urllib.request import urlopen
 
 import numpy as np
 import pyarrow as pa

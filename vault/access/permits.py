@@ -7,7 +7,7 @@ from functools import reduce
 import pyarrow as pa
 
 from vault.access.callers import Caller
-from vault.catalog import CompartmentRow, FieldSealer
+from vault.catalog import CompartmentRow, FieldSealer, Transaction
 from vault.errors import IntegrityError, InvalidInput, NotFound, NotGranted
 from vault.filters import BoundFilter, Filter, bind, parse
 from vault.keyring import WrappedKey
@@ -40,6 +40,10 @@ class Permitted:
     permit: Permit
     version: OpenVersion
     filters: tuple[BoundFilter, ...]
+
+    def is_newest(self, parts: Parts, transaction: Transaction) -> bool:
+        """Whether a transaction still sees the version as the compartment's newest."""
+        return parts.heads.is_newest(transaction, self.version.head)
 
 
 def offerings(parts: Parts, caller: Caller) -> list[Offering]:
@@ -75,8 +79,10 @@ def mask_key(parts: Parts, vendor: str) -> WrappedKey:
     return wrapped_key(parts.vault, rows[-1])
 
 
-def _offers(parts: Parts, caller: Caller, dataset_name: str | None = None) -> Iterator[tuple[Offer, OpenVersion]]:
-    """The vendor's live grants with the newest version of what they are about."""
+def _offers(
+    parts: Parts, caller: Caller, dataset_name: str | None = None, *, held: bool = False
+) -> Iterator[tuple[Offer, OpenVersion]]:
+    """The vendor's live grants with the newest version of what they are about, or the one that is held for it."""
     grants, rows = _grants(parts, caller.vendor)
     versions: dict[str, OpenVersion] = {}
     for grant in grants:
@@ -88,7 +94,7 @@ def _offers(parts: Parts, caller: Caller, dataset_name: str | None = None) -> It
         if row is None:
             raise IntegrityError("the catalog lacks the compartment of a live grant")
         if row.id not in versions:
-            versions[row.id] = _newest(parts, row)
+            versions[row.id] = _newest(parts, row, held=held)
         version = versions[row.id]
         if version.manifest.dataset != grant.dataset:
             raise IntegrityError("a compartment holds another dataset than the catalog says")
@@ -135,29 +141,35 @@ def _grants(parts: Parts, vendor: str) -> tuple[list[Grant], dict[str, Compartme
     return parts.lately.grants.get((vendor, head.digest, parts.root.version), read)
 
 
-def _newest(parts: Parts, row: CompartmentRow) -> OpenVersion:
+def _newest(parts: Parts, row: CompartmentRow, *, held: bool) -> OpenVersion:
     """The newest version of a compartment, opened under the manifest key that its head names."""
-    with parts.catalog.read() as transaction:
-        head = parts.heads.compartment_in(transaction, row)
+    head = parts.heads.compartment_held(row) if held else None
+    if head is None:
+        with parts.catalog.read() as transaction:
+            head = parts.heads.compartment_in(transaction, row)
     if head is None or MANIFEST_GROUP not in head.live_groups:
         raise NotFound("there is no version")
     found: OpenVersion = parts.lately.versions.get((row.id, head.digest), lambda: open_version(parts, None, row))
     return found
 
 
-def permitted(parts: Parts, caller: Caller, request: Request) -> Permitted:
-    """Decide on a request; raises Frozen, Conflict, NotGranted or InvalidInput."""
+def permitted(parts: Parts, caller: Caller, request: Request, *, held: bool = False) -> Permitted:
+    """Decide on a request; raises Frozen, Conflict, NotGranted or InvalidInput.
+
+    ``held`` takes the version that is held for the newest one: whoever says so asks `Permitted.is_newest` in the change
+    that acts upon the permit. A refusal is never by what is held.
+    """
     try:
-        return _decided(parts, caller, request)
-    except NotGranted:
+        return _decided(parts, caller, request, held=held)
+    except (NotGranted, NotFound, InvalidInput) if held else NotGranted:
         # The grant may be younger than the head that is held here; whatever is asked for, it is looked up again.
         parts.heads.vendor(caller.vendor, max_age=-1)
         return _decided(parts, caller, request)
 
 
-def _decided(parts: Parts, caller: Caller, request: Request) -> Permitted:
+def _decided(parts: Parts, caller: Caller, request: Request, *, held: bool = False) -> Permitted:
     refuse_frozen(parts.heads.vendor(caller.vendor))
-    found = list(_offers(parts, caller, request.dataset))
+    found = list(_offers(parts, caller, request.dataset, held=held))
     head = parts.heads.vendor(caller.vendor)
     permit = decide(request, caller.credential, head, [offer for offer, _ in found], trusted_now(parts))
     ends = min(permit.ends or caller.expires, caller.expires)

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vault import access, wire
 from vault._version import __version__
+from vault.broker.lean import lean_route
 from vault.broker.metrics import CONTENT_TYPE, Metrics
 from vault.broker.observing import Observing
 from vault.broker.stream import ipc_stream
@@ -78,7 +79,8 @@ class _Broker:
     endpoints: tuple[str, ...]
     issuers: Issuers = field(default_factory=Issuers)
 
-    def caller(self, request: Request) -> access.Caller:
+    def arrival(self, request: Request) -> access.Arrival:
+        """Who asks, by all but whether the request's proof was used before."""
         values, proofs = request.headers.getlist("authorization"), request.headers.getlist("dpop")
         chains = request.headers.getlist(wire.DELEGATION_HEADER)
         if len(values) != 1 or len(proofs) > 1 or len(chains) > 1:
@@ -88,11 +90,13 @@ class _Broker:
         if foreign is not None:
             if proofs or chains:
                 raise Unauthenticated("the credential is not valid")
-            return access.authenticate_federated(self.parts, self.issuers, foreign, address, vendors=self.vendors)
+            return access.Arrival(
+                access.authenticate_federated(self.parts, self.issuers, foreign, address, vendors=self.vendors)
+            )
         token = wire.Token.from_header(values[0])
         links = tuple(chains[0].split(",")) if chains else ()
         sent = access.Sent(request.method, self._addresses(request), proofs[0] if proofs else None, links)
-        return access.authenticate(self.parts, token, address, sent=sent, vendors=self.vendors)
+        return access.arrive(self.parts, token, address, sent=sent, vendors=self.vendors)
 
     def _addresses(self, request: Request) -> tuple[str, ...]:
         """Where the request may have been sent to: never by its own word, which its Host header would be."""
@@ -137,7 +141,7 @@ def create_app(
     app.add_middleware(_BoundBody)
 
     def caller(request: Request) -> access.Caller:
-        found = request.state.caller = broker.caller(request)
+        found = request.state.caller = broker.arrival(request).enter(parts)
         return found
 
     metrics = Metrics(lambda: access.key_counts(parts))
@@ -163,10 +167,17 @@ def create_app(
         offered = [_offered(offering).document() for offering in access.offerings(parts, who)]
         return {"format": list(wire.WIRE_VERSION), "grants": offered}
 
-    @app.post("/v1/datasets/{name}/read", response_class=StreamingResponse)
-    async def read(name: str, body: ReadBody, who: Annotated[access.Caller, Depends(caller)]) -> Response:
+    def read(name: str, body: ReadBody, who: Annotated[access.Arrival, Depends(broker.arrival)]) -> Response:
         """A slice as an Arrow IPC stream."""
-        return await run_in_threadpool(_begin, parts, metrics, who, name, body)
+        return _begin(parts, metrics, who, name, body)
+
+    app.router.add_api_route(
+        "/v1/datasets/{name}/read",
+        read,
+        methods=["POST"],
+        response_class=StreamingResponse,
+        route_class_override=lean_route(broker.arrival, lambda who: who.enter(parts), ReadBody),
+    )
 
     @app.post("/v1/datasets/{name}/lease")
     def lease(name: str, body: LeaseBody, who: Annotated[access.Caller, Depends(caller)]) -> Response:
@@ -225,7 +236,7 @@ def _offered(offering: access.Offering) -> wire.OfferedGrant:
     )
 
 
-def _begin(parts: Parts, metrics: Metrics, who: access.Caller, name: str, body: ReadBody) -> Response:
+def _begin(parts: Parts, metrics: Metrics, who: access.Arrival, name: str, body: ReadBody) -> Response:
     request = body.request(name, limit=body.limit)
     delivery = access.open_delivery(parts, who, request, body.where, _cursor(body.cursor))
     # The first batch is made before the answer begins, so that what fails at once fails with a status.

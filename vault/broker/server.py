@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import uvicorn
 from fastapi import FastAPI
 
+from vault.broker.heads import BoundedHeads
 from vault.errors import InvalidInput
 
 __all__ = ["ServeOptions", "serve"]
@@ -42,7 +43,7 @@ def serve(app: FastAPI, options: ServeOptions, ready: Callable[[str], None]) -> 
         ssl_keyfile=options.tls_key,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=10,
-        h11_max_incomplete_event_size=32 * 1024,
+        http=BoundedHeads,
     )
     try:
         config.load()

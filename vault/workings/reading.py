@@ -88,9 +88,22 @@ class ReadPlan:
     mask_key: Callable[[], bytes] | None = field(default=None, repr=False)
     start: "Position | None" = None
     chosen: Mapping[str, Listing] = field(init=False, repr=False)
+    #: The column groups whose chunks the read opens.
+    groups: frozenset[str] = field(init=False, repr=False)
+    #: The Arrow schema of what leaves, without schema-level metadata.
+    schema: pa.Schema = field(init=False, repr=False)
+    #: The shards that the read may open, as `runs`.
+    shards: Sequence[Sequence[int]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        # Asked for several times in each read, and a plan may be good for many of them.
+        schema = masked_schema(self.version.manifest.schema, self.columns, self.masks)
+        object.__setattr__(self, "groups", self.filter_groups | {column.group for column in self.columns})
+        object.__setattr__(self, "schema", schema)
         object.__setattr__(self, "chosen", self._choose())
+        any_group = next(iter(self.chosen.values()), None)
+        shards = runs(any_group.shards.combine_chunks()) if any_group is not None else []
+        object.__setattr__(self, "shards", shards)
 
     @property
     def filter_columns(self) -> frozenset[str]:
@@ -103,16 +116,6 @@ class ReadPlan:
         return frozenset(c.group for c in self.version.manifest.columns if c.name in self.filter_columns)
 
     @property
-    def groups(self) -> frozenset[str]:
-        """The column groups whose chunks the read opens."""
-        return self.filter_groups | {column.group for column in self.columns}
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The Arrow schema of what leaves, without schema-level metadata."""
-        return masked_schema(self.version.manifest.schema, self.columns, self.masks)
-
-    @property
     def size(self) -> int:
         """Bytes of all chunks that it may open."""
         return sum(listing.size for listing in self.chosen.values())
@@ -122,12 +125,6 @@ class ReadPlan:
         """Whether all of it comes as one batch at the most."""
         any_group = next(iter(self.chosen.values()), None)
         return any_group is None or (len(any_group) <= 1 and any_group.rows <= _BATCH_ROWS)
-
-    @property
-    def shards(self) -> list[list[int]]:
-        """The shards that the read may open, as `runs`."""
-        any_group = next(iter(self.chosen.values()), None)
-        return runs(any_group.shards.combine_chunks()) if any_group is not None else []
 
     def _choose(self) -> dict[str, Listing]:
         """First what the filters' own statistics leave, then of the other groups only the chunks of those shards."""
