@@ -9,16 +9,15 @@ import re
 import selectors
 import socket
 import time
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from vault.encoding import utcnow
 from vault.proof import ProofKey
-from vault.wire import Profile
+from vault.wire import DELEGATION_HEADER, Profile
 
-__all__ = ["Answer", "Line", "Requests", "ask", "send"]
+__all__ = ["Answer", "Asker", "Line", "Requests", "ask"]
 
 _LENGTH = re.compile(rb"\r\ncontent-length: ([0-9]+)", re.IGNORECASE)
 
@@ -51,6 +50,8 @@ class Requests:
         self._profile = profile
         self._key = ProofKey.parse(profile.key, "the profile") if profile.key is not None else None
         self._common = f"Host: {urlsplit(url).netloc}\r\nAuthorization: {profile.token.header()}\r\n"
+        if profile.delegations:
+            self._common += f"{DELEGATION_HEADER}: {','.join(profile.delegations)}\r\n"
 
     def make(self, path: str, body: dict[str, object]) -> bytes:
         """One POST, good for one use."""
@@ -74,14 +75,16 @@ class Line:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
         self.answers: list[Answer] = []
-        self._waiting = deque(requests)
+        self._waiting = iter(requests)
         self._data = b""
         self._whole: int | None = None
         self._sent = self._first = 0.0
 
-    def begin(self) -> None:
-        """Send the next request; raises IndexError where there is none left."""
-        request = self._waiting.popleft()
+    def begin(self, request: bytes | None = None) -> None:
+        """Send the next request, or this one; raises RuntimeError where there is none left."""
+        request = request or next(self._waiting, None)
+        if request is None:
+            raise RuntimeError("there were not enough requests")
         self._data, self._whole, self._first = b"", None, 0.0
         self._sent = time.perf_counter()
         self.socket.sendall(request)
@@ -124,10 +127,7 @@ def ask(lines: Sequence[Line], seconds: float) -> float:
                 if not line.take():
                     continue
                 if time.perf_counter() < ends and line.answers[-1].status:
-                    try:
-                        line.begin()
-                    except IndexError:
-                        raise RuntimeError("there were not enough requests") from None
+                    line.begin()
                 else:
                     selector.unregister(line.socket)
                     line.socket.close()
@@ -135,12 +135,33 @@ def ask(lines: Sequence[Line], seconds: float) -> float:
     return time.perf_counter() - began
 
 
-def send(url: str, request: bytes) -> Answer:
-    """One request on a connection of its own."""
-    line = Line(url, [request])
-    with line.socket:
+class Asker:
+    """One who asks now and then, and waits for each answer; every request is made as it is sent."""
+
+    def __init__(self, profile: Profile, url: str) -> None:
+        self._requests = Requests(profile, url)
+        self._url = url
+        self._line: Line | None = None
+
+    def ask(self, path: str, body: dict[str, object]) -> Answer:
+        """One request."""
+        return self.send(self._requests.make(path, body))
+
+    def send(self, request: bytes) -> Answer:
+        """A request that is made already."""
+        line = self._line or Line(self._url, ())
         line.socket.setblocking(True)
-        line.begin()
+        self._line = line
+        line.begin(request)
         while not line.take():
             pass
-    return line.answers[0]
+        answer = line.answers.pop()
+        if not answer.status:
+            self.close()
+        return answer
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._line is not None:
+            self._line.socket.close()
+            self._line = None

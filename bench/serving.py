@@ -1,14 +1,15 @@
 """Brokers in processes of their own, and what they take of the machine."""
 
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Server", "brokers", "process", "resident", "spent"]
+__all__ = ["Server", "brokers", "peak", "process", "resident", "spent"]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -22,12 +23,16 @@ class Server:
 
 
 @contextmanager
-def process(command: list[str], *, more: Mapping[str, str] | None = None) -> Iterator[Server]:
+def process(command: list[str]) -> Iterator[Server]:
     """A server that prints where it listens, ended with the context."""
-    started = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **(more or {})})
+    # What a broker logs of a catalog that was taken from it is none of the figures.
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert started.stdout is not None
-        yield Server(started.stdout.readline().removeprefix("serving on ").strip(), started.pid)
+        line = started.stdout.readline()
+        if not line.startswith("serving on "):
+            raise RuntimeError(f"it does not start: {' '.join(command)}")
+        yield Server(line.removeprefix("serving on ").strip(), started.pid)
     finally:
         started.terminate()
         started.wait()
@@ -53,3 +58,10 @@ def spent(pid: int) -> float:
 def resident(pid: int) -> float:
     """Memory that a process holds at this moment, in MiB."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def peak(pid: int) -> float:
+    """The most memory that a process has held since it began, in MiB."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1024

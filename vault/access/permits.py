@@ -23,6 +23,10 @@ from vault.workings.versions import OpenVersion, open_version
 __all__ = ["Offering", "Permitted", "mask_key", "masks_of", "offerings", "permitted"]
 
 
+#: What a decision is made again for, by whether it took what was held: a new version may have other columns.
+_LOOKED_UP_AGAIN = {False: (NotGranted,), True: (NotGranted, NotFound, InvalidInput)}
+
+
 @dataclass(frozen=True, slots=True)
 class Offering:
     """What one grant offers a vendor: never its filter, never a column that is not granted."""
@@ -161,7 +165,7 @@ def permitted(parts: Parts, caller: Caller, request: Request, *, held: bool = Fa
     """
     try:
         return _decided(parts, caller, request, held=held)
-    except (NotGranted, NotFound, InvalidInput) if held else NotGranted:
+    except _LOOKED_UP_AGAIN[held]:
         # The grant may be younger than the head that is held here; whatever is asked for, it is looked up again.
         parts.heads.vendor(caller.vendor, max_age=-1)
         return _decided(parts, caller, request)

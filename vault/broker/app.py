@@ -3,6 +3,7 @@
 import base64
 import logging
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -167,9 +168,19 @@ def create_app(
         offered = [_offered(offering).document() for offering in access.offerings(parts, who)]
         return {"format": list(wire.WIRE_VERSION), "grants": offered}
 
-    def read(name: str, body: ReadBody, who: Annotated[access.Arrival, Depends(broker.arrival)]) -> Response:
+    def read(
+        request: Request, name: str, body: ReadBody, who: Annotated[access.Arrival, Depends(broker.arrival)]
+    ) -> Response:
         """A slice as an Arrow IPC stream."""
-        return _begin(parts, metrics, who, name, body)
+        asked = body.request(name, limit=body.limit)
+        try:
+            cursor = _cursor(body.cursor)
+        except InvalidInput:
+            who.enter(parts)
+            raise
+        delivery = access.open_delivery(parts, who, asked, body.where, cursor)
+        metrics.decided(time.perf_counter() - request.state.began)
+        return _sent(metrics, delivery, body.compression)
 
     app.router.add_api_route(
         "/v1/datasets/{name}/read",
@@ -236,13 +247,11 @@ def _offered(offering: access.Offering) -> wire.OfferedGrant:
     )
 
 
-def _begin(parts: Parts, metrics: Metrics, who: access.Arrival, name: str, body: ReadBody) -> Response:
-    request = body.request(name, limit=body.limit)
-    delivery = access.open_delivery(parts, who, request, body.where, _cursor(body.cursor))
+def _sent(metrics: Metrics, delivery: access.Delivery, compression: str) -> Response:
     # The first batch is made before the answer begins, so that what fails at once fails with a status.
     first = next(delivery.batches, None)
     stream = ipc_stream(
-        delivery.schema, _behind(first, delivery.batches), delivery.cursor, body.compression, metrics.refused
+        delivery.schema, _behind(first, delivery.batches), delivery.cursor, compression, metrics.refused
     )
     pieces = metrics.streaming(stream)
     if delivery.short:

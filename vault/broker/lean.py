@@ -21,7 +21,7 @@ __all__ = ["lean_route"]
 def lean_route(
     arrival: Callable[[Request], Arrival], turn_away: Callable[[Arrival], object], model: type[BaseModel]
 ) -> type[APIRoute]:
-    """A kind of route whose endpoint takes ``name`` from the path, ``body`` of a model, and ``who`` asks.
+    """A kind of route whose endpoint takes the request, the ``name`` in its path, its body, and who asks.
 
     ``turn_away`` is told of whoever sent a body that is not valid.
     """
@@ -36,7 +36,7 @@ def lean_route(
                 except RequestValidationError:
                     turn_away(who)
                     raise
-                answered: Response = self.endpoint(name=request.path_params["name"], body=body, who=who)
+                answered: Response = self.endpoint(request, request.path_params["name"], body, who)
                 return answered
 
             async def handle(request: Request) -> Response:

@@ -16,7 +16,10 @@ _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class Observing:
-    """ASGI middleware; the id is its own, never the client's, and goes out as ``X-Request-Id``."""
+    """ASGI middleware; the id is its own, never the client's, and goes out as ``X-Request-Id``.
+
+    When the request came is left in its state, as ``began``.
+    """
 
     def __init__(self, app: Any, metrics: Metrics) -> None:
         self._app = app
@@ -28,6 +31,7 @@ class Observing:
             await self._app(scope, receive, send)
             return
         request, began, status = new_id(), time.perf_counter(), 0
+        scope.setdefault("state", {})["began"] = began
 
         async def observed(message: MutableMapping[str, Any]) -> None:
             nonlocal status
