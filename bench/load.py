@@ -130,7 +130,8 @@ def load(folder: Path, *, quick: bool) -> None:
         middle = {name: statistics.median(each[name] for each in found) for name in found[0]}
         wrong = sum(each["wrong"] for each in found)
         sys.stdout.write(
-            f"| {count} | {lines} | {middle['per_second']:.0f} | ≤ {middle['decision']:.1f} ms | {middle['p50']:.0f} ms "
-            f"| {middle['p99']:.0f} ms | {wrong:.0f} | {middle['brokers']:.2f} ms | {middle['asking']:.2f} ms |\n"
+            f"| {count} | {lines} | {middle['per_second']:.0f} | ≤ {middle['decision']:.1f} ms "
+            f"| {middle['p50']:.0f} ms | {middle['p99']:.0f} ms | {wrong:.0f} "
+            f"| {middle['brokers']:.2f} ms | {middle['asking']:.2f} ms |\n"
         )
         sys.stdout.flush()

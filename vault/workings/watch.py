@@ -1,9 +1,10 @@
 """Dropping data keys from a broker's memory within a second of what ends or moves them, and heads that are held.
 
-A read looks at its vendor's head, a second old at the most, by itself before every batch. This is for the keys that a process holds while nobody
-reads: a freeze, a revocation and a rekey change a head, and a rewrap the KMS key of a holder. What may have changed is
-dropped; a key that is still needed is asked of the KMS again. It is dropped at the next looks too, for as long as
-somebody may act on the head of before: a stream that was fetching ahead may have brought it back.
+A read looks at its vendor's head, a second old at the most, by itself before every batch. This is for the keys that a
+process holds while nobody reads: a freeze, a revocation and a rekey change a head, and a rewrap the KMS key of a
+holder. What may have changed is dropped; a key that is still needed is asked of the KMS again. It is dropped at the
+next looks too, for as long as somebody may act on the head of before: a stream that was fetching ahead may have brought
+it back.
 """
 
 import logging
