@@ -235,6 +235,7 @@ def _is_for(uri: Any, uris: Collection[str]) -> bool:
         return False
 
 
+@functools.lru_cache(maxsize=1024)
 def normal_uri(uri: str) -> str:
     """A URI without query and fragment, with its scheme and host in lower case and no default port (RFC 3986, 6.2).
 

@@ -1,8 +1,12 @@
 """HTTP with heads that are bounded: nobody makes the broker hold more of a request than it may have to read."""
 
+import json
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from vault.errors import InvalidInput
+from vault.wire import PROBLEM_TYPE, problem
 
 __all__ = ["HEAD_BYTES", "BoundedHeads"]
 
@@ -27,7 +31,15 @@ class BoundedHeads(HttpToolsProtocol):
             self._size += len(data)
         super().data_received(data)
         if self._begun and self._size > HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response("Invalid HTTP request received.")
+            self.send_400_response("")
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002
+        """What cannot be read is answered as a problem document too, and its connection closed."""
+        _, document = problem(InvalidInput("the request's head is too long, or it is no HTTP"))
+        body = json.dumps(document).encode()
+        head = f"content-type: {PROBLEM_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head.encode() + body)
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         """The parser's: a request begins."""

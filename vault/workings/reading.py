@@ -94,6 +94,10 @@ class ReadPlan:
     schema: pa.Schema = field(init=False, repr=False)
     #: The shards that the read may open, as `runs`.
     shards: Sequence[Sequence[int]] = field(init=False, repr=False)
+    #: What the chunks of each group hold.
+    shapes: Mapping[str, GroupShape] = field(init=False, repr=False)
+    #: The one shard of a read of one at the most; None where there are more.
+    only: Sequence[Shard] | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         # Asked for several times in each read, and a plan may be good for many of them.
@@ -104,6 +108,9 @@ class ReadPlan:
         any_group = next(iter(self.chosen.values()), None)
         shards = runs(any_group.shards.combine_chunks()) if any_group is not None else []
         object.__setattr__(self, "shards", shards)
+        object.__setattr__(self, "shapes", {each: group_shape(self.version.manifest, each) for each in self.groups})
+        few = any_group is None or len(any_group) <= 1
+        object.__setattr__(self, "only", tuple(side_by_side(self.chosen)) if few else None)
 
     @property
     def filter_columns(self) -> frozenset[str]:
@@ -276,7 +283,6 @@ class _Reading:
         self._plan = plan
         self._first = sorted(plan.filter_groups)
         self._rest = sorted(plan.groups - plan.filter_groups)
-        self._shapes = {group: group_shape(plan.version.manifest, group) for group in plan.groups}
         self._maps: list[Any] = []
         self._small = plan.size <= _SMALL_BYTES
         self._mask_key: bytes | None = None
@@ -301,7 +307,8 @@ class _Reading:
 
     def _passing(self) -> Iterator[_Passing]:
         """The shards where rows pass."""
-        shards = side_by_side(self._plan.chosen)
+        plan = self._plan
+        shards = iter(plan.only) if plan.only is not None else side_by_side(plan.chosen)
         if not self._first:
             yield from (_Passing(shard, None, None) for shard in shards)
             return
@@ -325,7 +332,7 @@ class _Reading:
 
     def _open(self, shard: Shard, group: str, keep: pa.ChunkedArray | None) -> pa.Table:
         key = self._plan.version.keys[group]
-        return open_chunk(self._parts, self._keys, key, shard.chunks[group], self._shapes[group], keep)
+        return open_chunk(self._parts, self._keys, key, shard.chunks[group], self._plan.shapes[group], keep)
 
     def _joined(self, each: _Passing, pieces: list[pa.Table]) -> pa.Table:
         table = _side_by_side([*([each.columns] if each.columns is not None else []), *pieces])
