@@ -30,14 +30,26 @@ from vault.model import ChunkIdentity, KeyScope
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent))
 from data import KINDS, mixed
+from endurance import long
 from jobs import fan_out, humaneval, rekeys, rewrapping, rivals
 from kms import kms
 from load import load
 from memory import memory
 from planning import planning
+from revocation import revocation
+from streaming import leases, streams
 from telling import telling
 
 _FOLDER = Path(".bench")
+#: What is measured of brokers in processes of their own.
+_BROKERS = {
+    "load": load,
+    "streams": streams,
+    "lease": leases,
+    "revocation": revocation,
+    "telling": telling,
+    "long": long,
+}
 _THREE = ["id", "label", "score"]
 _TEXT_AND_TWO = ["id", "prompt", "score"]
 
@@ -189,21 +201,24 @@ def main() -> None:
     options.add_argument("--planning", action="store_true", help="only the plans of a version with very many chunks")
     options.add_argument("--load", action="store_true", help="only many small reads at once")
     options.add_argument("--telling", action="store_true", help="only how long refusals take")
+    options.add_argument("--streams", action="store_true", help="only streams beside bare ones, and 64 at once")
+    options.add_argument("--lease", action="store_true", help="only what a broker takes of the processor for a lease")
+    options.add_argument("--long", action="store_true", help="only ten minutes of everything at once")
+    options.add_argument("--revocation", action="store_true", help="only how long an access goes on after its end")
     options.add_argument("--large", action="store_true", help="only the publishing of large files")
     chosen = options.parse_args()
     quick = chosen.quick
-    if chosen.kms or chosen.planning or chosen.large or chosen.load or chosen.telling:
+    if chosen.kms or chosen.planning or chosen.large or any(getattr(chosen, name) for name in _BROKERS):
         shutil.rmtree(_FOLDER, ignore_errors=True)
         _FOLDER.mkdir()
+        for name, measure in _BROKERS.items():
+            if getattr(chosen, name):
+                measure(_FOLDER, quick=quick)
         if chosen.kms:
             kms(_FOLDER, quick=quick)
-        elif chosen.load:
-            load(_FOLDER, quick=quick)
-        elif chosen.telling:
-            telling(_FOLDER, quick=quick)
         elif chosen.large:
             _large(100 if quick else 2000)
-        else:
+        elif chosen.planning:
             planning(_FOLDER, 100_000 if quick else 1_000_000, 1 if quick else 3)
         shutil.rmtree(_FOLDER)
         return
@@ -240,12 +255,10 @@ def main() -> None:
     _large(megabytes)
     kms(_FOLDER, quick=quick)
     shutil.rmtree(_FOLDER, ignore_errors=True)
-    _FOLDER.mkdir()
-    load(_FOLDER, quick=quick)
-    shutil.rmtree(_FOLDER, ignore_errors=True)
-    _FOLDER.mkdir()
-    telling(_FOLDER, quick=quick)
-    shutil.rmtree(_FOLDER, ignore_errors=True)
+    for measure in _BROKERS.values():
+        _FOLDER.mkdir(exist_ok=True)
+        measure(_FOLDER, quick=quick)
+        shutil.rmtree(_FOLDER, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,8 @@ ID_BYTES = 16
 LONGEST = timedelta(days=36_525)
 _ID = re.compile(r"[0-9a-f]{32}")
 _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
+#: What holds nothing else, and is no float.
+_PLAIN = frozenset({str, int, bool, type(None)})
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -73,10 +75,11 @@ def _refuse_floats(value: Any) -> None:
     if isinstance(value, float):
         raise TypeError("canonical JSON holds no floats: their text form is not unique")
     if isinstance(value, dict):
-        for item in value.values():
-            _refuse_floats(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return
+    for item in value:
+        if type(item) not in _PLAIN:
             _refuse_floats(item)
 
 

@@ -137,10 +137,11 @@ class ProofKey:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A proof that holds: what it is to be remembered by, and until when."""
+    """A proof that held at a moment: what it is to be remembered by, and until when."""
 
     digest: bytes
     until: datetime
+    at: datetime
 
 
 def _import(document: Any) -> Any:
@@ -169,7 +170,8 @@ def _opened(text: str, kind: str) -> tuple[Any, dict[str, Any]]:
     if len(text) > _MOST or not text.isascii():
         raise ValueError("too long, or not text")
     try:
-        header = jws.extract_compact(text.encode()).headers()
+        held = jws.extract_compact(text.encode(), registry=signature_registry(_TAKEN))
+        header = held.headers()
         jwk = header.get("jwk")
         if header.get("typ") != kind or not isinstance(jwk, dict) or jwk.keys() & {"d", "k", "p", "q"}:
             raise ValueError("its header is not one of a proof")
@@ -178,7 +180,9 @@ def _opened(text: str, kind: str) -> tuple[Any, dict[str, Any]]:
         )
         if header.get("alg") not in _NAMES[key.key_type]:
             raise ValueError("its algorithm is not its key's")
-        claims = json.loads(jws.deserialize_compact(text, key, registry=signature_registry(_TAKEN)).payload)
+        if not jws.validate_compact(held, key, registry=signature_registry(_TAKEN)):
+            raise ValueError("it does not verify")
+        claims = json.loads(held.payload)
     except (JoseError, TypeError, RecursionError) as error:
         raise ValueError("it does not verify") from error
     if not isinstance(claims, dict):
@@ -221,7 +225,7 @@ def check_proof(proof: str, *, thumbprint: str, token: str, method: str, uris: C
         raise Unauthenticated("the proof is for another token")
     digest = hashlib.sha256(f"{thumbprint}.{unique}".encode()).digest()
     # One that is dated ahead is taken for twice the time; clocks of brokers may differ by some seconds.
-    return Proof(digest, now + 2 * LIFETIME + _MARGIN)
+    return Proof(digest, now + 2 * LIFETIME + _MARGIN, now)
 
 
 def _is_for(uri: Any, uris: Collection[str]) -> bool:
@@ -231,6 +235,7 @@ def _is_for(uri: Any, uris: Collection[str]) -> bool:
         return False
 
 
+@functools.lru_cache(maxsize=1024)
 def normal_uri(uri: str) -> str:
     """A URI without query and fragment, with its scheme and host in lower case and no default port (RFC 3986, 6.2).
 

@@ -117,7 +117,7 @@ def test_no_key_is_asked_for_when_the_log_cannot_be_written(granted: Lab, monkey
     def full(*_args: object, **_fields: object) -> int:
         raise AuditError("the audit log could not be written")
 
-    monkeypatch.setattr(Journal, "record", full)
+    monkeypatch.setattr(Journal, "record_in", full)
     with pytest.raises(AuditError):
         read(parts, caller)
     assert kms.groups() == []

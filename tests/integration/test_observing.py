@@ -56,6 +56,7 @@ def test_requests_streams_refusals_and_keys_are_counted(planted: Lab) -> None:
         assert found['dsvault_requests_total{route="other",status="404"}'] == 1
         for kind in ("limit-reached", "not-granted", "invalid", "unauthenticated"):
             assert found[f'dsvault_refusals_total{{kind="{kind}"}}'] == 1
+        assert found["dsvault_decision_seconds_count"] == 2
         assert found["dsvault_streams_open"] == 0
         assert found["dsvault_stream_bytes_total"] > 1000
         assert found["dsvault_kms_unwraps_total"] >= 4

@@ -2,12 +2,14 @@
 
 import shutil
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
-from vault.catalog import Catalog, Transaction, open_catalog
+from vault.catalog import Catalog, Transaction, open_catalog, schema
 from vault.encoding import new_id
 from vault.errors import Conflict, Unavailable
 from vault.workings.recent import Recent
@@ -102,3 +104,42 @@ def test_what_is_held_is_bounded_in_weight_and_age() -> None:
     none: Recent[str] = Recent(32, 0)
     none.get("a", lambda: "a")
     assert none.get("a", lambda: "b") == "b"
+
+
+def test_a_change_that_nobody_waits_for_goes_with_the_next_commit_or_by_itself(catalog: Catalog) -> None:
+    """It is there after the next change of anybody, after `settle`, and otherwise some milliseconds later."""
+    failed: list[BaseException] = []
+
+    def soon(number: int) -> None:
+        catalog.submit_soon(lambda transaction: transaction.use_proof(_digest(number), _LATER, _NOW), failed.append)
+
+    def there(number: int) -> bool:
+        query = select(schema.proofs.c.digest).where(schema.proofs.c.digest == _digest(number))
+        with catalog.read() as transaction:
+            return transaction.connection.execute(query).first() is not None
+
+    soon(1)
+    assert _use(catalog, 2)
+    assert there(1)
+    soon(3)
+    catalog.settle()
+    assert there(3)
+    soon(4)
+    deadline = time.monotonic() + 30
+    while not there(4):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    assert not failed
+
+
+def test_a_change_that_nobody_waits_for_tells_its_own_failure_and_takes_no_other_with_it(catalog: Catalog) -> None:
+    """Whoever waits for the same commit gets what was asked for."""
+    failed: list[BaseException] = []
+
+    def failing(_transaction: Transaction) -> None:
+        raise Conflict("this one")
+
+    catalog.submit_soon(failing, failed.append)
+    assert _use(catalog, 1)
+    assert [str(error) for error in failed] == ["this one"]
+    assert not _use(catalog, 1)

@@ -2,10 +2,11 @@
 
 The order of the steps is the security property. A manifest and names are opened with the vendor's
 manifest and metadata keys in order to decide; no column's key is unwrapped, and no chunk fetched, before the
-entry that says so is durable. Before each shard leaves, the vendor's head is looked at again.
+entry that says so is durable, and with it, in one change, that the request's proof is used up. Before each shard
+leaves, the vendor's head is looked at again.
 """
 
-from vault.access.callers import Caller, Sent, authenticate, authenticate_federated, vendor_ids
+from vault.access.callers import Arrival, Caller, Sent, arrive, authenticate, authenticate_federated, vendor_ids
 from vault.access.leases import MOST_BYTES, LeasedObject, lease_page, leased_object
 from vault.access.permits import Offering, offerings
 from vault.access.streams import Delivery, open_delivery
@@ -16,6 +17,7 @@ from vault.workings.watch import Watch
 
 __all__ = [
     "MOST_BYTES",
+    "Arrival",
     "Caller",
     "Delivery",
     "KeyCounts",
@@ -23,6 +25,7 @@ __all__ = [
     "Offering",
     "Request",
     "Sent",
+    "arrive",
     "authenticate",
     "authenticate_federated",
     "healthy",
@@ -53,5 +56,5 @@ def key_counts(parts: Parts) -> KeyCounts:
 
 
 def settle(parts: Parts) -> None:
-    """Leave a last checkpoint before the broker stops."""
-    parts.journal.checkpoint()
+    """Write what is left to be written, and a last checkpoint, before the broker stops."""
+    parts.journal.settle()

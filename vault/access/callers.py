@@ -8,21 +8,22 @@ from datetime import datetime
 from typing import Any
 
 from vault.audit import Kind
-from vault.catalog import CredentialRow
+from vault.catalog import CredentialRow, Transaction
 from vault.delegation import Link, check_chain
 from vault.encoding import timestamp
-from vault.errors import Conflict, IntegrityError, NotFound, Unauthenticated, VaultError
+from vault.errors import IntegrityError, NotFound, Unauthenticated, VaultError
 from vault.federation import Issuers, Provider, check_token, has_claim, token_claims
 from vault.networks import within
-from vault.proof import check_proof
+from vault.proof import Proof, check_proof
 from vault.trust import Credential, Label, Role, Signed
 from vault.wire import Token
 from vault.workings.names import own_holder_name
 from vault.workings.parts import Parts, holder_sealer, trusted_now
 
-__all__ = ["Caller", "Sent", "authenticate", "authenticate_federated", "vendor_ids"]
+__all__ = ["Arrival", "Caller", "Sent", "arrive", "authenticate", "authenticate_federated", "vendor_ids"]
 
 _DENIED = "the credential is not valid"
+_USED = "the proof was used before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,37 @@ class Caller:
     expires: datetime
     links: tuple[Link, ...] = ()
     subject: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A caller whose credential and proof hold, and whose proof is still to be used up: nothing is given out before.
+
+    A proof counts once: it is written down, durably and for every broker of the vault, alone or together with the entry
+    of what it was for.
+    """
+
+    caller: Caller
+    proof: Proof | None = None
+
+    def enter(self, parts: Parts) -> Caller:
+        """Use the proof up; raises Unauthenticated where it was used before."""
+        if self.proof is not None and not parts.catalog.submit(self.enter_in):
+            raise self.turned_away(parts)
+        return self.caller
+
+    def enter_in(self, transaction: Transaction) -> bool:
+        """Use the proof up as part of a change; False where it was used before, so that nothing else may come of it."""
+        proof = self.proof
+        return proof is None or transaction.use_proof(proof.digest, timestamp(proof.until), timestamp(proof.at))
+
+    def turned_away(self, parts: Parts) -> Unauthenticated:
+        """What is raised for a proof that was used before, once the attempt is logged."""
+        who = self.caller
+        parts.journal.record(
+            Kind.REFUSED, vendor_id=who.vendor, credential=who.credential, address=who.address, reason=_USED
+        )
+        return Unauthenticated(_DENIED)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -66,6 +98,21 @@ def authenticate(
 ) -> Caller:
     """Check a credential against its signed record and the vendor's head, and that its key signed this very request.
 
+    Raises as `arrive` does, also for a proof that was used before.
+    """
+    return arrive(parts, token, address, sent=sent, vendors=vendors).enter(parts)
+
+
+def arrive(
+    parts: Parts,
+    token: Token,
+    address: str,
+    *,
+    sent: Sent | None = None,
+    vendors: frozenset[str] | None = None,
+) -> Arrival:
+    """Check all of a credential and a request but whether its proof was used before.
+
     ``sent`` is how the request came, which a credential that is bound to a key needs; ``vendors`` are the ids that this
     broker serves (None: all whose keys it holds). Raises Unauthenticated, with one sentence whatever the reason, and
     logs the attempt when it names a credential that exists.
@@ -74,11 +121,12 @@ def authenticate(
     vendor, own = opened[1].vendor, opened[1].id
     try:
         _check_credential(parts, opened, token, address, vendors)
-        links = _check_possession(parts, opened[1], token, sent)
+        links, proof = _check_possession(parts, opened[1], token, sent)
     except Unauthenticated as error:
         parts.journal.record(Kind.REFUSED, vendor_id=vendor, credential=own, address=address, reason=str(error))
         raise Unauthenticated(_DENIED) from None
-    return Caller(vendor, own, address, min([opened[1].expires, *(link.expires for link in links)]), links)
+    caller = Caller(vendor, own, address, min([opened[1].expires, *(link.expires for link in links)]), links)
+    return Arrival(caller, proof)
 
 
 def authenticate_federated(
@@ -191,18 +239,19 @@ def _check_standing(
         raise Unauthenticated("address not allowed")
 
 
-def _check_possession(parts: Parts, credential: Credential, token: Token, sent: Sent | None) -> tuple[Link, ...]:
+def _check_possession(
+    parts: Parts, credential: Credential, token: Token, sent: Sent | None
+) -> tuple[tuple[Link, ...], Proof | None]:
     """Raises Unauthenticated unless the request carries what the credential's kind asks for, no more and no less.
 
-    Returns the delegations that lead from the credential's key to the one that proves the request. A proof counts once:
-    it is written down, durably and for every broker of the vault, before the request goes on.
+    Returns the delegations that lead from the credential's key to the one that proves the request, and the proof.
     """
     if (credential.key is not None) != token.bound:
         raise Unauthenticated("presented as a credential of the other kind")
     if credential.key is None:
         if sent is not None and sent.delegations:
             raise Unauthenticated("a bearer credential cannot be delegated")
-        return ()
+        return (), None
     if sent is None or sent.proof is None:
         raise Unauthenticated("no proof of possession")
     now = trusted_now(parts)
@@ -210,14 +259,7 @@ def _check_possession(parts: Parts, credential: Credential, token: Token, sent: 
     if not parts.heads.vendor(credential.vendor).ended.isdisjoint(link.id for link in links):
         raise Unauthenticated("a delegation was ended")
     proof = check_proof(sent.proof, thumbprint=holder, token=token.text, method=sent.method, uris=sent.uris, now=now)
-    try:
-        until, taken = timestamp(proof.until), timestamp(now)
-        fresh = parts.catalog.submit(lambda transaction: transaction.use_proof(proof.digest, until, taken))
-    except Conflict:
-        fresh = False  # another broker has just taken it
-    if not fresh:
-        raise Unauthenticated("the proof was used before")
-    return links
+    return links, proof
 
 
 def vendor_ids(parts: Parts, names: frozenset[str]) -> frozenset[str]:

@@ -14,7 +14,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from vault.access.callers import Caller
+from vault.access.callers import Arrival, Caller
 from vault.access.permits import Permitted, permitted
 from vault.access.places import Places
 from vault.access.records import Charge, begin, mark, refusals_recorded
@@ -46,7 +46,7 @@ _PIECE: Final = 4 << 20
 
 def lease_page(
     parts: Parts,
-    caller: Caller,
+    asking: Caller | Arrival,
     request: Request,
     cursor: bytes | None = None,
     *,
@@ -59,8 +59,9 @@ def lease_page(
     ciphertext that the page is about, at a shard at least; ``direct`` takes addresses of the store where it has any.
     Raises what `open_delivery` does, and LimitReached where not even one shard may be had.
     """
-    with refusals_recorded(parts, caller, request):
-        allowed = permitted(parts, caller, request)
+    arrival = asking if isinstance(asking, Arrival) else Arrival(asking)
+    with refusals_recorded(parts, arrival, request):
+        allowed = permitted(parts, arrival.caller, request)
         permit = allowed.permit
         plan = ReadPlan(allowed.version, permit.columns, (), None)
         places, sent = Places(parts, "dsvault lease", permit, plan), 0
@@ -71,7 +72,7 @@ def lease_page(
         now = trusted_now(parts)
         until = min(now + LIFE, permit.ends or now + LIFE)
         _, page = begin(
-            parts, caller, permit, Kind.LEASED, lambda usage: _page(allowed, plan, most_bytes, usage, until)
+            parts, arrival, permit, Kind.LEASED, lambda usage: _page(allowed, plan, most_bytes, usage, until)
         )
     mark(parts)
     link_seconds = max(1, int((until - now).total_seconds())) if direct else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from vault.access.callers import Caller
-from vault.catalog import CompartmentRow, FieldSealer
+from vault.catalog import CompartmentRow, FieldSealer, Transaction
 from vault.errors import IntegrityError, InvalidInput, NotFound, NotGranted
 from vault.fields import Path, below
 from vault.filters import BoundFilter, Filter, bind, parse
@@ -22,6 +22,10 @@ from vault.workings.reading import leaving_schema
 from vault.workings.versions import OpenVersion, open_version
 
 __all__ = ["Offering", "Permitted", "mask_key", "masks_of", "offerings", "permitted"]
+
+
+#: What a decision is made again for, by whether it took what was held: a new version may have other columns.
+_LOOKED_UP_AGAIN = {False: (NotGranted,), True: (NotGranted, NotFound, InvalidInput)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,10 @@ class Permitted:
     def narrowed(self) -> bool:
         """Whether a row filter that is not the caller's own, of the grant or of a delegation, keeps rows back."""
         return len(self.filters) > (self.permit.where is not None)
+
+    def is_newest(self, parts: Parts, transaction: Transaction) -> bool:
+        """Whether a transaction still sees the compartment as it was when this was decided."""
+        return parts.heads.is_newest(transaction, self.version.head)
 
 
 def offerings(parts: Parts, caller: Caller) -> list[Offering]:
@@ -85,8 +93,13 @@ def mask_key(parts: Parts, vendor: str) -> WrappedKey:
     return wrapped_key(parts.vault, rows[-1])
 
 
-def _offers(parts: Parts, caller: Caller, dataset_name: str | None = None) -> Iterator[tuple[Offer, OpenVersion]]:
-    """The vendor's live grants with the version that each is about, and of it what was cut for that grant."""
+def _offers(
+    parts: Parts, caller: Caller, dataset_name: str | None = None, *, held: bool = False
+) -> Iterator[tuple[Offer, OpenVersion]]:
+    """The vendor's live grants with the version that each is about, and of it what was cut for that grant.
+
+    ``held`` goes by the compartment's head that is held here, if there is one.
+    """
     grants, rows = _grants(parts, caller.vendor)
     versions: dict[tuple[str, int | None], OpenVersion] = {}
     for grant in grants:
@@ -100,7 +113,7 @@ def _offers(parts: Parts, caller: Caller, dataset_name: str | None = None) -> It
         place = (row.id, grant.pinned)
         if place not in versions:
             try:
-                versions[place] = _version(parts, row, grant.pinned)
+                versions[place] = _version(parts, row, grant.pinned, held=held)
             except NotFound:
                 if grant.pinned is None:
                     raise
@@ -162,10 +175,12 @@ def _grants(parts: Parts, vendor: str) -> tuple[list[Grant], dict[str, Compartme
     return parts.lately.grants.get((vendor, head.digest, parts.root.version), read)
 
 
-def _version(parts: Parts, row: CompartmentRow, number: int | None) -> OpenVersion:
+def _version(parts: Parts, row: CompartmentRow, number: int | None, *, held: bool) -> OpenVersion:
     """A version of a compartment, by default the newest, opened under the manifest key that its head names."""
-    with parts.catalog.read() as transaction:
-        head = parts.heads.compartment_in(transaction, row)
+    head = parts.heads.compartment_held(row) if held else None
+    if head is None:
+        with parts.catalog.read() as transaction:
+            head = parts.heads.compartment_in(transaction, row)
     if head is None or MANIFEST_GROUP not in head.live_groups:
         raise NotFound("there is no version")
 
@@ -176,19 +191,23 @@ def _version(parts: Parts, row: CompartmentRow, number: int | None) -> OpenVersi
     return found
 
 
-def permitted(parts: Parts, caller: Caller, request: Request) -> Permitted:
-    """Decide on a request; raises Frozen, Conflict, NotGranted or InvalidInput."""
+def permitted(parts: Parts, caller: Caller, request: Request, *, held: bool = False) -> Permitted:
+    """Decide on a request; raises Frozen, Conflict, NotGranted or InvalidInput.
+
+    ``held`` takes the version that is held for the newest one: whoever says so asks `Permitted.is_newest` in the change
+    that acts upon the permit. A refusal is never by what is held.
+    """
     try:
-        return _decided(parts, caller, request)
-    except NotGranted:
+        return _decided(parts, caller, request, held=held)
+    except _LOOKED_UP_AGAIN[held]:
         # The grant may be younger than the head that is held here; whatever is asked for, it is looked up again.
         parts.heads.vendor(caller.vendor, max_age=-1)
         return _decided(parts, caller, request)
 
 
-def _decided(parts: Parts, caller: Caller, request: Request) -> Permitted:
+def _decided(parts: Parts, caller: Caller, request: Request, *, held: bool = False) -> Permitted:
     refuse_frozen(parts.heads.vendor(caller.vendor))
-    found = list(_offers(parts, caller, request.dataset))
+    found = list(_offers(parts, caller, request.dataset, held=held))
     head = parts.heads.vendor(caller.vendor)
     permit = decide(request, caller.credential, head, [offer for offer, _ in found], trusted_now(parts))
     ends = min(permit.ends or caller.expires, caller.expires)

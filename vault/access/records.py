@@ -2,22 +2,35 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Any, TypeVar
 
-from vault.access.callers import Caller
+from vault.access.callers import Arrival, Caller
 from vault.audit import Kind
 from vault.catalog import Transaction
-from vault.errors import AuditError, Conflict, InvalidInput, LimitReached, Refused, VaultError
+from vault.errors import (
+    AuditError,
+    Conflict,
+    InvalidInput,
+    LimitReached,
+    Refused,
+    Unauthenticated,
+    Unavailable,
+    VaultError,
+)
 from vault.limits import Usage, refuse_used_up
 from vault.policy import Permit, Request
 from vault.workings.parts import Parts, trusted_now
 
-__all__ = ["Charge", "begin", "day", "mark", "refusals_recorded", "who"]
+__all__ = ["Charge", "Outdated", "begin", "day", "mark", "refusals_recorded", "who"]
 
 _LOG = logging.getLogger("dsvault.access")
+
+
+class Outdated(Exception):
+    """What a permit was decided by has changed before anything came of it: it is to be decided again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,31 +42,48 @@ class Charge:
 
 
 _Charge = TypeVar("_Charge", bound=Charge)
+_Result = TypeVar("_Result")
 
 
 def begin(
-    parts: Parts, caller: Caller, permit: Permit, kind: Kind, choose: Callable[[Usage], _Charge]
+    parts: Parts,
+    arrival: Arrival,
+    permit: Permit,
+    kind: Kind,
+    choose: Callable[[Usage], _Charge],
+    holds: Callable[[Transaction], bool] = lambda _transaction: True,
 ) -> tuple[int, _Charge]:
-    """Charge a delivery and write the entry that says so, both or neither; returns the entry's number and the charge.
+    """Use up the proof, charge a delivery and write the entry that says so, all or nothing.
 
-    ``choose`` says what is delivered, by what was used of the grant so far. Raises LimitReached where the grant is used
-    up, and AuditError: then nothing was charged.
+    ``choose`` says what is delivered, by what was used of the grant so far. Returns the entry's number and the charge.
+    ``holds`` says whether what the permit was decided by is so still. Raises Outdated where it is not, Unauthenticated
+    where the proof was used before, LimitReached where the grant is used up, and AuditError: then nothing was changed.
     """
     limits = permit.grant.limits
-    if not limits:
-        charge = choose(Usage({}, {}))
-        return parts.journal.record(kind, **who(caller, permit), **charge.fields), charge
-    today = day(parts)
+    today = day(parts) if limits else ""
 
-    def charged(transaction: Transaction) -> tuple[int, _Charge]:
-        usage = Usage(*transaction.usage(permit.grant.id, today))
+    def begun(transaction: Transaction) -> tuple[int, _Charge] | None:
+        if not holds(transaction):
+            raise Outdated
+        if not arrival.enter_in(transaction):
+            return None
+        usage = Usage(*transaction.usage(permit.grant.id, today)) if limits else Usage({}, {})
         refuse_used_up(limits, usage)
         charge = choose(usage)
-        transaction.add_usage(permit.grant.id, today, {"requests": 1, **charge.used})
-        return parts.journal.record_in(transaction, kind, **who(caller, permit), **charge.fields), charge
+        if limits:
+            transaction.add_usage(permit.grant.id, today, {"requests": 1, **charge.used})
+        return parts.journal.record_in(transaction, kind, **who(arrival.caller, permit), **charge.fields), charge
 
+    found = _committed(parts, begun)
+    if found is None:
+        raise arrival.turned_away(parts)
+    return found
+
+
+def _committed(parts: Parts, change: Callable[[Transaction], _Result]) -> _Result:
+    """What a change that holds an entry returns, once it is durable."""
     try:
-        return parts.catalog.submit(charged)
+        return parts.catalog.submit(change)
     except (LimitReached, AuditError):
         raise
     except VaultError as error:
@@ -61,23 +91,41 @@ def begin(
 
 
 @contextmanager
-def refusals_recorded(parts: Parts, caller: Caller, request: Request) -> Iterator[None]:
-    """Write an entry for a request that is refused within."""
+def refusals_recorded(parts: Parts, arrival: Arrival, request: Request) -> Iterator[None]:
+    """Write an entry for a request that is refused within, and use its proof up whatever becomes of it."""
     try:
         yield
-    except (Refused, Conflict, InvalidInput) as error:
-        parts.journal.record(
-            Kind.REFUSED,
-            vendor_id=caller.vendor,
-            credential=caller.credential,
-            delegates=_delegates(caller),
-            subject=caller.subject,
-            address=caller.address,
-            dataset=request.dataset[:80],
-            columns=[name[:80] for name in request.columns or ()][:100],
-            reason=type(error).__name__,
-        )
+    except Unauthenticated:
         raise
+    except (Refused, Conflict, InvalidInput) as error:
+        reason = type(error).__name__
+        if not _committed(parts, lambda transaction: _refused(parts, transaction, arrival, request, reason)):
+            raise arrival.turned_away(parts) from None
+        raise
+    except Exception:
+        # What failed for another reason is no second try for whoever has the proof, if that can be written down at all.
+        with suppress(Unavailable):
+            arrival.enter(parts)
+        raise
+
+
+def _refused(parts: Parts, transaction: Transaction, arrival: Arrival, request: Request, reason: str) -> bool:
+    if not arrival.enter_in(transaction):
+        return False
+    caller = arrival.caller
+    parts.journal.record_in(
+        transaction,
+        Kind.REFUSED,
+        vendor_id=caller.vendor,
+        credential=caller.credential,
+        delegates=_delegates(caller),
+        subject=caller.subject,
+        address=caller.address,
+        dataset=request.dataset[:80],
+        columns=[name[:80] for name in request.columns or ()][:100],
+        reason=reason,
+    )
+    return True
 
 
 def day(parts: Parts) -> str:

@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from vault.access.callers import Caller
+from vault.access.callers import Arrival, Caller
 from vault.access.permits import Permitted, mask_key, masks_of, permitted
 from vault.access.places import Places
-from vault.access.records import Charge, begin, day, mark, refusals_recorded, who
+from vault.access.records import Charge, Outdated, begin, day, mark, refusals_recorded, who
 from vault.audit import Kind
+from vault.catalog import Transaction
 from vault.cursors import Cursor
 from vault.errors import LimitReached, VaultError
 from vault.fields import shown
@@ -41,23 +42,38 @@ class Delivery:
 
 
 def open_delivery(
-    parts: Parts, caller: Caller, request: Request, where: str | None = None, cursor: bytes | None = None
+    parts: Parts, asking: Caller | Arrival, request: Request, where: str | None = None, cursor: bytes | None = None
 ) -> Delivery:
     """Decide on a read and, if it is allowed, begin it; ``where`` is the caller's own predicate as it was sent.
 
-    ``cursor`` is from an earlier delivery of the very same: it goes on behind the batch that the cursor came with.
-    Raises Frozen, Conflict, NotGranted or InvalidInput, each logged; AuditError when the log cannot be written: then
-    nothing is served.
+    ``cursor`` is from an earlier delivery of the very same: it goes on behind the batch that the cursor came with. The
+    proof of one who only arrived is used up in the very change that begins the read. Raises Unauthenticated where it
+    was before; Frozen, Conflict, NotGranted or InvalidInput, each logged; AuditError when the log cannot be written:
+    then nothing is served.
     """
-    with refusals_recorded(parts, caller, request):
+    arrival = asking if isinstance(asking, Arrival) else Arrival(asking)
+    with refusals_recorded(parts, arrival, request):
         if where is not None:
             request = replace(request, where=parse(where, "where"))
-        allowed = permitted(parts, caller, request)
-        permit = allowed.permit
-        keys, plan = _planned(parts, caller, allowed)
-        cursors = _Cursors(parts, permit, plan, cursor)
-        plan = cursors.plan
-        read, _ = begin(parts, caller, permit, Kind.READ_BEGUN, lambda _usage: Charge({}, _fields(permit, plan)))
+        try:
+            return _opened(parts, arrival, request, cursor, held=True)
+        except Outdated:
+            return _opened(parts, arrival, request, cursor, held=False)
+
+
+def _opened(parts: Parts, arrival: Arrival, request: Request, cursor: bytes | None, *, held: bool) -> Delivery:
+    """A read that is decided on, and has begun; with ``held``, Outdated where a version that was held is no more."""
+    caller = arrival.caller
+    allowed = permitted(parts, caller, request, held=held)
+    permit = allowed.permit
+    keys, plan = _planned(parts, caller, allowed)
+    cursors = _Cursors(parts, permit, plan, cursor)
+    plan = cursors.plan
+
+    def holds(transaction: Transaction) -> bool:
+        return not held or allowed.is_newest(parts, transaction)
+
+    read, _ = begin(parts, arrival, permit, Kind.READ_BEGUN, lambda _usage: Charge({}, _fields(permit, plan)), holds)
     batches = _deliver(parts, caller, permit, keys, cursors, read)
     short = plan.short and not allowed.narrowed
     return Delivery(permit, plan.schema, batches, cursors.seal, short, _total(allowed))
@@ -183,5 +199,7 @@ def _deliver(
         outcome = type(error).__name__
         raise
     finally:
-        parts.journal.record(Kind.READ_ENDED, **who(caller, permit), read=read, rows=rows, outcome=outcome)
+        # Of a short read all is at hand before any of it leaves: nobody waits for the disk a second time.
+        record = parts.journal.record_soon if cursors.plan.short else parts.journal.record
+        record(Kind.READ_ENDED, **who(caller, permit), read=read, rows=rows, outcome=outcome)
         mark(parts)

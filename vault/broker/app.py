@@ -2,6 +2,7 @@
 
 import base64
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from vault.broker import problems
 from vault.broker.bounds import Bounds
 from vault.broker.closing import Closing
 from vault.broker.describing import describe, of_route
+from vault.broker.lean import lean_route
 from vault.broker.metrics import CONTENT_TYPE, Metrics
 from vault.broker.observing import Observing
 from vault.broker.stream import ipc_stream
@@ -76,7 +78,8 @@ class _Broker:
     endpoints: tuple[str, ...]
     issuers: Issuers = field(default_factory=Issuers)
 
-    def caller(self, request: Request) -> access.Caller:
+    def arrival(self, request: Request) -> access.Arrival:
+        """Who asks, by all but whether the request's proof was used before."""
         values, proofs = request.headers.getlist("authorization"), request.headers.getlist("dpop")
         chains = request.headers.getlist(wire.DELEGATION_HEADER)
         if len(values) != 1 or len(proofs) > 1 or len(chains) > 1:
@@ -86,11 +89,13 @@ class _Broker:
         if foreign is not None:
             if proofs or chains:
                 raise Unauthenticated("the credential is not valid")
-            return access.authenticate_federated(self.parts, self.issuers, foreign, address, vendors=self.vendors)
+            return access.Arrival(
+                access.authenticate_federated(self.parts, self.issuers, foreign, address, vendors=self.vendors)
+            )
         token = wire.Token.from_header(values[0])
         links = tuple(chains[0].split(",")) if chains else ()
         sent = access.Sent(request.method, self._addresses(request), proofs[0] if proofs else None, links)
-        return access.authenticate(self.parts, token, address, sent=sent, vendors=self.vendors)
+        return access.arrive(self.parts, token, address, sent=sent, vendors=self.vendors)
 
     def _addresses(self, request: Request) -> tuple[str, ...]:
         """Where the request may have been sent to: never by its own word, which its Host header would be."""
@@ -140,7 +145,7 @@ def create_app(
     app.add_middleware(Bounds)
 
     def caller(request: Request) -> access.Caller:
-        found = request.state.caller = broker.caller(request)
+        found = request.state.caller = broker.arrival(request).enter(parts)
         return found
 
     metrics = Metrics(lambda: access.key_counts(parts))
@@ -167,10 +172,27 @@ def create_app(
         offered = [_offered(offering).document() for offering in access.offerings(parts, who)]
         return {"format": list(wire.WIRE_VERSION), "grants": offered}
 
-    @app.post("/v1/datasets/{name}/read", **of_route("read"))
-    async def read(name: str, body: ReadBody, who: Annotated[access.Caller, Depends(caller)]) -> Response:
+    def read(
+        request: Request, name: str, body: ReadBody, who: Annotated[access.Arrival, Depends(broker.arrival)]
+    ) -> Response:
         """A slice as an Arrow IPC stream."""
-        return await run_in_threadpool(_begin, parts, metrics, closing, who, name, body)
+        asked = body.request(name, limit=body.limit)
+        try:
+            cursor = _cursor(body.cursor)
+        except InvalidInput:
+            who.enter(parts)
+            raise
+        delivery = access.open_delivery(parts, who, asked, body.where, cursor)
+        metrics.decided(time.perf_counter() - request.state.began)
+        return _sent(metrics, closing, delivery, body.compression)
+
+    app.router.add_api_route(
+        "/v1/datasets/{name}/read",
+        read,
+        methods=["POST"],
+        route_class_override=lean_route(broker.arrival, lambda who: who.enter(parts), ReadBody),
+        **of_route("read"),
+    )
 
     @app.post("/v1/datasets/{name}/lease", **of_route("lease"))
     def lease(name: str, body: LeaseBody, who: Annotated[access.Caller, Depends(caller)]) -> Response:
@@ -231,13 +253,11 @@ def _offered(offering: access.Offering) -> wire.OfferedGrant:
     )
 
 
-def _begin(parts: Parts, metrics: Metrics, closing: Closing, who: access.Caller, name: str, body: ReadBody) -> Response:
-    request = body.request(name, limit=body.limit)
-    delivery = access.open_delivery(parts, who, request, body.where, _cursor(body.cursor))
+def _sent(metrics: Metrics, closing: Closing, delivery: access.Delivery, compression: str) -> Response:
     # The first batch is made before the answer begins, so that what fails at once fails with a status.
     first = next(delivery.batches, None)
     batches = closing.until(_behind(first, delivery.batches))
-    stream = ipc_stream(delivery.schema, batches, delivery.cursor, body.compression, metrics.refused)
+    stream = ipc_stream(delivery.schema, batches, delivery.cursor, compression, metrics.refused)
     pieces = metrics.streaming(stream)
     headers = {wire.ROWS_HEADER: str(delivery.total)} if delivery.total is not None else None
     if delivery.short:

@@ -1,8 +1,8 @@
-"""The broker's side of each connection: what uvicorn's own protocol leaves open.
+"""The broker's side of each connection: what uvicorn's own protocol over httptools leaves open.
 
-uvicorn has no time in which the head or the body of a request has to be there, closes no connection on which nothing
-ever comes, answers malformed HTTP in plain text, and knows no bound on connections that spares those which are in use.
-This is its protocol with these four. A request is *awaited* from the connection (or, on one that was used before, from
+uvicorn has no time in which the head or the body of a request has to be there, no bound on the length of a head, closes
+no connection on which nothing ever comes, answers malformed HTTP in plain text, and knows no bound on connections that
+spares those which are in use. This is its protocol with these five. A request is *awaited* from the connection (or, on one that was used before, from
 its first byte) until its last byte came; it has to come whole in so many seconds. Beyond so many connections
 a new one takes the place of one that waits: of the address that has most of them waiting the oldest, so that whoever
 fills the broker with connections that say nothing loses them first. Where none waits, the new one is refused.
@@ -10,13 +10,14 @@ fills the broker with connections that say nothing loses them first. Where none 
 
 import asyncio
 import logging
-import sys
+from enum import Enum
+from http import HTTPStatus
 from typing import Any, Final, final
 
-import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from vault import wire
+from vault.broker.bounds import HEAD_BYTES
 from vault.broker.logs import request_id
 from vault.broker.metrics import Metrics
 from vault.broker.problems import document
@@ -69,13 +70,29 @@ class Connections:
             self._waiting.pop(connection.address, None)
 
 
-class Protocol(H11Protocol):
+class _Part(Enum):
+    """What part of a request the next byte is of."""
+
+    NONE = 0
+    HEAD = 1
+    BODY = 2
+
+
+class _Refused(Exception):
+    """Raised in the parser's callbacks, which the parser turns into an error of its own."""
+
+
+class Protocol(HttpToolsProtocol):
     """One connection."""
 
     def __init__(self, *args: Any, connections: Connections, **options: Any) -> None:
         super().__init__(*args, **options)
         self._house = connections
         self._deadline: asyncio.TimerHandle | None = None
+        self._part = _Part.NONE
+        # Of the head that is coming: the bytes that came with it, and those that were understood.
+        self._came = self._head = 0
+        self._status = 400
         self.address = _NOBODY
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -93,11 +110,49 @@ class Protocol(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Some bytes came."""
+        """Some bytes came; of a head that is not whole with them no more than the bound are waited for."""
         if self.transport.is_closing():
             return
+        if self._part is not _Part.BODY:
+            self._came += len(data)
         super().data_received(data)
+        if self._part is _Part.HEAD and self._came > HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(431)
         self._look()
+
+    def on_message_begin(self) -> None:
+        """The parser's: a request begins."""
+        super().on_message_begin()
+        self._part, self._head = _Part.HEAD, 0
+
+    def on_url(self, url: bytes) -> None:
+        """The parser's: the target, or a piece of it."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """The parser's: a header that is whole."""
+        self._count(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The parser's: the head is whole."""
+        self._part, self._came = _Part.BODY, 0
+        if self.parser.should_upgrade():
+            # The parser takes what comes behind such a head for another protocol, a body too.
+            raise _Refused
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The parser's: the request is whole, and the next byte is of another."""
+        self._part, self._came = _Part.NONE, 0
+        super().on_message_complete()
+
+    def _count(self, size: int) -> None:
+        self._head += size
+        if self._head > HEAD_BYTES:
+            self._status = 431
+            raise _Refused
 
     def on_response_complete(self) -> None:
         """An answer is out; the next request may be here already, whole or in part."""
@@ -114,31 +169,35 @@ class Protocol(H11Protocol):
             super().shutdown()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
-        """Answer what is no HTTP; called where h11 has just said what is wrong."""
-        error = sys.exception()
-        self._refuse(error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400)
+        """Answer what is no HTTP."""
+        self._refuse(self._status)
 
     def drop(self) -> None:
         """Make room for another connection."""
         self._stop_waiting()
         self.transport.abort()
 
+    @property
+    def _working(self) -> bool:
+        """Whether a request that is whole is being answered."""
+        return bool(self.pipeline) or (
+            self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
+        )
+
     def _look(self) -> None:
         """See to it that there is a deadline exactly while a request is awaited."""
         if self.transport.is_closing():
             return
-        state = self.conn.their_state
-        if state is h11.SEND_BODY or (state is h11.IDLE and self.conn.trailing_data[0]):
-            self._await_request()
-            self._house.wait(self)
-        elif state is h11.IDLE and (self.cycle is None or self.cycle.response_complete):
-            # Nothing of a request is here: before the first one the deadline stands, later uvicorn's own for idleness.
-            if self.cycle is not None:
-                self._stop_waiting()
-            self._house.wait(self)
-        else:
+        if self._working:
             self._stop_waiting()
             self._house.work(self)
+            return
+        if self._part is not _Part.NONE:
+            self._await_request()
+        elif self.cycle is not None:
+            # Nothing of a request is here: before the first one the deadline stands, later uvicorn's own for idleness.
+            self._stop_waiting()
+        self._house.wait(self)
 
     def _await_request(self) -> None:
         if self._deadline is None:
@@ -157,16 +216,20 @@ class Protocol(H11Protocol):
     def _refuse(self, status: int) -> None:
         """End the connection, with a problem where no other answer has begun."""
         self._stop_waiting()
-        if self.cycle is not None:
+        cycle = self.cycle
+        awaited = cycle is not None and not cycle.response_complete
+        # Nothing is put in the place of an answer that is being made, or behind the one of a request that goes on.
+        answered = self._working or (cycle is not None and not awaited and self._part is _Part.BODY)
+        self.pipeline.clear()
+        if awaited:
+            answered = answered or cycle.response_started
             # Whoever answers what came before has nobody to answer any more.
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-        if self.conn.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        if answered:
             self.transport.abort()
             return
         status, body = document(status)
-        if self.conn.our_state is h11.SEND_RESPONSE and self.scope["method"] == "HEAD":
-            body = b""  # which an answer to HEAD never has
         request = new_id()
         headers = [
             *self.server_state.default_headers,
@@ -176,8 +239,11 @@ class Protocol(H11Protocol):
             (b"x-request-id", request.encode()),
             (b"connection", b"close"),
         ]
-        for event in (h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(event) or b"")
+        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode()]
+        lines += [name + b": " + value for name, value in headers]
+        # An answer to HEAD never has a body.
+        bare = awaited and cycle.scope["method"] == "HEAD"
+        self.transport.write(b"\r\n".join([*lines, b"", b"" if bare else body]))
         self.transport.close()
         self._house.metrics.answered("other", status, 0.0)
         named = request_id.set(request)

@@ -17,6 +17,7 @@ __all__ = ["CONTENT_TYPE", "Counts", "Metrics", "added", "lasting"]
 Counts = list[tuple[str, str, str, list[tuple[str, dict[str, str], float]]]]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_DECISION_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 5, 30)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600)
 
 
@@ -55,6 +56,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self._decisions = Histogram(
+            "dsvault_decision_seconds",
+            "From a request for a read to its permit, whose entry is durable by then.",
+            buckets=_DECISION_SECONDS,
+            registry=self._registry,
+        )
         self._refusals = Counter(
             "dsvault_refusals", "Answers that are problems, by kind.", ("kind",), registry=self._registry
         )
@@ -65,6 +72,10 @@ class Metrics:
         """An answer has begun."""
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
+
+    def decided(self, seconds: float) -> None:
+        """A read was permitted, and may begin."""
+        self._decisions.observe(seconds)
 
     def refused(self, kind: str) -> None:
         """An answer, or the end of a stream, was a problem."""

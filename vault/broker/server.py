@@ -15,7 +15,6 @@ from typing import Any, Final
 import uvicorn
 from fastapi import FastAPI
 
-from vault.broker.bounds import HEAD_BYTES
 from vault.broker.closing import Closing
 from vault.broker.connections import Connections, Protocol
 from vault.broker.tls import server_context
@@ -129,7 +128,6 @@ def serve(
         ssl_context_factory=(lambda _config, _default: context) if context is not None else None,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=int((options.grace + _LAST).total_seconds()),
-        h11_max_incomplete_event_size=HEAD_BYTES,
     )
     config.load()
     # It warns of malformed requests and of upgrades; the broker has a line of its own for each, with an id.

@@ -66,6 +66,17 @@ class Catalog:
         """
         return self._shared.run(change)
 
+    def submit_soon(self, change: Callable[[Transaction], object], failed: Callable[[BaseException], None]) -> None:
+        """A change that nobody waits for, in the next transaction that is shared, or its own some milliseconds later.
+
+        ``failed`` is told where it could not be made; it must not raise.
+        """
+        self._shared.run_soon(change, failed)
+
+    def settle(self) -> None:
+        """Make the changes that nobody waits for; they are durable on return, or were told to have failed."""
+        self._shared.settle()
+
     @contextmanager
     def _begin(self, *, write: bool) -> Iterator[Transaction]:
         try:
@@ -79,7 +90,7 @@ class Catalog:
                     finish()
         except VaultError:
             raise
-        except ConstraintError as error:
+        except (ConstraintError, sqlite3.IntegrityError) as error:
             raise Conflict("another change to the catalog came first; try again") from error
         except (DBAPIError, SQLAlchemyError, sqlite3.Error) as error:
             # The driver's text may quote the statement and its parameters: it stays out of the message.

@@ -1,10 +1,12 @@
 """Writes of several threads in one transaction: a commit costs a flush of the disk, and one flush serves them all.
 
 Who comes while a commit is under way waits for the next one, which takes everybody who waits. Each is told only after
-the commit that holds its change.
+the commit that holds its change. A change that nobody waits for goes with the next commit, or has one of its own when
+none comes within some milliseconds.
 """
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar, final
 
@@ -16,6 +18,9 @@ __all__ = ["SharedWrites"]
 _Result = TypeVar("_Result")
 #: How many changes one transaction takes.
 _MOST = 64
+#: For how long a change that nobody waits for may wait, and for how many of them at the most.
+_SOON_SECONDS = 0.05
+_MOST_SOON = 256
 
 
 class _Writing(Protocol):
@@ -27,16 +32,25 @@ class _Writing(Protocol):
 class _Change(Generic[_Result]):
     """A change that waits: its outcome, and whether its thread is to commit for all."""
 
-    def __init__(self, action: Callable[[Transaction], _Result]) -> None:
+    def __init__(
+        self, action: Callable[[Transaction], _Result], failed: Callable[[BaseException], None] | None = None
+    ) -> None:
         self.action = action
         self.turn = threading.Event()
         self.done = False
         self.result: _Result | None = None
         self.error: BaseException | None = None
+        self._failed = failed
 
     def finish(self, result: "_Result | None", error: BaseException | None = None) -> None:
         self.result, self.error, self.done = result, error, True
+        if error is not None and self._failed is not None:
+            self._failed(error)
         self.turn.set()
+
+
+def _nothing(_transaction: Transaction) -> None:
+    """A change that only waits for a commit."""
 
 
 @final
@@ -49,6 +63,9 @@ class SharedWrites:
         self._leader: int | None = None
         self._waiting: list[_Change[Any]] = []
         self._led = False
+        #: What nobody waits for, and the thread that commits it where nobody else does.
+        self._soon: list[_Change[Any]] = []
+        self._timer: threading.Thread | None = None
 
     def run(self, action: Callable[[Transaction], _Result]) -> _Result:
         """Run a change in a write transaction and return what it returned, once that is durable.
@@ -57,9 +74,49 @@ class SharedWrites:
         once more in one of its own. Raises what the action or the commit raises, and Unavailable within another change:
         it would wait for itself.
         """
+        self._refuse_within()
+        change = _Change(action)
+        self._wait(change)
+        if change.error is not None:
+            raise change.error
+        return change.result  # type: ignore[return-value]
+
+    def run_soon(self, action: Callable[[Transaction], object], failed: Callable[[BaseException], None]) -> None:
+        """Run a change as `run` does, and do not wait for it; ``failed`` is told of what `run` would raise.
+
+        Where too many wait already, the caller waits for a commit after all.
+        """
+        self._refuse_within()
+        with self._lock:
+            self._soon.append(_Change(action, failed))
+            full = len(self._soon) >= _MOST_SOON
+            if self._timer is None:
+                self._timer = threading.Thread(target=self._later, name="dsvault-soon", daemon=True)
+                self._timer.start()
+        if full:
+            self.settle()
+
+    def settle(self) -> None:
+        """Commit what nobody waits for, behind every commit that is under way."""
+        self._refuse_within()
+        self._wait(_Change(_nothing))
+        while self._soon:
+            self._wait(_Change(_nothing))
+
+    def _later(self) -> None:
+        """Once the time is over, commit what no other commit has taken with it."""
+        time.sleep(_SOON_SECONDS)
+        with self._lock:
+            self._timer = None
+        while self._soon:
+            self._wait(_Change(_nothing))
+
+    def _refuse_within(self) -> None:
         if self._leader == threading.get_ident():
             raise Unavailable("a change to the catalog was begun within another")
-        change = _Change(action)
+
+    def _wait(self, change: "_Change[Any]") -> None:
+        """Until a change is done, leading where nobody does."""
         with self._lock:
             self._waiting.append(change)
             leads = not self._led
@@ -68,15 +125,14 @@ class SharedWrites:
             change.turn.wait()
         if not change.done:
             self._lead()
-        if change.error is not None:
-            raise change.error
-        return change.result  # type: ignore[return-value]
 
     def _lead(self) -> None:
         """Commit what waits, this thread's change among it, and let another thread lead for who came meanwhile."""
         self._leader = threading.get_ident()
         with self._lock:
             batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
+            # In the order in which they came: what waits for nobody has mostly come before.
+            batch, self._soon = [*self._soon[:_MOST], *batch], self._soon[_MOST:]
         try:
             self._commit(batch)
         finally:

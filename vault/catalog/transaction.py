@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from vault.catalog import schema
 from vault.catalog.records import (
@@ -28,19 +29,48 @@ __all__ = ["Transaction"]
 _CLEARING = 8
 _USED = ("requests", "rows", "bytes")
 
-# What every request of a vendor's asks: made once, since making a statement takes longer than running it.
-_NEWEST_ROOT = select(schema.roots).order_by(schema.roots.c.version.desc()).limit(1)
-_NEWEST_HEAD = (
+
+class _Often:
+    """What every request of a vendor's asks: made once, since making a statement takes longer than running it.
+
+    On SQLite the driver is given its text as it is. Of the columns' types none may need to be converted.
+    """
+
+    def __init__(self, statement: Any, on_postgresql: Any = None) -> None:
+        self._statement = statement if on_postgresql is None else on_postgresql
+        compiled = statement.compile(dialect=_SQLITE)
+        self._text = str(compiled)
+        self._names: tuple[str, ...] = tuple(compiled.positiontup or ())
+        self._fixed = {name: value for name, value in compiled.params.items() if value is not None}
+
+    def run(self, connection: Connection, **values: Any) -> Any:
+        """The result's rows are tuples of the table's columns in their order."""
+        if connection.dialect.name != "sqlite":
+            return connection.execute(self._statement, values)
+        values |= self._fixed
+        driver: Any = connection.connection.driver_connection
+        return driver.execute(self._text, [values[name] for name in self._names])
+
+    def run_all(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        """The same for each of some rows."""
+        for row in rows:
+            self.run(connection, **row)
+
+
+_SQLITE = sqlite.dialect()
+_NEWEST_ROOT = _Often(select(schema.roots).order_by(schema.roots.c.version.desc()).limit(1))
+_NEWEST_HEAD = _Often(
     select(schema.heads)
     .where(schema.heads.c.subject == bindparam("wanted"))
     .order_by(schema.heads.c.sequence.desc())
     .limit(1)
 )
-_PROOF = select(schema.proofs.c.digest).where(schema.proofs.c.digest == bindparam("wanted"))
-_ADD_PROOF = insert(schema.proofs)
-_TAIL = select(schema.log_tail)
-_ADD_LOG = insert(schema.log)
-_MOVE_TAIL = update(schema.log_tail).values(statement=bindparam("statement"))
+_ADD_PROOF = _Often(
+    sqlite.insert(schema.proofs).on_conflict_do_nothing(), postgresql.insert(schema.proofs).on_conflict_do_nothing()
+)
+_TAIL = _Often(select(schema.log_tail.c.statement))
+_ADD_LOG = _Often(insert(schema.log))
+_MOVE_TAIL = _Often(update(schema.log_tail).values(statement=bindparam("statement")))
 
 
 class Transaction:
@@ -70,8 +100,8 @@ class Transaction:
 
     def newest_root(self) -> RootRow | None:
         """The highest version of the root document."""
-        row = self.connection.execute(_NEWEST_ROOT).one_or_none()
-        return RootRow(row.version, row.statement) if row else None
+        row = _NEWEST_ROOT.run(self.connection).fetchone()
+        return RootRow(*row) if row else None
 
     def roots(self, after: int = 0) -> list[RootRow]:
         """The versions above a number, in order."""
@@ -338,8 +368,8 @@ class Transaction:
 
     def newest_head(self, subject: str) -> HeadRow | None:
         """The highest step of a subject."""
-        row = self.connection.execute(_NEWEST_HEAD, {"wanted": subject}).one_or_none()
-        return _head(row) if row else None
+        row = _NEWEST_HEAD.run(self.connection, wanted=subject).fetchone()
+        return HeadRow(row[0], row[1], row[2], bool(row[3]), row[4], row[5]) if row else None
 
     def head_steps(self, subject: str) -> list[HeadRow]:
         """The steps from the authority's last one on, oldest first."""
@@ -479,11 +509,8 @@ class Transaction:
         """Remember that a proof was used; False where it had been. What is too old to count is cleared now and then."""
         if digest[0] < _CLEARING:
             self.connection.execute(delete(schema.proofs).where(schema.proofs.c.until < now))
-        if self.connection.execute(_PROOF, {"wanted": digest}).first():
-            return False
-        # Where another broker comes first meanwhile, the primary key refuses this one.
-        self.connection.execute(_ADD_PROOF, {"digest": digest, "until": until})
-        return True
+        # Where another broker is adding the same one, this waits for what becomes of it.
+        return bool(_ADD_PROOF.run(self.connection, digest=digest, until=until).rowcount == 1)
 
     # Jobs
 
@@ -546,8 +573,8 @@ class Transaction:
 
     def log_tail(self) -> LogTailRow | None:
         """The signed end of the log."""
-        row = self.connection.execute(_TAIL).one_or_none()
-        return LogTailRow(row.statement) if row else None
+        row = _TAIL.run(self.connection).fetchone()
+        return LogTailRow(row[0]) if row else None
 
     def append_log(self, rows: Sequence[LogRow], tail: LogTailRow) -> None:
         """Append entries and move the signed tail with them."""
@@ -561,8 +588,8 @@ class Transaction:
             }
             for row in rows
         ]
-        self.connection.execute(_ADD_LOG, values)
-        moved = self.connection.execute(_MOVE_TAIL, {"statement": tail.statement})
+        _ADD_LOG.run_all(self.connection, values)
+        moved = _MOVE_TAIL.run(self.connection, statement=tail.statement)
         if moved.rowcount == 0:
             self.connection.execute(insert(schema.log_tail).values(id=1, statement=tail.statement))
 

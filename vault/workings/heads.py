@@ -7,7 +7,7 @@ was seen once is remembered for the life of the process.
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
@@ -58,11 +58,12 @@ class _Seen:
 
 @dataclass(frozen=True, slots=True)
 class _SeenCompartment:
-    """A compartment's head, and the row and root document that it was verified by."""
+    """A compartment's head, the row and root document that it was verified by, and when that row was read last."""
 
     head: CompartmentHead
     row: HeadRow
     root: int
+    read_at: float
 
 
 class Heads:
@@ -119,7 +120,7 @@ class Heads:
         catalog's row says: rows that were swapped would have one vendor's data written for another.
         """
         compartment = place.id
-        root = self._roots.seen_by(transaction)
+        root, now = self._roots.seen_by(transaction), self._clock()
         row = transaction.newest_head(compartment)
         with self._lock:
             frontier = self._frontier(root, "compartment", compartment)
@@ -127,20 +128,38 @@ class Heads:
                 if frontier.sequence:
                     raise IntegrityError("the catalog lacks the head of a compartment: it was rolled back")
                 return None
-            head = self._compartment_of(root, row, frontier)
+            head = self._compartment_of(root, row, frontier, now)
         if (head.holder, head.dataset) != (place.holder, place.dataset):
             raise IntegrityError("a compartment is another holder's or dataset's than the catalog says")
         return head
 
-    def _compartment_of(self, root: Root, row: HeadRow, frontier: Frontier) -> CompartmentHead:
-        """The head in a row, verified unless it is the one that was verified last."""
+    def compartment_held(self, place: CompartmentRow) -> CompartmentHead | None:
+        """A compartment's head as it was read a second ago at the most, if it is held.
+
+        For who asks `is_newest` before it acts upon it.
+        """
+        with self._lock:
+            seen = self._compartments.get(place.id)
+        if seen is None or self._clock() - seen.read_at > HEAD_AGE_SECONDS:
+            return None
+        return seen.head if (seen.head.holder, seen.head.dataset) == (place.holder, place.dataset) else None
+
+    def is_newest(self, transaction: Transaction, head: CompartmentHead) -> bool:
+        """Whether a transaction sees a head that was verified here as the newest of its compartment."""
+        with self._lock:
+            seen = self._compartments.get(head.compartment)
+        return seen is not None and seen.head == head and transaction.newest_head(head.compartment) == seen.row
+
+    def _compartment_of(self, root: Root, row: HeadRow, frontier: Frontier, now: float) -> CompartmentHead:
+        """The head in a row that is read now, verified unless it is the one that was verified last."""
         seen = self._compartments.get(row.subject)
         if seen is not None and (seen.row, seen.root) == (row, root.version) and frontier.digest == seen.head.digest:
+            self._compartments[row.subject] = replace(seen, read_at=now)
             return seen.head
         signed = Signed.decode(row.statement, Label.HEAD)
         head, reached = trusted_compartment_head(root, row.subject, signed, row.body, frontier)
         self._frontiers[row.subject] = reached
-        self._compartments[row.subject] = _SeenCompartment(head, row, root.version)
+        self._compartments[row.subject] = _SeenCompartment(head, row, root.version, now)
         return head
 
     def _store_is_due(self, subject: str) -> bool:

@@ -6,6 +6,7 @@ the first byte. Whatever stops an entry from being written stops the act.
 """
 
 import hmac
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from vault.workings.roots import Roots
 
 __all__ = ["Journal"]
 
+_LOG = logging.getLogger("dsvault.log")
 _FOLDER = "checkpoints"
 _PAGE = 1000
 _CHECKPOINT_EVERY = timedelta(seconds=1)
@@ -67,6 +69,23 @@ class Journal:
         except VaultError as error:
             raise AuditError(f"the audit log could not be written ({error}), so nothing was done") from error
 
+    def record_soon(self, kind: Kind, **fields: Any) -> None:
+        """Append with the next change that this process commits, or some milliseconds from now by itself.
+
+        For what an entry before has announced already, and nobody acts upon; the process's log tells where it failed.
+        """
+
+        def failed(error: BaseException) -> None:
+            _LOG.warning("an entry '%s' could not be written: %s", kind.value, type(error).__name__)
+
+        entry = Entry(kind, self._clock(), fields)
+
+        def appended(transaction: Transaction) -> None:
+            root = self._roots.seen_by(transaction)
+            self._record(transaction, root, root, entry)
+
+        self._catalog.submit_soon(appended, failed)
+
     def record_in(self, transaction: Transaction, kind: Kind, **fields: Any) -> int:
         """Append as part of a transaction that makes the act effective; returns the entry's number."""
         root = self._roots.seen_by(transaction)
@@ -76,6 +95,9 @@ class Journal:
         self, transaction: Transaction, before: Root, after: Root, kind: Kind, fields: Mapping[str, Any]
     ) -> int:
         """Append the entry of a changed root document: behind an end that ``before`` judges, by ``after``'s keys."""
+        return self._record(transaction, before, after, Entry(kind, self._clock(), fields))
+
+    def _record(self, transaction: Transaction, before: Root, after: Root, entry: Entry) -> int:
         pending: _Pending | None = transaction.memo.get("log")
         if pending is None:
             stored = transaction.log_tail()
@@ -83,9 +105,8 @@ class Journal:
             transaction.memo["log"] = pending
             transaction.finishing.append(lambda: self._append(transaction, pending))
         pending.root = after
-        now = self._clock()
-        sealed = seal_entry(Entry(kind, now, fields), after.vault, after.public_key(Role.AUDITOR))
-        row = link(after.vault, pending.tail, sealed, now)
+        sealed = seal_entry(entry, after.vault, after.public_key(Role.AUDITOR))
+        row = link(after.vault, pending.tail, sealed, entry.time)
         pending.rows.append(LogRow(row.sequence, row.time, row.previous, row.sealed, row.hash))
         pending.tail = Tail(row.sequence, row.hash, row.time)
         return row.sequence
@@ -107,6 +128,11 @@ class Journal:
         if last is not None and (last[0], last[1]) == (root.digest, statement):
             return last[2]
         return read_tail(root, statement)
+
+    def settle(self) -> None:
+        """Write what was to be written soon, and leave a checkpoint behind it."""
+        self._catalog.settle()
+        self.checkpoint()
 
     def checkpoint(self) -> None:
         """Copy the signed end of the log into the store, where a rolled-back catalog cannot follow."""

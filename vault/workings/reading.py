@@ -97,9 +97,29 @@ class ReadPlan:
     mask_key: Callable[[], bytes] | None = field(default=None, repr=False)
     start: "Position | None" = None
     chosen: Mapping[str, Listing] = field(init=False, repr=False)
+    #: The column groups whose chunks the read opens.
+    groups: frozenset[str] = field(init=False, repr=False)
+    #: The Arrow schema of what leaves, without schema-level metadata.
+    schema: pa.Schema = field(init=False, repr=False)
+    #: The shards that the read may open, as `runs`.
+    shards: Sequence[Sequence[int]] = field(init=False, repr=False)
+    #: What the chunks of each group hold.
+    shapes: Mapping[str, GroupShape] = field(init=False, repr=False)
+    #: The one shard of a read of one at the most; None where there are more.
+    only: Sequence[Shard] | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        # Asked for several times in each read, and a plan may be good for many of them.
+        schema = leaving_schema(self.version.manifest.schema, self.columns, self.masks)
+        object.__setattr__(self, "groups", self.filter_groups | {column.group for column in self.columns})
+        object.__setattr__(self, "schema", schema)
         object.__setattr__(self, "chosen", self._choose())
+        any_group = next(iter(self.chosen.values()), None)
+        shards = runs(any_group.shards.combine_chunks()) if any_group is not None else []
+        object.__setattr__(self, "shards", shards)
+        object.__setattr__(self, "shapes", {each: group_shape(self.version.manifest, each) for each in self.groups})
+        few = any_group is None or len(any_group) <= 1
+        object.__setattr__(self, "only", tuple(side_by_side(self.chosen)) if few else None)
 
     @property
     def filter_columns(self) -> frozenset[str]:
@@ -112,16 +132,6 @@ class ReadPlan:
         return frozenset(c.group for c in self.version.manifest.columns if c.name in self.filter_columns)
 
     @property
-    def groups(self) -> frozenset[str]:
-        """The column groups whose chunks the read opens."""
-        return self.filter_groups | {column.group for column in self.columns}
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The Arrow schema of what leaves, without schema-level metadata."""
-        return leaving_schema(self.version.manifest.schema, self.columns, self.masks)
-
-    @property
     def size(self) -> int:
         """Bytes of all chunks that it may open."""
         return sum(listing.size for listing in self.chosen.values())
@@ -131,12 +141,6 @@ class ReadPlan:
         """Whether all of it comes as one batch at the most."""
         any_group = next(iter(self.chosen.values()), None)
         return any_group is None or (len(any_group) <= 1 and any_group.rows <= _BATCH_ROWS)
-
-    @property
-    def shards(self) -> list[list[int]]:
-        """The shards that the read may open, as `runs`."""
-        any_group = next(iter(self.chosen.values()), None)
-        return runs(any_group.shards.combine_chunks()) if any_group is not None else []
 
     def _choose(self) -> dict[str, Listing]:
         """First what the filters' own statistics leave, then of the other groups only the chunks of those shards."""
@@ -288,7 +292,6 @@ class _Reading:
         self._plan = plan
         self._first = sorted(plan.filter_groups)
         self._rest = sorted(plan.groups - plan.filter_groups)
-        self._shapes = {group: group_shape(plan.version.manifest, group) for group in plan.groups}
         self._maps: list[Any] = []
         self._small = plan.size <= _SMALL_BYTES
         self._mask_key: bytes | None = None
@@ -313,7 +316,8 @@ class _Reading:
 
     def _passing(self) -> Iterator[_Passing]:
         """The shards where rows pass."""
-        shards = side_by_side(self._plan.chosen)
+        plan = self._plan
+        shards = iter(plan.only) if plan.only is not None else side_by_side(plan.chosen)
         if not self._first:
             yield from (_Passing(shard, None, None) for shard in shards)
             return
@@ -337,7 +341,7 @@ class _Reading:
 
     def _open(self, shard: Shard, group: str, keep: pa.ChunkedArray | None) -> pa.Table:
         key = self._plan.version.keys[group]
-        return open_chunk(self._parts, self._keys, key, shard.chunks[group], self._shapes[group], keep)
+        return open_chunk(self._parts, self._keys, key, shard.chunks[group], self._plan.shapes[group], keep)
 
     def _joined(self, each: _Passing, pieces: list[pa.Table]) -> pa.Table:
         table = _side_by_side([*([each.columns] if each.columns is not None else []), *pieces])
@@ -348,9 +352,10 @@ class _Reading:
 
     def _leaving(self, column: Column, values: pa.ChunkedArray) -> pa.ChunkedArray:
         """What leaves of a column: first masked, then without the fields that are not wanted of it."""
-        arrow = self._plan.version.manifest.schema.field(column.name)
-        for path, mask in self._plan.masks.items():
-            if path[0] == column.name:
+        masks = {path: mask for path, mask in self._plan.masks.items() if path[0] == column.name}
+        if masks:
+            arrow = self._plan.version.manifest.schema.field(column.name)
+            for path, mask in masks.items():
                 arrow = masked_field(arrow, path, mask)
                 values = self._masked(values, path[1:], arrow.type, mask)
         return narrowed(values, column.fields)

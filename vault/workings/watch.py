@@ -1,9 +1,10 @@
-"""Dropping data keys from a broker's memory within a second of what ends or moves them.
+"""Dropping data keys from a broker's memory within a second of what ends or moves them, and heads that are held.
 
-A read looks at its vendor's head by itself before every batch. This is for the keys that a process holds while nobody
-reads: a freeze, a revocation and a rekey change a head, and a rewrap the KMS key of a holder. What may have changed is
-dropped; a key that is still needed is asked of the KMS again. It is dropped at the next looks too, for as long as
-somebody may act on the head of before: a stream that was fetching ahead may have brought it back.
+A read looks at its vendor's head, a second old at the most, by itself before every batch. This is for the keys that a
+process holds while nobody reads: a freeze, a revocation and a rekey change a head, and a rewrap the KMS key of a
+holder. What may have changed is dropped; a key that is still needed is asked of the KMS again. It is dropped at the
+next looks too, for as long as somebody may act on the head of before: a stream that was fetching ahead may have brought
+it back.
 """
 
 import logging
@@ -57,6 +58,9 @@ class Watch:
         self._seen = marks
         if changed:
             self._parts.lately.clear()
+        for subject in changed:
+            # A vendor's head that is held is good for a second at the most; seen to be old, it is not good at all.
+            self._parts.heads.forget(subject)
         keyring.drop(changed | self._again.keys())
         left = {subject: looks - 1 for subject, looks in self._again.items() if looks > 1}
         self._again = left | dict.fromkeys(changed, _LOOKS_AGAIN)
