@@ -48,6 +48,9 @@ def _refused(scope: MutableMapping[str, Any]) -> int | None:
     if len(pairs) > _MOST_HEADERS or sum(len(name) + len(value) + 4 for name, value in pairs) > HEAD_BYTES:
         return 431
     headers = Headers(scope=scope)
+    hosts = headers.getlist("host")
+    if len(hosts) > 1 or not (hosts or scope["http_version"] == "1.0"):
+        return 400  # RFC 9112 section 3.2
     lengths = headers.getlist("content-length")
     if "transfer-encoding" in headers or len(lengths) > 1 or not all(_is_number(each) for each in lengths):
         return 411

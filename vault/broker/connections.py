@@ -2,10 +2,11 @@
 
 uvicorn has no time in which the head or the body of a request has to be there, no bound on the length of a head, closes
 no connection on which nothing ever comes, answers malformed HTTP in plain text, and knows no bound on connections that
-spares those which are in use. This is its protocol with these five. A request is *awaited* from the connection (or, on one that was used before, from
-its first byte) until its last byte came; it has to come whole in so many seconds. Beyond so many connections
-a new one takes the place of one that waits: of the address that has most of them waiting the oldest, so that whoever
-fills the broker with connections that say nothing loses them first. Where none waits, the new one is refused.
+spares those which are in use. This is its protocol with these five. A request is *awaited* from the connection (or, on
+one that was used before, from its first byte) until its last byte came; it has to come whole in so many seconds. Beyond
+so many connections a new one takes the place of one that waits: of the address that has most of them waiting the
+oldest, so that whoever fills the broker with connections that say nothing loses them first. Where none waits, the new
+one is refused.
 """
 
 import asyncio
@@ -93,6 +94,7 @@ class Protocol(HttpToolsProtocol):
         # Of the head that is coming: the bytes that came with it, and those that were understood.
         self._came = self._head = 0
         self._status = 400
+        self._active: Any = None
         self.address = _NOBODY
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -137,11 +139,17 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The parser's: the head is whole."""
-        self._part, self._came = _Part.BODY, 0
-        if self.parser.should_upgrade():
-            # The parser takes what comes behind such a head for another protocol, a body too.
+        if not self.url.startswith(b"/"):
+            # Of another server's, or of none: nothing that is asked for here (RFC 9112 section 3.2).
             raise _Refused
+        upgrade = self.parser.should_upgrade()
+        if upgrade and any(name == b"content-length" for name, _ in self.headers):
+            # The parser has what comes behind such a head for another protocol's, and would give no body.
+            raise _Refused
+        self._part, self._came = _Part.BODY, 0
         super().on_headers_complete()
+        if upgrade:
+            self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         """The parser's: the request is whole, and the next byte is of another."""
@@ -169,8 +177,17 @@ class Protocol(HttpToolsProtocol):
             super().shutdown()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
-        """Answer what is no HTTP."""
-        self._refuse(self._status)
+        """Answer what is no HTTP, and what came whole before it first."""
+        if self._working:
+            self.pipeline.clear()
+            self.flow.pause_reading()
+            self._active.keep_alive = False
+        else:
+            self._refuse(self._status)
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._active = cycle
+        super()._start_asgi_task(cycle, app)
 
     def drop(self) -> None:
         """Make room for another connection."""
@@ -180,9 +197,8 @@ class Protocol(HttpToolsProtocol):
     @property
     def _working(self) -> bool:
         """Whether a request that is whole is being answered."""
-        return bool(self.pipeline) or (
-            self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
-        )
+        active = self._active
+        return active is not None and not active.response_complete and not active.more_body
 
     def _look(self) -> None:
         """See to it that there is a deadline exactly while a request is awaited."""
@@ -194,7 +210,7 @@ class Protocol(HttpToolsProtocol):
             return
         if self._part is not _Part.NONE:
             self._await_request()
-        elif self.cycle is not None:
+        elif self._active is not None:
             # Nothing of a request is here: before the first one the deadline stands, later uvicorn's own for idleness.
             self._stop_waiting()
         self._house.wait(self)
@@ -216,7 +232,7 @@ class Protocol(HttpToolsProtocol):
     def _refuse(self, status: int) -> None:
         """End the connection, with a problem where no other answer has begun."""
         self._stop_waiting()
-        cycle = self.cycle
+        cycle = self._active
         awaited = cycle is not None and not cycle.response_complete
         # Nothing is put in the place of an answer that is being made, or behind the one of a request that goes on.
         answered = self._working or (cycle is not None and not awaited and self._part is _Part.BODY)

@@ -27,7 +27,6 @@ _LAST = "Connection: close"
         {"Range": "bytes=0-", "If-None-Match": "*", "If-Modified-Since": "Thu, 01 Jan 1970 00:00:00 GMT"},
         {"Accept-Encoding": "gzip, br", "Accept": "application/json", "Content-Language": "x"},
         {"Upgrade": "websocket", "Sec-WebSocket-Key": "eA==", "Sec-WebSocket-Version": "13"},
-        {"Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQAAP__", "Connection": "Upgrade, HTTP2-Settings"},
         {"Transfer_Encoding": "chunked", "Content_Length": "0", "Authorization_": "GLOBEX"},
     ],
 )
@@ -38,6 +37,14 @@ def test_no_header_beside_the_credential_changes_a_read(hostile: Hostile, header
     assert ids(answer) == list(range(0, 50, 2))
     with hostile.recorded("NotGranted"):
         hostile.looks_like_nothing(hostile.read({}, "secret", **sent))
+
+
+def test_no_body_is_taken_with_a_wish_for_another_protocol(hostile: Hostile) -> None:
+    """It might be another protocol's first words: the request is refused, and nothing behind it is read."""
+    upgrade = {"Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQAAP__", "Connection": "Upgrade, HTTP2-Settings"}
+    answer = hostile.read({"columns": ["id"]}, **upgrade)
+    assert answer.status == 400
+    assert answer.headers["connection"] == "close"
 
 
 def test_another_vendors_credential_in_another_header_is_none(hostile: Hostile) -> None:
