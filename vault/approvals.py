@@ -2,8 +2,8 @@
 
 Such a grant is pending, and gives nothing, until the statement that the authority signed carries the signatures of
 enough approvers too. What an approver is shown is read from the signed bytes alone. What comes back is no more than
-signatures: what the grant says is what is stored here. Storing them and settling the grant are two steps; a run that is killed
-between them leaves a grant that `approve` or `vault.grants.resume_grant` ends.
+signatures: what the grant says is what is stored here. Storing them and settling the grant are two steps; a run that
+is killed between them leaves a grant that `approve` or `vault.grants.resume_grant` ends.
 """
 
 import hmac
@@ -17,8 +17,8 @@ from vault.filters import Filter
 from vault.grants import resume_grant
 from vault.trust import Grant, Label, Role, Root, Signed
 from vault.trust.approvals import add_approval, joined, read_request
-from vault.workings.filling import owners_version
 from vault.workings.files import put_file
+from vault.workings.filling import owners_version
 from vault.workings.keyfolder import open_signer
 from vault.workings.names import datasets, holders
 from vault.workings.parts import OwnerParts, holder_sealer

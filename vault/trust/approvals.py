@@ -21,7 +21,7 @@ def read_request(signed: Signed) -> Grant:
     try:
         grant = Grant.parse(signed)
         same = json_bytes(grant.payload()) == signed.payload
-    except (IntegrityError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (IntegrityError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise InvalidInput("this is not a grant in the form that dsvault writes") from error
     if not same:
         raise InvalidInput("the grant says something that this release does not know; nothing of it is approved")
