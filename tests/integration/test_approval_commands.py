@@ -5,12 +5,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
+import vault as library
 from tests.integration.test_cli import document, dsvault
 from tests.support.brokers import broker
 from tests.support.tables import rows
+from vault import roots
+from vault.owner import Vault
+from vault.trust import Role, Signer
+from vault.trust.approvals import add_approval
+from vault.trust.proposals import Change
+from vault.workings.keyfolder import read_public_file
 
 
 def _done(*words: object, cwd: Path) -> str:
@@ -26,35 +32,38 @@ def _refused(*words: object, cwd: Path) -> str:
     return done.stderr
 
 
-def _lab(folder: Path) -> Path:
-    """The owner's machine: a vault with a dataset, a vendor and nobody who approves."""
+def _lab(folder: Path) -> Vault:
+    """The owner's machine: a vault with a dataset and a vendor, and nobody who approves."""
     folder.mkdir()
-    pq.write_table(rows(40), folder / "rows.parquet")
-    _done("init", "lab", cwd=folder)
-    _done("vendor", "add", "acme", "--vault", "lab", cwd=folder)
-    _done("publish", "rows.parquet", "--dataset", "evals", "--key", "id", "--vault", "lab", cwd=folder)
-    return folder
+    opened = library.init(folder / "lab")
+    opened.add_vendor("acme")
+    opened.publish("evals", rows(40), key="id")
+    return opened
 
 
-def _approver(owner: Path, folder: Path, name: str) -> str:
-    """An approver's machine with a key, whose public half the owner puts into the root document."""
+def _member(opened: Vault, folder: Path, role: Role, name: str, signers: int = 1) -> str:
+    """A machine with a key of a role, whose public half the owner puts into the root document."""
     folder.mkdir()
-    made = document("root", "new-key", "approver", "-o", f"{name}.json", cwd=folder)
-    add = ("--add", f"approver={folder / name}.json.pub", "--vault", "lab")
-    _done("root", "propose", "-o", f"add-{name}.json", *add, cwd=owner)
-    _done("root", "apply", f"add-{name}.json", "--vault", "lab", cwd=owner)
-    return str(made["key"])
+    key = roots.new_key(role, folder / f"{name}.json", None)
+    public = read_public_file(folder / f"{name}.json.pub", role)
+    more = {Role.ADMINISTRATOR: signers} if signers > 1 else {}
+    opened.apply_root(opened.propose_root(Change(add=((role, public),), signers=more)))
+    return key
 
 
 def test_the_story_of_a_protected_dataset_on_three_machines(tmp_path: Path) -> None:
     """The owner protects and grants, the approver reads and signs without the vault, and the vendor fetches."""
-    owner, carol, vendor = _lab(tmp_path / "owner"), tmp_path / "carol", tmp_path / "vendor"
+    owner, carol, vendor, vault = tmp_path / "owner", tmp_path / "carol", tmp_path / "vendor", ("--vault", "lab")
+    _lab(owner)
+    carol.mkdir()
     vendor.mkdir()
-    key, vault = _approver(owner, carol, "carol"), ("--vault", "lab")
+    key = document("root", "new-key", "approver", "-o", "carol.json", cwd=carol)["key"]
+    add = ("--add", f"approver={carol}/carol.json.pub")
+    _done("root", "propose", "-o", "add-carol.json", *add, *vault, cwd=owner)
+    _done("root", "apply", "add-carol.json", *vault, cwd=owner)
     protected = document("dataset", "protect", "evals", "--signers", 2, *vault, cwd=owner)
     assert (protected["version"], protected["protected"]) == (3, {protected["id"]: 2})
     assert document("dataset", "protect", "evals", "--signers", 2, *vault, cwd=owner)["changed"] is False
-    assert document("dataset", "list", *vault, cwd=owner)["datasets"][0]["signers"] == 2
     shown = document("root", "show", *vault, cwd=owner)
     assert shown["protected"] == [{"dataset": protected["id"], "name": "evals", "signers": 2}]
     assert "signers of a grant: 2 (protected)" in _done("dataset", "show", "evals", *vault, cwd=owner)
@@ -82,7 +91,7 @@ def test_the_story_of_a_protected_dataset_on_three_machines(tmp_path: Path) -> N
         # Carol's machine has her key and the file.
         (owner / "for-carol.json").rename(carol / "for-carol.json")
         seen = document("approval", "show", "for-carol.json", cwd=carol)
-        assert seen["grant"]["where_text"] == "lang = 'en'"
+        assert seen["grant"]["where_text"] == "\"lang\" = 'en'"
         assert [column["name"] for column in seen["grant"]["columns"]] == ["id", "prompt"]
         told = _done("approval", "show", "for-carol.json", cwd=carol)
         assert f"dataset: {protected['id']}" in told
@@ -113,45 +122,37 @@ def _authority(shown: dict[str, Any]) -> list[str]:
 
 def test_live_grants_are_approved_or_ended_when_a_dataset_is_protected(tmp_path: Path) -> None:
     """The command names them and refuses; one is approved from a file written for it, the other is ended."""
-    owner, carol, vault = _lab(tmp_path / "owner"), tmp_path / "carol", ("--vault", "lab")
-    _approver(owner, carol, "carol")
-    first, second = (
-        document("grant", "acme", "evals", "--columns", columns, *vault, cwd=owner) for columns in ("id", "prompt")
-    )
-    assert (first["missing"], first["file"]) == (0, None)
+    owner, carol, vault = tmp_path / "owner", tmp_path / "carol", ("--vault", "lab")
+    opened = _lab(owner)
+    _member(opened, carol, Role.APPROVER, "carol")
+    first, second = (opened.grant("acme", "evals", [column]).id for column in ("id", "prompt"))
     told = _refused("dataset", "protect", "evals", "--signers", 2, *vault, cwd=owner)
-    assert first["id"] in told
-    assert second["id"] in told
-    path = Path(document("approval", "request", first["id"], *vault, cwd=owner)["file"])
+    assert first in told
+    assert second in told
+    path = Path(document("approval", "request", first, *vault, cwd=owner)["file"])
     _done("approval", "sign", owner / path, "--key", "carol.json", cwd=carol)
     assert document("approval", "apply", path, *vault, cwd=owner)["state"] == "live"
     told = _done("dataset", "protect", "evals", "--signers", 2, "--end-grants", *vault, cwd=owner)
-    assert f"ended grant {second['id']}" in told
-    assert first["id"] not in told
-    states = {grant["id"]: grant["state"] for grant in document("grants", *vault, cwd=owner)["grants"]}
-    assert states == {first["id"]: "live", second["id"]: "revoked"}
-    told = _done("dataset", "protect", "evals", "--signers", 1, *vault, cwd=owner)
-    assert "need 1 signature\n" in told
+    assert f"ended grant {second}" in told
+    assert first not in told
+    assert {state.grant.id: state.state for state in opened.grants()} == {first: "live", second: "revoked"}
+    assert "need 1 signature\n" in _done("dataset", "protect", "evals", "--signers", 1, *vault, cwd=owner)
 
 
 def test_two_administrators_protect_with_a_proposal(tmp_path: Path) -> None:
     """Where one administrator may not do it alone, the proposal says what it protects, and the other signs that."""
-    owner, carol, bob, vault = _lab(tmp_path / "owner"), tmp_path / "carol", tmp_path / "bob", ("--vault", "lab")
-    _approver(owner, carol, "carol")
-    bob.mkdir()
-    _done("root", "new-key", "administrator", "-o", "bob.json", cwd=bob)
-    add = ("--add", f"administrator={bob}/bob.json.pub", "--signers", 2)
-    _done("root", "propose", "-o", "two.json", *add, *vault, cwd=owner)
-    _done("root", "apply", "two.json", *vault, cwd=owner)
+    owner, bob, vault = tmp_path / "owner", tmp_path / "bob", ("--vault", "lab")
+    opened = _lab(owner)
+    _member(opened, tmp_path / "carol", Role.APPROVER, "carol")
+    _member(opened, bob, Role.ADMINISTRATOR, "bob", signers=2)
     proposed = document("dataset", "protect", "evals", "--signers", 2, "-o", "protect.json", *vault, cwd=owner)
     assert (len(proposed["signed_by"]), proposed["signers_needed"]) == (1, 2)
     (entry,) = proposed["protected"]
     assert entry["signers"] == 2
     told = _done("root", "sign", owner / "protect.json", "--key", "bob.json", cwd=bob)
     assert f"protected: grants on {entry['dataset']} need 2 signatures" in told
-    assert f"changed: grants on {entry['dataset']} need 2 signatures" in _done(
-        "root", "show", "--proposal", "protect.json", *vault, cwd=owner
-    )
+    told = _done("root", "show", "--proposal", "protect.json", *vault, cwd=owner)
+    assert f"changed: grants on {entry['dataset']} need 2 signatures" in told
     assert document("root", "apply", "protect.json", *vault, cwd=owner)["protected"] == {entry["dataset"]: 2}
 
 
@@ -159,21 +160,22 @@ def test_two_administrators_protect_with_a_proposal(tmp_path: Path) -> None:
 def mistaken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A vault with a protected dataset, a grant's file, and files that are something else."""
     folder = tmp_path_factory.mktemp("mistakes")
-    owner, vault = _lab(folder / "owner"), ("--vault", "lab")
-    _approver(owner, folder / "carol", "carol")
-    _done("dataset", "protect", "evals", "--signers", 2, *vault, cwd=owner)
-    _done("grant", "acme", "evals", "--columns", "id", "-o", "grant.json", *vault, cwd=owner)
+    owner = folder / "owner"
+    opened = _lab(owner)
+    _member(opened, folder / "carol", Role.APPROVER, "carol")
+    opened.protect("evals", 2)
+    approval = opened.approval(opened.grant("acme", "evals", ["id"]).id)
+    (owner / "grant.json").write_bytes(approval.signed.encode())
     (folder / "carol" / "carol.json").rename(owner / "carol.json")
-    _done("root", "new-key", "approver", "-o", "mallory.json", cwd=owner)
-    _done("root", "new-key", "responder", "-o", "responder.json", cwd=owner)
+    roots.new_key(Role.RESPONDER, owner / "responder.json", None)
+    mallory = Signer(b"\x66" * 32)
+    (owner / "mallorys.json").write_bytes(add_approval(approval.signed, mallory).encode())
     (owner / "nonsense.json").write_text("[]")
     statement: dict[str, Any] = json.loads((owner / "grant.json").read_text())
     said = json.loads(base64.b64decode(statement["payload"]))
     for name, changes in (("odd", {"note": "unseen"}), ("other", {"id": "f" * 32})):
         payload = json.dumps(said | changes, sort_keys=True, separators=(",", ":")).encode()
         (owner / f"{name}.json").write_text(json.dumps(statement | {"payload": base64.b64encode(payload).decode()}))
-    (owner / "mallorys.json").write_text(json.dumps(statement))
-    _done("approval", "sign", "mallorys.json", "--key", "mallory.json", cwd=owner)
     return owner
 
 
@@ -181,23 +183,17 @@ def mistaken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "words",
     [
         ("dataset", "protect", "evals", "--signers", "3", "--vault", "lab"),
-        ("dataset", "protect", "evals", "--signers", "0", "--vault", "lab"),
-        ("dataset", "protect", "nothing", "--signers", "2", "--vault", "lab"),
         ("root", "rotate", "approver", "--vault", "lab"),
         ("grant", "acme", "evals", "--columns", "id", "-o", "grant.json", "--vault", "lab"),
         ("grant", "acme", "evals", "--columns", "id", "-o", "no/grant.json", "--vault", "lab"),
         ("approval", "request", "f" * 32, "--vault", "lab"),
-        ("approval", "show", "nope.json"),
         ("approval", "show", "nonsense.json"),
         ("approval", "show", "odd.json"),
         ("approval", "sign", "odd.json", "--key", "carol.json"),
         ("approval", "sign", "grant.json", "--key", "responder.json"),
-        ("approval", "sign", "grant.json", "--key", "nope.json"),
-        ("approval", "apply", "odd.json", "--vault", "lab"),
         ("approval", "apply", "other.json", "--vault", "lab"),
         ("approval", "apply", "grant.json", "--vault", "lab"),
         ("approval", "apply", "mallorys.json", "--vault", "lab"),
-        ("approval", "apply", "nope.json", "--vault", "lab"),
     ],
 )
 def test_every_mistake_is_one_sentence(mistaken: Path, words: tuple[str, ...]) -> None:
