@@ -280,9 +280,12 @@ def _settle(parts: OwnerParts, vendor: Holder, dataset: Dataset, statement: Gran
     def take_effect(transaction: Transaction) -> HeadRow:
         root = parts.root.seen_by(transaction)
         # What is stored at this moment is what brokers will judge; the dataset may have been protected meanwhile.
-        stored = [open_grant(root, row, sealer, own=False)[1] for row in transaction.grants(grant=statement.id)]
+        rows = transaction.grants(grant=statement.id)
+        stored = [open_grant(root, row, sealer, own=False)[1] for row in rows]
         if [each.digest for each in stored] != [signed.digest]:
             raise IntegrityError("the catalog lost or changed the grant while it was made")
+        if rows[0].settled is not None:
+            raise Refused(f"the grant {statement.id} was revoked in the meantime")
         _refuse_waiting(root, statement, stored[0])
         present = parts.heads.vendor_in(transaction, vendor.id)
         if present.frozen:
@@ -352,7 +355,7 @@ def grants(parts: OwnerParts, vendor_name: str | None = None) -> list[GrantState
 
 
 def revoke(parts: OwnerParts, grant_id: str) -> None:
-    """End a grant; a grant that is not live stays as it is. Raises NotFound.
+    """End a grant, or a pending one before it takes effect. Raises NotFound.
 
     What a head lists is ended also where its row in the catalog is gone or not what it was: a forger's would be.
     """
@@ -363,7 +366,21 @@ def revoke(parts: OwnerParts, grant_id: str) -> None:
             return None
         return {"grants": {key: digest for key, digest in head.grants.items() if key != grant_id}}
 
-    removal(parts, vendor, Kind.REVOKED, change, grant=grant_id, dataset=dataset)
+    if not removal(parts, vendor, Kind.REVOKED, change, grant=grant_id, dataset=dataset):
+        _withdraw(parts, grant_id, vendor, dataset)
+
+
+def _withdraw(parts: OwnerParts, grant_id: str, vendor: str, dataset: str | None) -> None:
+    """Note that a pending grant is not to be finished: an approval of it may come back later."""
+    with parts.catalog.write() as transaction:
+        rows = transaction.grants(grant=grant_id)
+        if not rows or rows[0].settled is not None:
+            return
+        transaction.settle_grant(grant_id, timestamp(parts.clock()))
+        parts.journal.record_in(
+            transaction, Kind.REVOKED, vendor=vendor, vendor_id=rows[0].vendor, grant=grant_id, dataset=dataset
+        )
+    parts.journal.checkpoint()
 
 
 def _whose(parts: OwnerParts, grant_id: str) -> tuple[str, str | None]:

@@ -120,6 +120,7 @@ def grant(
             "delivery": made.delivery,
             "from": made.starts.isoformat() if made.starts else None,
             "expires": made.expires.isoformat() if made.expires else None,
+            "state": "pending" if approval.missing else "scheduled" if made.starts else "live",
             "missing": approval.missing,
             "file": str(path) if path is not None else None,
         },

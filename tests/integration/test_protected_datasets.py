@@ -82,6 +82,22 @@ def test_freezing_and_revoking_need_no_approver(published: Lab) -> None:
         published.vault.approve(signed)
 
 
+def test_a_grant_that_waits_can_be_withdrawn(published: Lab) -> None:
+    """Once revoked it is not finished by an approval that comes back late, and the log says who ended it."""
+    approvers = protect(published, "evals")
+    granted = published.vault.grant("acme", "evals", ["id"])
+    signed = approvers.sign(published.vault.approval(granted.id).signed)
+    published.vault.revoke(granted.id)
+    published.vault.revoke(granted.id)
+    assert _states(published) == [("revoked", 0)]
+    with pytest.raises(Conflict, match="revoked"):
+        published.vault.approve(signed)
+    with pytest.raises(NotGranted):
+        _served(published, _token(published))
+    kinds = [entry.kind.value for _, entry in published.vault.audit_entries()]
+    assert kinds.count("grant revoked") == 1
+
+
 def test_three_signers_one_after_the_other(published: Lab) -> None:
     """Each approver signs a copy of the file of its own, and they may come back in any order."""
     approvers = protect(published, "evals", signers=3, approvers=3)
