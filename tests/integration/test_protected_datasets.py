@@ -424,14 +424,14 @@ def test_a_signed_statement_is_all_that_a_file_is_good_for(published: Lab) -> No
 
     from vault.encoding import json_bytes
 
-    for changes, error in (
-        ({"id": "f" * 32}, NotFound),
-        ({"vault": "f" * 32}, NotFound),
-        ({"expires": None, "purpose": "another"}, InvalidInput),
+    for changes, error, words in (
+        ({"id": "f" * 32}, NotFound, "no grant"),
+        ({"vault": "f" * 32}, NotFound, "no grant"),
+        ({"purpose": "another"}, InvalidInput, "not the grant that is stored here"),
     ):
         payload = json_bytes(signed.document() | changes)
         offered = approvers.sign(Signed(signed.label, payload, signed.signatures))
-        with pytest.raises(error):
+        with pytest.raises(error, match=words):
             published.vault.approve(offered)
     assert _states(published) == [("pending", 1)]
     assert published.vault.approve(approvers.sign(replace(signed, signatures=()))).missing == 0
