@@ -115,10 +115,10 @@ def check_names(parts: OwnerParts, grant: Grant) -> None:
     dataset = known.get(grant.dataset)
     if grant.vault != parts.vault or vendors.get(grant.vendor) != grant.vendor_name or dataset is None:
         raise InvalidInput("the grant names a vault, vendor or dataset that is another here")
-    columns = {column.id: column.name for column in owners_version(parts, dataset).manifest.columns}
-    if dataset.name != grant.dataset_name or any(
-        columns.get(column.id) != column.name for column in (*grant.columns, *grant.filter_columns)
-    ):
+    manifest = owners_version(parts, dataset, grant.pinned).manifest
+    columns = {(column.id, column.name, column.group) for column in manifest.columns}
+    named = {(column.id, column.name, column.group) for column in (*grant.columns, *grant.filter_columns)}
+    if dataset.name != grant.dataset_name or not named <= columns:
         raise InvalidInput("the grant names a dataset or column that is another here")
 
 

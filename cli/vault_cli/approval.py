@@ -105,16 +105,19 @@ def _show(signed: "Signed", grant: "Grant", vault: Path | None, json: bool) -> N
 
 def _lines(document: dict[str, Any]) -> list[str]:
     """A line for every field that is signed, and none for anything else: what a later release adds is shown too."""
-    import json
-
     lines = []
     for name, value in document.items():
         if name in {"columns", "filter_columns"}:
-            lines += [f"{name}: {', '.join(f'{part} {entry[part]}' for part in entry)}" for entry in value]
+            lines += [f"{name}: {', '.join(f'{part} {_text(entry[part])}' for part in entry)}" for entry in value]
         else:
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
-            lines.append(f"{name}: {text}")
+            lines.append(f"{name}: {_text(value)}")
     return lines
+
+
+def _text(value: Any) -> str:
+    import json
+
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 @app.command()

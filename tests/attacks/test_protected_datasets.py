@@ -373,6 +373,7 @@ def test_names_are_compared_with_the_vaults(attacked: Attacked) -> None:
     globex = next(vendor.id for vendor in attacked.lab.vault.vendors() if vendor.name == "globex")
     for changes in (
         {"columns": [payload["columns"][0] | {"id": secret}]},
+        {"columns": [payload["columns"][0] | {"group": payload["columns"][1]["group"]}]},
         {"vendor": globex},
         {"vendor_name": "globex"},
         {"dataset_name": "public"},

@@ -164,6 +164,16 @@ def test_a_grant_that_says_something_else_is_not_approved(changes: dict[str, Any
         add_approval(Signed(Label.GRANT, nested, ()), _BOB)
 
 
+def test_a_grant_of_an_earlier_release_may_be_approved() -> None:
+    """Grants that were signed before there were fields are approved as the bytes that they are."""
+    document = _GRANT.payload()
+    for column in document["columns"]:
+        del column["fields"]
+    old = _AUTHORITY.sign(Label.GRANT, document)
+    assert b"fields" not in old.payload
+    assert _root().missing(add_approval(old, _BOB), _DATASET) == 0
+
+
 # The root document
 
 _FIRST = root_statement(_VAULT, 1, _roles(), [_ALICE])

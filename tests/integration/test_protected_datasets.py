@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 import vault
@@ -11,7 +12,7 @@ from tests.conftest import Lab
 from tests.support.approving import Approvers, protect
 from tests.support.reading import read
 from tests.support.tables import rows
-from vault import access
+from vault import access, approvals
 from vault.catalog import Transaction
 from vault.errors import Conflict, Frozen, InvalidInput, NotFound, NotGranted, Refused
 from vault.objects import ObjectStore
@@ -109,6 +110,35 @@ def test_three_signers_one_after_the_other(published: Lab) -> None:
         published.vault.approve(copies[0])
     assert published.vault.approve(copies[1]).missing == 0
     assert _states(published) == [("live", 0)]
+
+
+def test_fields_masks_and_single_versions_are_approved_as_they_are(lab: Lab, tmp_path: Path) -> None:
+    """Whatever a grant may say goes to the approver and back, and is shown field by field."""
+    from vault_cli.approval import _lines
+
+    table = pa.table({"id": [1, 2], "meta": [{"source": "a", "notes": "b"}] * 2, "mail": ["x@example.org"] * 2})
+    lab.vault.publish("evals", table, key="id")
+    approvers = protect(lab, "evals")
+    granted = lab.vault.grant(
+        "acme",
+        "evals",
+        ["id", "meta.source", "mail"],
+        where="meta.notes = 'b'",
+        masks={"mail": "domain"},
+        version=1,
+        limits={"rows": 10},
+        expires=timedelta(days=1),
+    )
+    path = tmp_path / "grant.json"
+    path.write_bytes(lab.vault.approval(granted.id).signed.encode())
+    signed, said = approvals.read(path)
+    approvals.check_names(lab.vault.parts, said)
+    lines = _lines(signed.document())
+    assert {line.split(":")[0] for line in lines} == set(said.payload())
+    assert any('fields [["source"]]' in line and "name meta" in line for line in lines)
+    path.write_bytes(approvers.sign(signed).encode())
+    assert lab.vault.approve(path).missing == 0
+    assert _served(lab, _token(lab)) == 2
 
 
 def test_new_versions_go_to_approved_grants_only(published: Lab) -> None:
