@@ -345,8 +345,9 @@ def grants(parts: OwnerParts, vendor_name: str | None = None) -> list[GrantState
                     continue  # it counts for nothing, whatever was done to it
                 raise IntegrityError(f"grant {row.id}: {error}; 'dsvault revoke {row.id}' ends it") from error
             missing = parts.root.missing(signed, found.dataset)
-            live = head.grants.get(row.id) == signed.digest and not missing
-            state = standing(not found.expired_at(now), live, row.settled is not None and row.id not in head.grants)
+            listed = head.grants.get(row.id) == signed.digest
+            settled = row.settled is not None and not (listed and missing)
+            state = standing(not found.expired_at(now), listed and not missing, settled)
             if state == "live" and not found.live_at(now):
                 state = "scheduled"
             used = Usage(*transaction.usage(found.id, now.astimezone(UTC).date().isoformat()))
