@@ -22,6 +22,7 @@ from vault.trust.proposals import Change, add_signature
 from vault.wire import Token
 from vault.workings.journal import Journal
 from vault.workings.keyfolder import make_key
+from vault.workings.roots import Roots
 
 
 def _token(lab: Lab) -> Token:
@@ -421,6 +422,33 @@ def test_a_killed_protection_is_whole_or_nothing(granted: Lab, owner: type, name
         assert granted.vault.protect("evals", 2, end_grants=True).applied is not None
     assert granted.vault.show("evals").signers == 2
     assert granted.vault.check().faults == []
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "after"),
+    [
+        (Transaction, "set_grant_statements", False),
+        (Transaction, "set_grant_statements", True),
+        (Transaction, "add_root", True),
+        (ObjectStore, "put", False),
+        (Roots, "save", False),
+    ],
+)
+def test_a_killed_rotation_keeps_approvals(published: Lab, owner: type, name: str, after: bool) -> None:
+    """At every step the approved grant is served, under the old key or the new one, and the next opening ends it."""
+    approvers = protect(published, "evals")
+    approvers.approve(published, published.vault.grant("acme", "evals", ["id"]).id)
+    token = _token(published)
+    with pytest.MonkeyPatch.context() as patch:
+        _once(owner, name, lambda *_: True, after=after)(patch)
+        with pytest.raises(_Killed):
+            published.vault.rotate_key(Role.AUTHORITY)
+    assert _served(published, token) == 100
+    published.vault = vault.open(published.folder)
+    published.vault.rotate_key(Role.AUTHORITY)
+    assert _served(published, token) == 100
+    assert _states(published) == [("live", 0)]
+    assert published.vault.check().faults == []
 
 
 def test_a_grant_that_is_being_made_while_the_dataset_is_protected(
