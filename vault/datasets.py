@@ -26,13 +26,14 @@ __all__ = ["DatasetDetail", "DatasetState", "VersionState", "datasets", "scan", 
 
 @dataclass(frozen=True, slots=True)
 class DatasetState:
-    """A dataset in a list: its newest version, rows, columns, and encoded bytes."""
+    """A dataset in a list: its newest version, rows, columns, encoded bytes, and how many must sign a grant on it."""
 
     name: str
     version: int
     rows: int
     columns: int
     bytes: int
+    signers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class VersionState:
 
 @dataclass(frozen=True, slots=True)
 class DatasetDetail:
-    """A dataset as its owner sees it."""
+    """A dataset as its owner sees it; ``signers`` is how many must sign a grant on it."""
 
     name: str
     id: str
@@ -59,16 +60,19 @@ class DatasetDetail:
     column_ids: dict[str, str]
     versions: list[VersionState]
     grants: list[GrantState]
+    signers: int = 1
 
 
 def datasets(parts: OwnerParts) -> list[DatasetState]:
     """Every dataset, oldest first."""
     with parts.catalog.read() as transaction:
         found = _all(transaction, parts.sealer())
+        protected = parts.root.seen_by(transaction).protected
     states = []
     for dataset in found:
         manifest = owners_version(parts, dataset, None).manifest
-        states.append(DatasetState(dataset.name, manifest.version, manifest.rows, len(manifest.columns), manifest.size))
+        columns, signers = len(manifest.columns), protected.get(dataset.id, 1)
+        states.append(DatasetState(dataset.name, manifest.version, manifest.rows, columns, manifest.size, signers))
     return states
 
 
@@ -97,6 +101,7 @@ def show(parts: OwnerParts, name: str) -> DatasetDetail:
         column_ids={column.name: column.id for column in newest.manifest.columns},
         versions=states,
         grants=[state for state in grants(parts) if state.grant.dataset == dataset.id],
+        signers=parts.root.refresh().protected.get(dataset.id, 1),
     )
 
 

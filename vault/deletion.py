@@ -18,7 +18,7 @@ from vault.workings.fanout import needs_of
 from vault.workings.jobs import begin_job
 from vault.workings.names import Dataset, dataset_named, end_dataset, holder_by_id, holders
 from vault.workings.parts import OwnerParts
-from vault.workings.permissions import live_for_vendor
+from vault.workings.permissions import listed_for_vendor
 from vault.workings.steps import emptied_head, removal
 from vault.workings.versions import live_versions
 from vault.workings.writing import Writer
@@ -77,7 +77,7 @@ def delete(parts: OwnerParts, name: str) -> Deleted:
 
 def _on(parts: OwnerParts, transaction: Transaction, dataset: str, head: VendorHead) -> list[Grant]:
     rows = transaction.grants(vendor=head.vendor, dataset=dataset)
-    return live_for_vendor(parts.root, rows, head, parts.sealer(), own=False)
+    return [grant for grant, _ in listed_for_vendor(parts.root, rows, head, parts.sealer(), own=False)]
 
 
 def _end_grants(parts: OwnerParts, dataset: Dataset) -> int:

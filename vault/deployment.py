@@ -187,9 +187,9 @@ def init(
 
 def _make_keys(folder: Path, vault: str) -> str:
     """Make every private key and the root document that names them; returns its fingerprint."""
-    roles: dict[Role, RoleKeys] = {}
+    roles = {Role.APPROVER: RoleKeys({}, 1)}  # whose keys are others', and come by a change of the root document
     keys = KeyFolder(folder, passphrase())
-    for role in Role:
+    for role in (role for role in Role if role not in roles):
         public = make_key(role, keys.folder(role) / f"{role.value}.json", keys.passphrase)
         roles[role] = RoleKeys({public_key_id(public): public}, 1)
     path = keys.folder(Role.ADMINISTRATOR) / f"{Role.ADMINISTRATOR.value}.json"

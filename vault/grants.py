@@ -8,14 +8,14 @@ from functools import partial
 from vault.audit import Kind
 from vault.catalog import HeadRow, SealedValue, Transaction
 from vault.encoding import LONGEST, new_id, timestamp
-from vault.errors import Conflict, Frozen, IntegrityError, InvalidInput, NotFound
+from vault.errors import Conflict, Frozen, IntegrityError, InvalidInput, NotFound, Refused
 from vault.fields import Path, covers, path_text, union
 from vault.filters import Filter, bind, parse
 from vault.limits import Usage, check_limits
 from vault.masks import Mask, is_keyed
 from vault.model import MASK_GROUP, Column, KeyScope, picked, placed
 from vault.projection import has_field
-from vault.trust import Grant, GrantedColumn, Label, Role, Signed, VendorHead
+from vault.trust import Grant, GrantedColumn, Label, Role, Root, Signed, VendorHead
 from vault.workings.filling import fill_compartment, owners_version
 from vault.workings.names import Dataset, Holder, dataset_named, holder_named
 from vault.workings.parts import OwnerParts, holder_sealer
@@ -32,12 +32,13 @@ __all__ = ["GrantState", "Terms", "grant", "grants", "resume_grant", "revoke"]
 class GrantState:
     """A grant and how it stands: ``pending``, ``scheduled``, ``live``, ``expired`` or ``revoked``.
 
-    ``used`` counts what was served under it, where it has limits.
+    ``used`` counts what was served under it, where it has limits; ``missing`` the signatures that a pending one lacks.
     """
 
     grant: Grant
     state: str
     used: Usage
+    missing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,8 @@ def grant(
     """Grant a vendor columns (and the rows that ``where`` keeps) of a dataset's newest and later versions, or of one.
 
     A column is a name or, of a nested one, a path to a field such as ``meta.source``; a column of that very name comes
-    first. The grant is pending while the vendor's compartment is filled, and live once the vendor's head lists it.
+    first. The grant is pending while the vendor's compartment is filled, and live once the vendor's head lists it. On a
+    protected dataset it stays pending until it is approved (`vault.approvals`).
     Raises InvalidInput, NotFound, Frozen, Conflict and what reading and writing raise.
     """
     vendor = present_vendor(parts, vendor_name)
@@ -97,18 +99,22 @@ def grant(
             SealedValue(own, statement.id, encoded),
             timestamp(statement.issued),
         )
-    _settle(parts, vendor, dataset, statement, signed)
+    if not parts.root.missing(signed, dataset.id):
+        _settle(parts, vendor, dataset, statement, signed)
     return statement
 
 
 def resume_grant(parts: OwnerParts, grant_id: str) -> Grant:
-    """Finish a grant that was left pending; a live one is returned as it is. Raises NotFound, Conflict."""
+    """Finish a grant that was left pending; a live one is returned as it is.
+
+    Raises NotFound, Conflict, Frozen, and Refused while it lacks signatures.
+    """
     sealer = parts.sealer()
     with parts.catalog.read() as transaction:
         rows = transaction.grants(grant=grant_id)
         if not rows:
             raise NotFound(f"there is no grant {grant_id[:80]}")
-        statement, digest = open_grant(parts.root, rows[0], sealer, own=False)
+        statement, signed = open_grant(parts.root, rows[0], sealer, own=False)
         head = parts.heads.vendor_in(transaction, statement.vendor)
         if grant_id in head.grants:
             return statement
@@ -117,9 +123,9 @@ def resume_grant(parts: OwnerParts, grant_id: str) -> Grant:
         vendor = holder_named(transaction, sealer, statement.vendor_name)
         refuse_gone(vendor)
         dataset = dataset_named(transaction, sealer, statement.dataset_name)
-        signed = Signed.decode(rows[0].statement.open(sealer, grant_id), Label.GRANT)
-    if signed.digest != digest or head.frozen:
+    if head.frozen:
         raise Frozen(f"the vendor '{vendor.name}' is frozen; thaw it before granting anything")
+    _refuse_waiting(parts.root.refresh(), statement, signed)
     _settle(parts, vendor, dataset, statement, signed)
     return statement
 
@@ -263,8 +269,24 @@ def _filter_column(
     return _granted(replace(column, fields=union(paths) if in_part else None))
 
 
+def _refuse_waiting(root: Root, statement: Grant, signed: Signed) -> None:
+    if missing := root.missing(signed, statement.dataset):
+        raise Refused(f"the grant {statement.id} waits for {missing} more signature{'s' if missing > 1 else ''}")
+
+
 def _settle(parts: OwnerParts, vendor: Holder, dataset: Dataset, statement: Grant, signed: Signed) -> None:
+    sealer = parts.sealer()
+
     def take_effect(transaction: Transaction) -> HeadRow:
+        root = parts.root.seen_by(transaction)
+        # What is stored at this moment is what brokers will judge; the dataset may have been protected meanwhile.
+        rows = transaction.grants(grant=statement.id)
+        stored = [open_grant(root, row, sealer, own=False)[1] for row in rows]
+        if [each.digest for each in stored] != [signed.digest]:
+            raise IntegrityError("the catalog lost or changed the grant while it was made")
+        if rows[0].settled is not None:
+            raise Refused(f"the grant {statement.id} was revoked in the meantime")
+        _refuse_waiting(root, statement, stored[0])
         present = parts.heads.vendor_in(transaction, vendor.id)
         if present.frozen:
             raise Frozen(f"the vendor '{vendor.name}' was frozen in the meantime")
@@ -295,6 +317,7 @@ def _settle(parts: OwnerParts, vendor: Holder, dataset: Dataset, statement: Gran
             limits=dict(statement.limits),
             delivery=statement.delivery,
             statement=signed.digest,
+            signers=sorted(root.signers(stored[0], Role.AUTHORITY) | root.signers(stored[0], Role.APPROVER)),
         )
         return head
 
@@ -316,22 +339,24 @@ def grants(parts: OwnerParts, vendor_name: str | None = None) -> list[GrantState
         for row in transaction.grants(vendor=wanted):
             head = parts.heads.vendor_in(transaction, row.vendor)
             try:
-                found, digest = open_grant(parts.root, row, sealer, own=False)
+                found, signed = open_grant(parts.root, row, sealer, own=False)
             except IntegrityError as error:
                 if row.id not in head.grants:
                     continue  # it counts for nothing, whatever was done to it
                 raise IntegrityError(f"grant {row.id}: {error}; 'dsvault revoke {row.id}' ends it") from error
-            live = head.grants.get(row.id) == digest
-            state = standing(not found.expired_at(now), live, row.settled is not None)
+            missing = parts.root.missing(signed, found.dataset)
+            listed = head.grants.get(row.id) == signed.digest
+            settled = row.settled is not None and not (listed and missing)
+            state = standing(not found.expired_at(now), listed and not missing, settled)
             if state == "live" and not found.live_at(now):
                 state = "scheduled"
             used = Usage(*transaction.usage(found.id, now.astimezone(UTC).date().isoformat()))
-            states.append(GrantState(found, state, used))
+            states.append(GrantState(found, state, used, missing if state == "pending" else 0))
     return states
 
 
 def revoke(parts: OwnerParts, grant_id: str) -> None:
-    """End a grant; a grant that is not live stays as it is. Raises NotFound.
+    """End a grant, or a pending one before it takes effect. Raises NotFound.
 
     What a head lists is ended also where its row in the catalog is gone or not what it was: a forger's would be.
     """
@@ -342,7 +367,21 @@ def revoke(parts: OwnerParts, grant_id: str) -> None:
             return None
         return {"grants": {key: digest for key, digest in head.grants.items() if key != grant_id}}
 
-    removal(parts, vendor, Kind.REVOKED, change, grant=grant_id, dataset=dataset)
+    if not removal(parts, vendor, Kind.REVOKED, change, grant=grant_id, dataset=dataset):
+        _withdraw(parts, grant_id, vendor, dataset)
+
+
+def _withdraw(parts: OwnerParts, grant_id: str, vendor: str, dataset: str | None) -> None:
+    """Note that a pending grant is not to be finished: an approval of it may come back later."""
+    with parts.catalog.write() as transaction:
+        rows = transaction.grants(grant=grant_id)
+        if not rows or rows[0].settled is not None:
+            return
+        transaction.settle_grant(grant_id, timestamp(parts.clock()))
+        parts.journal.record_in(
+            transaction, Kind.REVOKED, vendor=vendor, vendor_id=rows[0].vendor, grant=grant_id, dataset=dataset
+        )
+    parts.journal.checkpoint()
 
 
 def _whose(parts: OwnerParts, grant_id: str) -> tuple[str, str | None]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from vault import approvals as _approvals
 from vault import collect as _collect
 from vault import credentials as _credentials
 from vault import custody as _custody
@@ -187,6 +188,14 @@ class Vault:
         """Erase rows from every version and compartment, by their keys or by a predicate."""
         return _erasure.erase(self.parts, dataset, keys=keys, where=where, progress=progress)
 
+    def protect(self, dataset: str, signers: int, *, end_grants: bool = False) -> _roots.Protection:
+        """Let a grant on a dataset count only with so many signatures: the authority's, and approvers'; 1 ends that.
+
+        Where more administrators must sign this, the proposal is returned unapplied. Live grants that lack signatures
+        are a Conflict, unless ``end_grants`` lets them end.
+        """
+        return _roots.protect(self.parts, dataset, signers, end_grants=end_grants)
+
     # Grants
 
     def grant(
@@ -211,7 +220,8 @@ class Vault:
 
         ``masks`` says by column what stands in the place of its values (`vault.masks`), such as ``{"email": "hash"}``;
         ``limits`` how much may be served under the grant (`vault.limits`), such as ``{"rows_per_day": 1000}``. It
-        counts from ``starts`` on, and ``expires`` after that. ``delivery`` is ``stream``, or ``lease`` for one who may
+        counts from ``starts`` on, and ``expires`` after that. On a protected dataset it is pending until `approve` has
+        brought the approvers' signatures. ``delivery`` is ``stream``, or ``lease`` for one who may
         fetch the ciphertext itself with the keys of its chunks.
         """
         terms = _grants.Terms(expires, starts, purpose, masks or {}, limits or {}, delivery, version)
@@ -220,6 +230,15 @@ class Vault:
     def resume_grant(self, grant: str) -> Grant:
         """Finish a grant that was left pending by a run that was killed."""
         return _grants.resume_grant(self.parts, grant)
+
+    def approval(self, grant: str) -> _approvals.Approval:
+        """A grant's statement as approvers are to sign it, and what it lacks."""
+        return _approvals.request(self.parts, grant)
+
+    def approve(self, signed: "Signed | str | os.PathLike[str]") -> _approvals.Approval:
+        """Take over the approvals in a grant's file, or in its statement; it is live when none is missing."""
+        offered = signed if isinstance(signed, Signed) else _approvals.read(Path(signed))[0]
+        return _approvals.approve(self.parts, offered)
 
     def grants(self, vendor: str | None = None) -> list[_grants.GrantState]:
         """Every grant and how it stands."""
@@ -372,19 +391,24 @@ class Vault:
         """The next root document, signed by the administrator whose key is here, if one is."""
         return _roots.propose_change(self.parts, change)
 
-    def apply_root(self, proposal: Signed, leave_out: Sequence[str] = ()) -> _roots.Applied:
+    def apply_root(
+        self, proposal: Signed, leave_out: Sequence[str] = (), *, end_grants: bool = False
+    ) -> _roots.Applied:
         """Make a proposal the newest root document, with everything live signed anew under keys that count.
 
-        Vendors in ``leave_out`` end up frozen, without grants and credentials.
+        Vendors in ``leave_out`` end up frozen, without grants and credentials. Live grants that lack signatures are a
+        Conflict, unless ``end_grants`` lets them end.
         """
-        return _roots.apply(self.parts, proposal, leave_out)
+        return _roots.apply(self.parts, proposal, leave_out, end_grants=end_grants)
 
-    def rotate_key(self, role: Role, kms: str | None = None, leave_out: Sequence[str] = ()) -> _roots.Rotated:
+    def rotate_key(
+        self, role: Role, kms: str | None = None, leave_out: Sequence[str] = (), *, end_grants: bool = False
+    ) -> _roots.Rotated:
         """Replace a role's key by a new one, in a file or in the KMS of a URI.
 
         Where others must sign first, the proposal is returned unapplied.
         """
-        return _roots.rotate(self.parts, role, kms, leave_out)
+        return _roots.rotate(self.parts, role, kms, leave_out, end_grants=end_grants)
 
     def __repr__(self) -> str:
         return f"Vault({self.folder})"

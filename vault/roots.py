@@ -6,9 +6,8 @@ put right by `reconcile` at the owner's next opening when a run is killed. A new
 document names it, and an old one is removed only when nothing needs it any more.
 """
 
-import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vault import keyfile
@@ -22,13 +21,15 @@ from vault.trust.proposals import (
     accept,
     add_signature,
     changed_keys,
+    changed_protection,
     check_form,
     check_next,
     propose,
     signers_of,
 )
+from vault.workings.files import put_file, put_new_file
 from vault.workings.keyfolder import make_key, open_signer, public_file
-from vault.workings.names import holders
+from vault.workings.names import dataset_named, holders
 from vault.workings.parts import OwnerParts
 from vault.workings.resigning import Resigner
 from vault.workings.steps import vendor_named
@@ -36,12 +37,14 @@ from vault.workings.steps import vendor_named
 __all__ = [
     "Applied",
     "KeyState",
+    "Protection",
     "Rotated",
     "Unrecorded",
     "apply",
     "key_states",
     "new_key",
     "propose_change",
+    "protect",
     "read",
     "reconcile",
     "rotate",
@@ -75,7 +78,9 @@ class Unrecorded:
 class Applied:
     """What a change did; ``changed`` is False where it had been applied before.
 
-    ``left_out`` are the vendors of whom nothing was signed anew: they are frozen and have nothing.
+    ``left_out`` are the vendors of whom nothing was signed anew: they are frozen and have nothing. ``protected`` says
+    how many must sign a grant from now on, by the ids of the datasets of which that changed, and ``ended`` names the
+    grants that lacked signatures.
     """
 
     version: int
@@ -87,6 +92,8 @@ class Applied:
     manifests: int = 0
     heads: int = 0
     left_out: tuple[str, ...] = ()
+    protected: Mapping[str, int] = field(default_factory=dict)
+    ended: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,22 @@ class Rotated:
     proposal: Signed
     signed_by: frozenset[str]
     needed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """How many must sign grants on a dataset: what was applied, or the proposal that others must sign first.
+
+    Both are None where it was so before.
+    """
+
+    dataset: str
+    id: str
+    signers: int
+    applied: Applied | None = None
+    proposal: Signed | None = None
+    signed_by: frozenset[str] = frozenset()
+    needed: int = 0
 
 
 # Files: these need no vault
@@ -117,7 +140,7 @@ def new_key(role: Role, path: Path, passphrase: str | None, kms: str | None = No
         public = make_key(role, path, passphrase, kms)
     except Conflict as error:
         raise InvalidInput(f"{path}: the file exists already; a key is never overwritten") from error
-    _replace(beside, public_file(role, public).encode())
+    put_file(beside, public_file(role, public).encode())
     return public_key_id(public)
 
 
@@ -137,9 +160,7 @@ def read(path: Path) -> Signed:
 
 def write(path: Path, proposal: Signed) -> None:
     """Put a proposal into a file that must not exist; raises InvalidInput."""
-    if path.exists():
-        raise InvalidInput(f"{path}: the file exists already; give another one")
-    _replace(path, proposal.encode() + b"\n")
+    put_new_file(path, proposal.encode() + b"\n")
 
 
 def sign(path: Path, key: Path, passphrase: str | None, root: Root | None = None) -> tuple[Signed, str]:
@@ -152,21 +173,8 @@ def sign(path: Path, key: Path, passphrase: str | None, root: Root | None = None
         check_next(root, proposal)
     signer = open_signer(key, Role.ADMINISTRATOR, passphrase)
     signed = add_signature(proposal, signer)
-    _replace(path, signed.encode() + b"\n")
+    put_file(path, signed.encode() + b"\n")
     return signed, signer.key_id
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}-{new_id()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # The vault
@@ -202,10 +210,11 @@ def signed_by(parts: OwnerParts, proposal: Signed) -> tuple[frozenset[str], int]
     return signers_of(root, proposal), root.roles[Role.ADMINISTRATOR].threshold
 
 
-def apply(parts: OwnerParts, proposal: Signed, leave_out: Sequence[str] = ()) -> Applied:
+def apply(parts: OwnerParts, proposal: Signed, leave_out: Sequence[str] = (), *, end_grants: bool = False) -> Applied:
     """Make a proposal the newest root document, with everything live under keys that count.
 
-    Vendors named in ``leave_out`` need not be in order; they end up frozen, without grants and credentials. May be
+    Vendors named in ``leave_out`` need not be in order; they end up frozen, without grants and credentials.
+    ``end_grants`` lets grants end that lack signatures on a protected dataset; without it they are a Conflict. May be
     killed and run again at any moment. Raises InvalidInput for what the proposal lacks, NotFound for a vendor's name,
     KeyUnavailable when a new private key that must sign is not here or the KMS refuses a vendor's key, Conflict when
     another change came first, and IntegrityError when something live does not verify even under the present root
@@ -218,7 +227,8 @@ def apply(parts: OwnerParts, proposal: Signed, leave_out: Sequence[str] = ()) ->
     new = accept(old, proposal)
     added, removed = changed_keys(old, new)
     without = frozenset(vendor_named(parts, name).id for name in leave_out)
-    resigner = Resigner(parts, old, new, without)
+    protected = changed_protection(old, new)
+    resigner = Resigner(parts, old, new, without, end_grants=end_grants)
     with parts.catalog.read() as transaction:
         resigner.run(transaction, write=False)
     with parts.catalog.write() as transaction:
@@ -238,12 +248,25 @@ def apply(parts: OwnerParts, proposal: Signed, leave_out: Sequence[str] = ()) ->
                 "administrators": sorted(signers_of(old, proposal)),
                 "signers": new.roles[Role.ADMINISTRATOR].threshold,
                 "left_out": done.left_out,
+                "protected": protected,
+                "ended_grants": done.ended,
             },
         )
     reconcile(parts)
     heads = len(done.heads)
-    left_out = tuple(done.left_out)
-    return Applied(new.version, True, added, removed, done.grants, done.credentials, done.manifests, heads, left_out)
+    return Applied(
+        new.version,
+        True,
+        added,
+        removed,
+        done.grants,
+        done.credentials,
+        done.manifests,
+        heads,
+        tuple(done.left_out),
+        protected,
+        tuple(done.ended),
+    )
 
 
 def reconcile(parts: OwnerParts) -> None:
@@ -289,20 +312,53 @@ def _entries(parts: OwnerParts) -> Iterator[tuple[int, Entry]]:
     return parts.journal.entries(parts.signers.keys.auditor_secrets())
 
 
-def rotate(parts: OwnerParts, role: Role, kms: str | None = None, leave_out: Sequence[str] = ()) -> Rotated:
+def rotate(
+    parts: OwnerParts,
+    role: Role,
+    kms: str | None = None,
+    leave_out: Sequence[str] = (),
+    *,
+    end_grants: bool = False,
+) -> Rotated:
     """Replace the role's key that is here (or its only one) by a new one, and apply it where that may be done alone.
 
     The new private key is in the vault's directory, or in the KMS of a URI, when this returns, also where others must
-    sign first. ``leave_out`` is that of `apply`.
+    sign first. ``leave_out`` and ``end_grants`` are those of `apply`.
     """
+    if role is Role.APPROVER:
+        raise InvalidInput(
+            "an approver's key is made where the approver is: 'dsvault root new-key approver', then 'root propose' here"
+        )
     root = parts.root.refresh()
     old = _replaced(parts, root, role)
     public = _pending_key(parts, role, kms)
     change = Change(add=((role, public),), remove=((role, old),))
     proposal = _signed_here(parts, root, propose(root, change))
     signatures, needed = signers_of(root, proposal), root.roles[Role.ADMINISTRATOR].threshold
-    applied = apply(parts, proposal, leave_out) if len(signatures) >= needed else None
+    enough = len(signatures) >= needed
+    applied = apply(parts, proposal, leave_out, end_grants=end_grants) if enough else None
     return Rotated(public_key_id(public), applied, proposal, signatures, needed)
+
+
+def protect(parts: OwnerParts, name: str, signers: int, *, end_grants: bool = False) -> Protection:
+    """Let a grant on a dataset count only with the signatures of ``signers`` people; 1 is the authority alone.
+
+    Live grants that lack signatures are a Conflict, unless ``end_grants`` lets them end. Raises NotFound, InvalidInput
+    for more signers than there are, and what `apply` does.
+    """
+    if signers < 1:
+        raise InvalidInput("--signers: give 1 or more")
+    sealer = parts.sealer()
+    with parts.catalog.read() as transaction:
+        dataset = dataset_named(transaction, sealer, name)
+        root = parts.root.seen_by(transaction)
+    if root.protected.get(dataset.id, 1) == signers:
+        reconcile(parts)
+        return Protection(name, dataset.id, signers)
+    proposal = _signed_here(parts, root, propose(root, Change(protect={dataset.id: signers})))
+    signatures, needed = signers_of(root, proposal), root.roles[Role.ADMINISTRATOR].threshold
+    applied = apply(parts, proposal, end_grants=end_grants) if len(signatures) >= needed else None
+    return Protection(name, dataset.id, signers, applied, proposal, signatures, needed)
 
 
 def _replaced(parts: OwnerParts, root: Root, role: Role) -> str:

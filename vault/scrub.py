@@ -184,7 +184,7 @@ def _check_vendor(parts: OwnerParts, vendor: Holder) -> None:
     for sealer, is_own in ((parts.sealer(), False), (own, True)):
         found = {grant.id for grant in live_for_vendor(parts.root, rows, head, sealer, own=is_own)}
         if found != head.grants.keys():
-            raise IntegrityError("the catalog lacks a grant that its head lists")
+            raise IntegrityError("the catalog lacks a grant that its head lists, or a signature that it needs")
     for credential, digest in head.credentials.items():
         stored = credentials.get(credential)
         if stored is None:

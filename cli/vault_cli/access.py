@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vault_cli.approval import told, write_request
 from vault_cli.opening import open_vault, split_names
 from vault_cli.options import Json, VaultDir
 from vault_cli.output import emit, fetching, note, table
@@ -60,12 +61,24 @@ def grant(
         int | None, typer.Option("--version", metavar="N", help="This version alone, and none that comes.")
     ] = None,
     purpose: Annotated[str | None, typer.Option("--purpose", metavar="TEXT", help="Shown and logged.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="On a protected dataset: the file to approve (else grant-ID.json)."
+        ),
+    ] = None,
     vault: VaultDir = None,
     json: Json = False,
 ) -> None:
-    """Grant a vendor columns of a dataset, of its newest and later versions or of one."""
-    from vault.encoding import duration
+    """Grant a vendor columns of a dataset, of its newest and later versions or of one.
 
+    On a protected dataset the grant waits for approval, and its file is written for the approvers.
+    """
+    from vault.encoding import duration
+    from vault.errors import InvalidInput
+
+    if output is not None and (output.exists() or not output.absolute().parent.is_dir()):
+        raise InvalidInput(f"-o: {output}: the file exists already, or there is no such directory")
     life = duration(expires, "--expires") if expires is not None else None
     named = {
         "rows": max_rows,
@@ -75,7 +88,8 @@ def grant(
         "bytes_per_day": bytes_per_day,
         "requests_per_day": requests_per_day,
     }
-    made = open_vault(vault).grant(
+    opened = open_vault(vault)
+    made = opened.grant(
         vendor,
         dataset,
         split_names(columns),
@@ -89,6 +103,10 @@ def grant(
         version=version,
     )
     names = ", ".join(made.column_names)
+    approval, path = opened.approval(made.id), None
+    if approval.missing:
+        path = output or Path(f"grant-{made.id}.json")
+        write_request(approval, path)
     emit(
         {
             "id": made.id,
@@ -102,9 +120,12 @@ def grant(
             "delivery": made.delivery,
             "from": made.starts.isoformat() if made.starts else None,
             "expires": made.expires.isoformat() if made.expires else None,
+            "state": "pending" if approval.missing else "scheduled" if made.starts else "live",
+            "missing": approval.missing,
+            "file": str(path) if path is not None else None,
         },
         json,
-        f"granted {vendor} {names} of {dataset}\ngrant {made.id}",
+        told(approval, path) if path is not None else f"granted {vendor} {names} of {dataset}\ngrant {made.id}",
     )
 
 
@@ -155,7 +176,7 @@ def grants(
                     state.grant.id,
                     state.grant.vendor_name,
                     state.grant.dataset_name,
-                    state.state,
+                    f"{state.state}, {state.missing} to sign" if state.missing else state.state,
                     state.grant.versions,
                     ", ".join(_shown_columns(state.grant)),
                     state.grant.where_text,
@@ -180,6 +201,7 @@ def _grant_document(state: "GrantState") -> dict[str, Any]:
         "vendor": state.grant.vendor_name,
         "dataset": state.grant.dataset_name,
         "state": state.state,
+        "missing": state.missing,
         "columns": state.grant.column_names,
         "where": state.grant.where_text,
         "masks": state.grant.shown_masks,

@@ -109,10 +109,17 @@ def list_(vault: VaultDir = None, json: Json = False) -> None:
         {"datasets": [asdict(state) for state in states]},
         json,
         lambda: table(
-            ("dataset", "version", "rows", "columns", "bytes"),
-            [(state.name, state.version, state.rows, state.columns, state.bytes) for state in states],
+            ("dataset", "version", "rows", "columns", "bytes", "signers"),
+            [
+                (state.name, state.version, state.rows, state.columns, state.bytes, _protected(state.signers))
+                for state in states
+            ],
         ),
     )
+
+
+def _protected(signers: int) -> str:
+    return f"{signers} (protected)" if signers > 1 else "1"
 
 
 @app.command()
@@ -135,7 +142,10 @@ def show(name: Name, vault: VaultDir = None, json: Json = False) -> None:
     versions = [asdict(state) for state in detail.versions]
 
     def human() -> None:
-        typer.echo(f"{detail.name}  key: {detail.key or '-'}  assigned by: {detail.assign_by or '-'}\n")
+        typer.echo(
+            f"{detail.name}  key: {detail.key or '-'}  assigned by: {detail.assign_by or '-'}  "
+            f"signers of a grant: {_protected(detail.signers)}\n"
+        )
         table(("column", "type"), [(column["name"], column["type"]) for column in columns])
         typer.echo()
         headings = ("version", "created", "rows", "shards", "bytes", "erased")
@@ -146,6 +156,8 @@ def show(name: Name, vault: VaultDir = None, json: Json = False) -> None:
 
     document = {
         "name": detail.name,
+        "id": detail.id,
+        "signers": detail.signers,
         "key": detail.key,
         "assign_by": detail.assign_by,
         "columns": columns,
@@ -153,6 +165,40 @@ def show(name: Name, vault: VaultDir = None, json: Json = False) -> None:
         "grants": grants,
     }
     emit(document, json, human)
+
+
+@app.command()
+def protect(
+    name: Name,
+    signers: Annotated[
+        int,
+        typer.Option(
+            "--signers", metavar="N", help="How many must sign a grant: the authority and approvers; 1: no more."
+        ),
+    ],
+    end_grants: Annotated[
+        bool, typer.Option("--end-grants", help="End the live grants that lack signatures, instead of refusing.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Where the proposal goes when others must sign it."),
+    ] = None,
+    vault: VaultDir = None,
+    json: Json = False,
+) -> None:
+    """Let a grant on a dataset count only when so many people have signed it, by the next root document."""
+    from vault_cli.root import tell_proposal, told_applied
+
+    opened = open_vault(vault)
+    done = opened.protect(name, signers, end_grants=end_grants)
+    about = {"dataset": name, "id": done.id, "signers": signers}
+    if done.proposal is not None and done.applied is None:
+        tell_proposal(opened, output, done.proposal, done.signed_by, done.needed, json)
+        return
+    if done.applied is None:
+        emit({**about, "changed": False}, json, f"grants on {name} need {signers} signatures already")
+        return
+    emit({**about, **asdict(done.applied)}, json, told_applied(done.applied))
 
 
 @app.command("rename-column")

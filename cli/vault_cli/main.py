@@ -10,7 +10,7 @@ import typer
 
 from vault._version import __version__
 from vault.errors import VaultError
-from vault_cli import access, datasets, evidence, kms, root, rotation, vendors
+from vault_cli import access, approval, datasets, evidence, kms, root, rotation, vendors
 from vault_cli.demo import demo
 from vault_cli.serving import serve
 
@@ -47,6 +47,7 @@ app.add_typer(datasets.app, name="dataset", help="The owner's own view: list, sh
 app.command("grant")(access.grant)
 app.command("grants")(access.grants)
 app.command("revoke")(access.revoke)
+app.add_typer(approval.app, name="approval", help="Grants on protected datasets: request, show, sign, apply.")
 app.add_typer(access.app, name="credential", help="Credentials: issue, list, revoke.")
 app.command("delegate")(access.delegate)
 app.command("serve")(serve)

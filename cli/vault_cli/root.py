@@ -12,10 +12,13 @@ from vault_cli.options import Json, VaultDir
 from vault_cli.output import emit, printable, table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vault.owner import Vault
     from vault.roots import Applied
     from vault.trust import Role, Root, Signed
 
-__all__ = ["app"]
+__all__ = ["app", "tell_proposal", "told_applied"]
 
 _LOG_KEY = (
     "brokers on other machines, and directories of who is on call, need the new log key (broker/log-….json): without "
@@ -24,7 +27,8 @@ _LOG_KEY = (
 
 app = typer.Typer(no_args_is_help=True)
 RoleName = Annotated[
-    str, typer.Argument(metavar="ROLE", help="administrator, authority, responder, publisher, log or auditor.")
+    str,
+    typer.Argument(metavar="ROLE", help="administrator, authority, responder, publisher, log, auditor or approver."),
 ]
 KmsUri = Annotated[
     str | None, typer.Option("--kms", metavar="URI", help="Keep the private key in this KMS: transit:// or awskms://.")
@@ -35,6 +39,12 @@ LeaveOut = Annotated[
         "--leave-out",
         metavar="VENDOR",
         help="Sign nothing anew for this vendor, which is left frozen, without grants and credentials; repeatable.",
+    ),
+]
+EndGrants = Annotated[
+    bool,
+    typer.Option(
+        "--end-grants", help="End live grants that lack signatures on a protected dataset, instead of refusing."
     ),
 ]
 Proposal = Annotated[Path, typer.Argument(metavar="FILE", help="The proposal.")]
@@ -68,17 +78,38 @@ def show(
             {"role": state.role.value, "id": state.id, "here": state.here, "signers": state.threshold}
             for state in states
         ],
+        "protected": _protected(root.protected, _names(opened)),
     }
 
     def human() -> None:
         typer.echo(f"version {root.version}, fingerprint {root.fingerprint}")
         rows = [(state.role.value, state.id, state.threshold, "here" if state.here else "") for state in states]
         table(("role", "key", "must sign", "private key"), rows)
+        _tell_protected(document)
 
     emit(document, json, human)
 
 
-def _content(signed: "Signed") -> dict[str, Any]:
+def _names(opened: "Vault") -> dict[str, str]:
+    """The names of datasets by id."""
+    from vault.workings.names import datasets
+
+    parts = opened.parts
+    with parts.catalog.read() as transaction:
+        return {dataset.id: dataset.name for dataset in datasets(transaction, parts.sealer(), deleted_too=True)}
+
+
+def _protected(protected: "Mapping[str, int]", names: "Mapping[str, str]") -> list[dict[str, Any]]:
+    return [{"dataset": key, "name": names.get(key), "signers": signers} for key, signers in sorted(protected.items())]
+
+
+def _tell_protected(document: dict[str, Any]) -> None:
+    for entry in document["protected"]:
+        name = f" ({printable(entry['name'])})" if entry["name"] is not None else ""
+        typer.echo(f"protected: grants on {entry['dataset']}{name} need {entry['signers']} signatures")
+
+
+def _content(signed: "Signed", names: "Mapping[str, str] | None" = None) -> dict[str, Any]:
     from vault.trust.root import read_proposal
 
     claimed = read_proposal(signed)
@@ -90,6 +121,7 @@ def _content(signed: "Signed") -> dict[str, Any]:
             for role, entry in claimed.roles.items()
             for key in entry.keys
         ],
+        "protected": _protected(claimed.protected, names or {}),
         "signatures_claimed": sorted({key for key, _ in signed.signatures}),
     }
 
@@ -101,26 +133,30 @@ def _root_of(vault: Path | None) -> "Root | None":
 
 def _show_proposal(signed: "Signed", json: bool, root: "Root | None") -> None:
     from vault.trust import Role
-    from vault.trust.proposals import changed_keys, check_form, check_next, signers_of
+    from vault.trust.proposals import changed_keys, changed_protection, check_form, check_next, signers_of
 
     document = _content(signed)
     if root is not None:
         check_next(root, signed)
-        added, removed = changed_keys(root, check_form(signed))
+        claimed = check_form(signed)
+        added, removed = changed_keys(root, claimed)
         signers = {"signed_by": sorted(signers_of(root, signed))}
-        document |= {"added": added, "removed": removed, **signers}
+        document |= {"added": added, "removed": removed, "protection": changed_protection(root, claimed), **signers}
 
     def human() -> None:
         typer.echo(f"proposed version {document['version']} of vault {document['vault']}")
         table(
             ("role", "key", "must sign"), [(entry["role"], entry["id"], entry["signers"]) for entry in document["keys"]]
         )
+        _tell_protected(document)
         if root is None:
             claimed = ", ".join(printable(key) for key in document["signatures_claimed"])
             typer.echo(f"signatures that it carries, not verified without --vault: {claimed or 'none'}")
             return
         for change in ("added", "removed"):
             typer.echo(f"{change}: {', '.join(document[change]) or 'no key'}")
+        for dataset, signers in document["protection"].items():
+            typer.echo(f"changed: grants on {dataset} need {signers} signature{'s' if signers > 1 else ''}")
         need = root.roles[Role.ADMINISTRATOR].threshold
         typer.echo(f"signatures that hold, of {need} needed: {', '.join(document['signed_by']) or 'none'}")
 
@@ -213,18 +249,30 @@ def sign(
 
 
 @app.command()
-def apply(proposal: Proposal, leave_out: LeaveOut = None, vault: VaultDir = None, json: Json = False) -> None:
+def apply(
+    proposal: Proposal,
+    leave_out: LeaveOut = None,
+    end_grants: EndGrants = False,
+    vault: VaultDir = None,
+    json: Json = False,
+) -> None:
     """Make a proposal the root document, and sign anew what a removed key had signed."""
     from vault import roots
 
-    applied = open_vault(vault).apply_root(roots.read(proposal), leave_out or ())
-    emit(asdict(applied), json, _told(applied))
+    applied = open_vault(vault).apply_root(roots.read(proposal), leave_out or (), end_grants=end_grants)
+    emit(asdict(applied), json, told_applied(applied))
 
 
-def _told(applied: "Applied") -> str:
+def told_applied(applied: "Applied") -> str:
+    """What a change of the root document did, in lines."""
     if not applied.changed:
         return f"version {applied.version} of the root document had been applied before"
     changes = [f"added {key}" for key in applied.added] + [f"removed {key}" for key in applied.removed]
+    changes += [
+        f"grants on {dataset} need {signers} signature{'s' if signers > 1 else ''}"
+        for dataset, signers in applied.protected.items()
+    ]
+    changes += [f"ended grant {grant}: it lacked signatures" for grant in applied.ended]
     changes += [f"left out {vendor}: it is frozen, and its grants and credentials ended" for vendor in applied.left_out]
     return "\n".join(
         [
@@ -246,22 +294,30 @@ def rotate(
     ] = None,
     kms: KmsUri = None,
     leave_out: LeaveOut = None,
+    end_grants: EndGrants = False,
     vault: VaultDir = None,
     json: Json = False,
 ) -> None:
     """Replace a role's key by a new one; where more administrators must sign, write the proposal for them."""
-    from vault import roots
-
     wanted = _role(role)
     opened = open_vault(vault)
-    rotated = opened.rotate_key(wanted, kms, leave_out or ())
+    rotated = opened.rotate_key(wanted, kms, leave_out or (), end_grants=end_grants)
     if rotated.applied is not None:
-        told = f"the new {role} key is {rotated.key}\n{_told(rotated.applied)}"
+        told = f"the new {role} key is {rotated.key}\n{told_applied(rotated.applied)}"
         emit({"role": role, "key": rotated.key, **asdict(rotated.applied)}, json, told)
         return
+    tell_proposal(opened, out, rotated.proposal, rotated.signed_by, rotated.needed, json)
+
+
+def tell_proposal(
+    opened: "Vault", out: Path | None, proposal: "Signed", have: frozenset[str], need: int, json: bool
+) -> None:
+    """Write a proposal that others must sign, by default as ``root-N.json``, and say so."""
+    from vault import roots
+
     path = out or Path(f"root-{opened.parts.root.version + 1}.json")
-    roots.write(path, rotated.proposal)
-    _tell_signatures(path, rotated.proposal, rotated.signed_by, rotated.needed, json)
+    roots.write(path, proposal)
+    _tell_signatures(path, proposal, have, need, json)
 
 
 def _role(text: str) -> "Role":

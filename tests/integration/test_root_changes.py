@@ -26,7 +26,8 @@ from vault.workings.keyfolder import KeyFolder, make_key
 from vault.workings.parts import Parts
 from vault.workings.roots import Roots, root_name
 
-_ROLES = [role for role in Role if role is not Role.ADMINISTRATOR]
+_ROTATED = [role for role in Role if role is not Role.APPROVER]
+_ROLES = [role for role in _ROTATED if role is not Role.ADMINISTRATOR]
 _SIGNING = [role for role in _ROLES if role is not Role.AUDITOR]
 
 
@@ -90,7 +91,7 @@ def _works_on(lab: Lab, opened: Vault) -> None:
     assert opened.check().faults == []
 
 
-@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize("role", _ROTATED)
 def test_every_roles_key_is_rotated_under_a_running_broker(granted: Lab, role: Role) -> None:
     """A broker that runs follows within a second, a new one starts, the old key is gone, and all work goes on."""
     token = _token(granted)
@@ -150,7 +151,7 @@ def test_all_keys_may_be_rotated_again_and_again(granted: Lab) -> None:
     """Twice around: the chain is followed from the fingerprint, by the file, the catalog and the store alike."""
     token = _token(granted)
     stale = (granted.folder / "broker" / "root.json").read_bytes()
-    for role in [*Role, *Role]:
+    for role in [*_ROTATED, *_ROTATED]:
         granted.vault.rotate_key(role)
     _all_is_well(granted, granted.vault, token)
     assert len(granted.vault.audit_entries()) > 12

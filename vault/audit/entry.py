@@ -32,6 +32,7 @@ class Kind(StrEnum):
     PUBLISHED = "version published"
     FANNED_OUT = "compartment filled"
     GRANTED = "grant made"
+    APPROVED = "grant approved"
     REVOKED = "grant revoked"
     CREDENTIAL_ISSUED = "credential issued"
     CREDENTIAL_REVOKED = "credential revoked"

@@ -10,27 +10,44 @@ from dataclasses import dataclass, field
 from vault.encoding import is_id, json_bytes
 from vault.errors import IntegrityError, InvalidInput
 from vault.trust.root import Role, RoleKeys, Root, follow, read_proposal, root_payload, root_statement
-from vault.trust.signed import Label, Signed, Signer, public_key_id, signature_holds
+from vault.trust.signed import Label, Signed, Signer, public_key_id
 
-__all__ = ["Change", "accept", "add_signature", "changed_keys", "check_form", "check_next", "propose", "signers_of"]
+__all__ = [
+    "Change",
+    "accept",
+    "add_signature",
+    "changed_keys",
+    "changed_protection",
+    "check_form",
+    "check_next",
+    "propose",
+    "signers_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Public keys to add, key ids (or their beginnings) to remove, and how many of a role must sign."""
+    """Public keys to add, key ids (or their beginnings) to remove, and how many of a role must sign.
+
+    ``protect`` says how many must sign a grant, by the id of the dataset; 1 ends its protection.
+    """
 
     add: tuple[tuple[Role, bytes], ...] = ()
     remove: tuple[tuple[Role, str], ...] = ()
     signers: Mapping[Role, int] = field(default_factory=dict)
+    protect: Mapping[str, int] = field(default_factory=dict)
 
 
 def propose(root: Root, change: Change) -> Signed:
     """The next version, unsigned; raises InvalidInput when it changes nothing or cannot be worked with."""
     roles = {role: _changed(role, root.roles[role], change) for role in Role}
-    if all(roles[role] == root.roles[role] for role in Role):
+    if any(signers < 1 for signers in change.protect.values()):
+        raise InvalidInput("--signers: give 1 or more")
+    protected = {dataset: most for dataset, most in {**root.protected, **change.protect}.items() if most > 1}
+    if all(roles[role] == root.roles[role] for role in Role) and protected == root.protected:
         raise InvalidInput("the proposal changes nothing; say what to --add, --remove, or how many --signers")
-    _check_usable(roles)
-    return root_statement(root.vault, root.version + 1, roles, ())
+    _check_usable(roles, protected)
+    return root_statement(root.vault, root.version + 1, roles, (), protected)
 
 
 def _changed(role: Role, entry: RoleKeys, change: Change) -> RoleKeys:
@@ -52,16 +69,24 @@ def _matching(role: Role, keys: Mapping[str, bytes], given: str) -> str:
     return found[0]
 
 
-def _check_usable(roles: Mapping[Role, RoleKeys]) -> None:
+def _check_usable(roles: Mapping[Role, RoleKeys], protected: Mapping[str, int]) -> None:
+    needed, approvers = max(protected.values(), default=1), len(roles[Role.APPROVER].keys)
+    if needed > approvers + 1:
+        raise InvalidInput(
+            f"a protected dataset would need {needed} signers, and with the authority there would be {approvers + 1}; "
+            "add an approver first ('dsvault root propose --add approver=FILE'), or lower --signers"
+        )
     seen: dict[str, Role] = {}
     for role, entry in roles.items():
-        if not entry.keys:
+        if not entry.keys and role is not Role.APPROVER:
             raise InvalidInput(f"the root document would have no {role.value} key left; add one in the same proposal")
         if entry.threshold < 1:
             raise InvalidInput("--signers: give 1 or more")
+        if entry.threshold > 1 and role is Role.APPROVER:
+            raise InvalidInput("--signers: how many approve is said for each dataset ('dsvault dataset protect')")
         if entry.threshold > 1 and role is not Role.ADMINISTRATOR:
             raise InvalidInput(f"--signers: statements of the {role.value} carry one signature, so one must suffice")
-        if entry.threshold > len(entry.keys):
+        if entry.threshold > max(1, len(entry.keys)):
             raise InvalidInput(
                 f"the root document would need {entry.threshold} {role.value}s and have {len(entry.keys)}; "
                 "add one, or lower --signers in the same proposal"
@@ -80,13 +105,13 @@ def check_form(proposal: Signed) -> Root:
         claimed = read_proposal(proposal)
     except IntegrityError as error:
         raise InvalidInput(f"this is not a proposal that 'dsvault root propose' makes: {error}") from error
-    if proposal.payload != json_bytes(root_payload(claimed.vault, claimed.version, claimed.roles)):
+    if proposal.payload != json_bytes(root_payload(claimed.vault, claimed.version, claimed.roles, claimed.protected)):
         raise InvalidInput("the proposal is not in the form that 'dsvault root propose' writes")
     if not is_id(claimed.vault):
         raise InvalidInput("the proposal names no vault")
     if claimed.version < 2:
         raise InvalidInput("the proposal would be the first version of the root document, which none can follow")
-    _check_usable(claimed.roles)
+    _check_usable(claimed.roles, claimed.protected)
     return claimed
 
 
@@ -100,12 +125,7 @@ def add_signature(proposal: Signed, signer: Signer) -> Signed:
 
 def signers_of(root: Root, proposal: Signed) -> frozenset[str]:
     """The key ids of the administrators in ``root`` whose signatures on the proposal hold."""
-    keys = root.roles[Role.ADMINISTRATOR].keys
-    return frozenset(
-        key
-        for key, signature in proposal.signatures
-        if key in keys and signature_holds(keys[key], Label.ROOT, proposal.payload, signature)
-    )
+    return root.signers(proposal, Role.ADMINISTRATOR)
 
 
 def accept(root: Root, proposal: Signed) -> Root:
@@ -138,3 +158,10 @@ def changed_keys(before: Root, after: Root) -> tuple[list[str], list[str]]:
     old = {f"{role.value}:{key}" for role in Role for key in before.roles[role].keys}
     new = {f"{role.value}:{key}" for role in Role for key in after.roles[role].keys}
     return sorted(new - old), sorted(old - new)
+
+
+def changed_protection(before: Root, after: Root) -> dict[str, int]:
+    """How many must sign grants from now on, by the ids of the datasets of which it changes; 1: the authority alone."""
+    either = sorted(before.protected.keys() | after.protected.keys())
+    changed = {dataset: (before.protected.get(dataset, 1), after.protected.get(dataset, 1)) for dataset in either}
+    return {dataset: now for dataset, (was, now) in changed.items() if was != now}

@@ -3,14 +3,18 @@
 Version 1 is signed by its own administrators and pinned by its digest, the *fingerprint*, in every
 broker, client and backup. Each later version is signed by the threshold of administrators of the
 version before it, so that a reader who pinned version 1 follows any number of rotations.
+
+It also says which datasets are *protected*, by id: a grant on one counts only with the signatures of so many
+people, the authority and distinct approvers. A document that protects something has a major format of its own, so that
+a reader who knows nothing of protection refuses it, instead of believing grants that lack signatures.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
-from vault.encoding import from_base64, from_json, json_bytes, to_base64
+from vault.encoding import from_base64, from_json, is_id, json_bytes, to_base64
 from vault.errors import IntegrityError
 from vault.model import FORMAT
 from vault.trust.signed import Label, Signed, Signer, public_key_id, signature_holds
@@ -28,6 +32,9 @@ __all__ = [
     "root_statement",
 ]
 
+#: The format of a document that protects datasets.
+_PROTECTING: Final = (2, 0)
+
 
 class Role(StrEnum):
     """Who may sign what."""
@@ -38,6 +45,7 @@ class Role(StrEnum):
     PUBLISHER = "publisher"
     LOG = "log"
     AUDITOR = "auditor"
+    APPROVER = "approver"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +58,18 @@ class RoleKeys:
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A verified root document; ``digest`` is its statement's, and version 1's is the fingerprint."""
+    """A verified root document; ``digest`` is its statement's, and version 1's is the fingerprint.
+
+    ``protected`` says how many must sign a grant, by the id of the dataset; for one that it does not name the authority
+    is enough.
+    """
 
     vault: str
     version: int
     fingerprint: str
     digest: str
     roles: Mapping[Role, RoleKeys]
+    protected: Mapping[str, int] = field(default_factory=dict)
 
     def holds(self, role: Role, key: str) -> bool:
         """Whether a key id is one of the role's."""
@@ -65,29 +78,40 @@ class Root:
     def verify(self, signed: Signed, *allowed: Role) -> Role:
         """Return the first allowed role whose threshold of distinct keys signed; raises IntegrityError."""
         for role in allowed:
-            if _threshold_met(self.roles[role], signed):
+            if len(self.signers(signed, role)) >= self.roles[role].threshold:
                 return role
         roles = " or ".join(role.value for role in allowed)
         raise IntegrityError(f"a {signed.label.value} statement is not signed by the {roles} key")
+
+    def signers(self, signed: Signed, role: Role) -> frozenset[str]:
+        """The ids of a role's keys whose signatures on a statement hold; each counts once."""
+        keys = self.roles[role].keys
+        return frozenset(
+            key
+            for key, signature in signed.signatures
+            if key in keys and signature_holds(keys[key], signed.label, signed.payload, signature)
+        )
+
+    def missing(self, signed: Signed, dataset: str) -> int:
+        """How many signatures a grant on a dataset lacks; 0 where it counts. Without the authority's none counts.
+
+        Two keys of the authority are one signer, and a key that is an approver's too is no second one.
+        """
+        approvers = self.signers(signed, Role.APPROVER)
+        have = max((len(approvers | {key}) for key in self.signers(signed, Role.AUTHORITY)), default=0)
+        return max(0, self.protected.get(dataset, 1) - have)
 
     def public_key(self, role: Role) -> bytes:
         """The newest public key of a role that encrypts (the auditor's)."""
         return next(reversed(self.roles[role].keys.values()))
 
 
-def _threshold_met(role: RoleKeys, signed: Signed) -> bool:
-    valid = {
-        key
-        for key, signature in signed.signatures
-        if key in role.keys and signature_holds(role.keys[key], signed.label, signed.payload, signature)
-    }
-    return len(valid) >= role.threshold
-
-
-def root_payload(vault: str, version: int, roles: Mapping[Role, RoleKeys]) -> dict[str, Any]:
-    """What the administrators sign."""
-    return {
-        "format": list(FORMAT),
+def root_payload(
+    vault: str, version: int, roles: Mapping[Role, RoleKeys], protected: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """What the administrators sign. What a vault does not use is not in it: no approver, nothing that is protected."""
+    document: dict[str, Any] = {
+        "format": list(_PROTECTING if protected else FORMAT),
         "type": "root",
         "vault": vault,
         "version": version,
@@ -97,13 +121,21 @@ def root_payload(vault: str, version: int, roles: Mapping[Role, RoleKeys]) -> di
                 "keys": [{"id": key, "public": to_base64(public)} for key, public in entry.keys.items()],
             }
             for role, entry in roles.items()
+            if entry.keys
         },
     }
+    return document | ({"protected": dict(protected)} if protected else {})
 
 
-def root_statement(vault: str, version: int, roles: Mapping[Role, RoleKeys], signers: Iterable[Signer]) -> Signed:
+def root_statement(
+    vault: str,
+    version: int,
+    roles: Mapping[Role, RoleKeys],
+    signers: Iterable[Signer],
+    protected: Mapping[str, int] | None = None,
+) -> Signed:
     """Make a root document and sign it with the administrators' signers; without any it is a mere proposal."""
-    payload = root_payload(vault, version, roles)
+    payload = root_payload(vault, version, roles, protected)
     parts = [signer.sign(Label.ROOT, payload) for signer in signers]
     return Signed(Label.ROOT, json_bytes(payload), tuple(sig for part in parts for sig in part.signatures))
 
@@ -149,10 +181,14 @@ def read_proposal(signed: Signed, fingerprint: str = "") -> Root:
     """What a root document says, whoever signed it; raises IntegrityError when it is malformed."""
     try:
         document = signed.document()
-        if document["format"][0] != FORMAT[0] or document["type"] != "root":
+        protected = _protected(document.get("protected", {}))
+        # The format says whether something is protected, so that no reader takes the one for the other.
+        major = _PROTECTING[0] if protected else FORMAT[0]
+        if document["format"][0] != major or document["type"] != "root":
             raise IntegrityError("the root document has a format that this release does not know")
-        roles = {role: _role(document["roles"][role.value]) for role in Role}
-        return Root(str(document["vault"]), _number(document["version"]), fingerprint, signed.digest, roles)
+        roles = {role: _role(role, document["roles"]) for role in Role}
+        version = _number(document["version"])
+        return Root(str(document["vault"]), version, fingerprint, signed.digest, roles, protected)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise IntegrityError("the root document lacks a field") from error
 
@@ -164,7 +200,17 @@ def _number(value: object) -> int:
     return value
 
 
-def _role(entry: dict[str, Any]) -> RoleKeys:
+def _protected(entry: dict[str, Any]) -> dict[str, int]:
+    protected = {dataset: _number(signers) for dataset, signers in entry.items()}
+    if not all(is_id(dataset) for dataset in protected) or any(signers < 2 for signers in protected.values()):
+        raise IntegrityError("the root document protects a dataset in no way that this release knows")
+    return protected
+
+
+def _role(role: Role, entries: dict[str, Any]) -> RoleKeys:
+    if role is Role.APPROVER and role.value not in entries:
+        return RoleKeys({}, 1)
+    entry = entries[role.value]
     keys = {str(key["id"]): from_base64(key["public"], "a public key") for key in entry["keys"]}
     if any(public_key_id(public) != key for key, public in keys.items()):
         raise IntegrityError("a key id in the root document is not that of its key")

@@ -1,7 +1,8 @@
 """Which grants are live: signed by the authority and listed, under that digest, in the vendor's head.
 
 A row in the catalog is only where a grant's bytes are kept. One that was inserted, widened or brought
-back there is not in the head, and is passed over here.
+back there is not in the head, and is passed over here. So is one on a protected dataset that lacks signatures, whatever
+head lists it: heads and digests are the authority's word alone, and a digest says nothing about signatures.
 """
 
 import hmac
@@ -13,13 +14,14 @@ from vault.trust import Grant, Label, Role, Root, Signed, Signer, VendorHead, he
 from vault.workings.parts import Parts
 from vault.workings.roots import Roots
 
-__all__ = ["live_for_vendor", "next_vendor_head", "open_grant"]
+__all__ = ["listed_for_vendor", "live_for_vendor", "next_vendor_head", "open_grant"]
 
 
-def open_grant(root: Root | Roots, row: GrantRow, sealer: FieldSealer, *, own: bool) -> tuple[Grant, str]:
-    """A grant and its digest, through the owner's metadata key or (``own``) the vendor's.
+def open_grant(root: Root | Roots, row: GrantRow, sealer: FieldSealer, *, own: bool) -> tuple[Grant, Signed]:
+    """A grant and its statement, through the owner's metadata key or (``own``) the vendor's.
 
-    Raises IntegrityError when it was changed, is not signed by the authority, or is about another place.
+    It may lack approvals: `Root.missing` says how many. Raises IntegrityError when it was changed, is not signed by the
+    authority, or is about another place.
     """
     blob = row.vendor_statement if own else row.statement
     signed = Signed.decode(blob.open(sealer, row.id), Label.GRANT)
@@ -27,23 +29,31 @@ def open_grant(root: Root | Roots, row: GrantRow, sealer: FieldSealer, *, own: b
     grant = Grant.parse(signed)
     if (grant.vault, grant.id, grant.vendor, grant.dataset) != (root.vault, row.id, row.vendor, row.dataset):
         raise IntegrityError("a grant in the catalog is about something else than its place says")
-    return grant, signed.digest
+    return grant, signed
 
 
 def live_for_vendor(
     root: Root | Roots, rows: Iterable[GrantRow], head: VendorHead, sealer: FieldSealer, *, own: bool
 ) -> list[Grant]:
-    """The grants of one vendor that its head lists; expiry is for the caller to judge."""
-    live = []
+    """The grants of one vendor that its head lists and that lack no signature; expiry is for the caller to judge."""
+    listed = listed_for_vendor(root, rows, head, sealer, own=own)
+    return [grant for grant, signed in listed if not root.missing(signed, grant.dataset)]
+
+
+def listed_for_vendor(
+    root: Root | Roots, rows: Iterable[GrantRow], head: VendorHead, sealer: FieldSealer, *, own: bool
+) -> list[tuple[Grant, Signed]]:
+    """The grants of one vendor that its head lists, also those that lack approvals and so give nothing."""
+    found = []
     for row in rows:
         listed = head.grants.get(row.id)
         if listed is None or row.vendor != head.vendor:
             continue
-        grant, digest = open_grant(root, row, sealer, own=own)
-        if not hmac.compare_digest(digest, listed):
+        grant, signed = open_grant(root, row, sealer, own=own)
+        if not hmac.compare_digest(signed.digest, listed):
             raise IntegrityError("a grant in the catalog is not the one that its vendor's head lists")
-        live.append(grant)
-    return live
+        found.append((grant, signed))
+    return found
 
 
 def next_vendor_head(

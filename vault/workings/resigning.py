@@ -5,6 +5,10 @@ are. Everything is verified under the root document of before, and nothing that 
 fails stops the change, what is not live is left as it is. A vendor's new head is the authority's, and a
 compartment's the publisher's, on top of what there was and under a number that is free in the store.
 
+Approvers' signatures on a grant stay with it where their keys still count. A listed grant that lacks signatures on its
+dataset, under the root document of before or the next one, is taken out of its vendor's head: so none stops counting
+without a word while streams under it go on, and none that never had them comes to count because fewer are asked for.
+
 A vendor can be left out, since a stolen key must be replaceable while one vendor's rows are spoiled or its KMS key is
 disabled: nothing of it is signed anew, and its new heads say that it is frozen and has nothing.
 """
@@ -14,9 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from vault.catalog import CompartmentRow, CredentialRow, FieldSealer, GrantRow, HeadRow, SealedValue, Transaction
-from vault.errors import IntegrityError, KeyUnavailable, KmsError, VaultError
+from vault.errors import Conflict, IntegrityError, KeyUnavailable, KmsError, VaultError
 from vault.trust import (
     Frontier,
+    Grant,
     Label,
     Role,
     Root,
@@ -28,6 +33,7 @@ from vault.trust import (
     trusted_vendor_head,
     vendor_body,
 )
+from vault.trust.approvals import joined
 from vault.workings.names import Holder, datasets, holders
 from vault.workings.parts import OwnerParts, holder_sealer
 from vault.workings.trouble import stopped
@@ -37,35 +43,47 @@ __all__ = ["Resigned", "Resigner"]
 
 @dataclass(slots=True)
 class Resigned:
-    """How many statements of each kind got a new signature, and the new heads."""
+    """How many statements of each kind got a new signature, the new heads, and the ids of grants that were ended."""
 
     grants: int = 0
     credentials: int = 0
     manifests: int = 0
     heads: list[HeadRow] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
 
 
 class Resigner:
     """One change of the root document, from ``old`` to ``new``, leaving out the vendors of the ids in ``without``.
 
+    ``end_grants`` lets grants that lack signatures be ended; without it one that has not expired stops the change.
     `run` is called first without writing: it then verifies everything and keeps the new signatures and free numbers,
     so that the run that writes holds the catalog for as short as can be.
     """
 
-    def __init__(self, parts: OwnerParts, old: Root, new: Root, without: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        parts: OwnerParts,
+        old: Root,
+        new: Root,
+        without: frozenset[str] = frozenset(),
+        *,
+        end_grants: bool = False,
+    ) -> None:
         self._parts = parts
         self._old = old
         self._new = new
         self._without = without
+        self._end_grants = end_grants
+        self._lacking: dict[str, Grant] = {}
         self._kept: dict[str, Signed] = {}
         self._numbers: dict[str, int] = {}
         self._write = False
         self._done = Resigned()
 
     def run(self, transaction: Transaction, *, write: bool) -> Resigned:
-        """Go through everything in a transaction; raises IntegrityError, KeyUnavailable and KmsError."""
-        self._write, self._done = write, Resigned()
+        """Go through everything in a transaction; raises IntegrityError, KeyUnavailable, KmsError and Conflict."""
+        self._write, self._done, self._lacking = write, Resigned(), {}
         owner = self._parts.sealer()
         people = {holder.id: holder for holder in holders(transaction, owner)}
         names = {dataset.id: dataset.name for dataset in datasets(transaction, owner, deleted_too=True)}
@@ -82,7 +100,22 @@ class Resigner:
                     self._empty(transaction, place)
                 else:
                     self._compartment(transaction, place)
+        self._refuse_ending()
         return self._done
+
+    def _refuse_ending(self) -> None:
+        """Raise Conflict where the change would end grants that nobody said may be ended."""
+        now = self._parts.clock()
+        unasked = [grant for grant in self._lacking.values() if not grant.expired_at(now)]
+        if unasked and not self._end_grants:
+            named = ", ".join(
+                f"{grant.id} of '{grant.vendor_name}' on '{grant.dataset_name}'" for grant in unasked[:10]
+            )
+            named += f" and {len(unasked) - 10} more" if len(unasked) > 10 else ""
+            raise Conflict(
+                f"these live grants lack signatures that the dataset needs: {named}; have them approved first "
+                "('dsvault approval request'), revoke them, or let '--end-grants' end them"
+            )
 
     @contextmanager
     def _about(self, holder: Holder, what: str) -> Iterator[None]:
@@ -126,7 +159,7 @@ class Resigner:
         if signed.digest not in self._kept:
             signer = self._parts.signers.keys.signer(role, self._new)
             self._kept[signed.digest] = signer.sign(signed.label, signed.document())
-        fresh = self._kept[signed.digest]
+        fresh = joined(self._new, self._kept[signed.digest], signed)
         if fresh.digest != signed.digest:
             raise IntegrityError(f"a {signed.label.value} statement is not in the form that dsvault writes")
         return fresh
@@ -146,6 +179,11 @@ class Resigner:
             self._grant(transaction, grant, head.grants.get(grant.id), owner)
         for credential in credentials:
             self._credential(transaction, credential, head.credentials.get(credential.id))
+        left = {grant: digest for grant, digest in head.grants.items() if grant not in self._lacking}
+        if len(left) < len(head.grants):
+            self._done.ended += sorted(head.grants.keys() - left.keys())
+            self._vendor_head(transaction, head, vendor_body(left, head.credentials, head.ended))
+            return
         steps = [(Signed.decode(row.statement, Label.HEAD), row.body) for row in transaction.head_steps(vendor)]
         try:
             trusted_vendor_head(self._new, vendor, steps, Frontier())
@@ -179,10 +217,7 @@ class Resigner:
     def _copy(self, read: Callable[[], bytes], label: Label, row: str, listed: str | None) -> Signed | None:
         """A stored statement of the authority, signed anew where it must be; only a listed one must be good."""
         try:
-            signed = Signed.decode(read(), label)
-            if listed is not None and signed.digest != listed:
-                raise IntegrityError(f"a {label.value} in the catalog is not the one that its vendor's head lists")
-            return self._again(signed, Role.AUTHORITY)
+            return self._fresh(Signed.decode(read(), label), row, listed)
         except IntegrityError as error:
             if listed is not None:
                 raise IntegrityError(f"{label.value} {row}: {error}") from error
@@ -191,6 +226,16 @@ class Resigner:
             if listed is not None:
                 raise
             return None
+
+    def _fresh(self, signed: Signed, row: str, listed: str | None) -> Signed | None:
+        if listed is not None and signed.digest != listed:
+            raise IntegrityError(f"a {signed.label.value} in the catalog is not the one that its vendor's head lists")
+        fresh = self._again(signed, Role.AUTHORITY)
+        if listed is not None and signed.label is Label.GRANT:
+            grant = Grant.parse(signed)
+            if self._old.missing(signed, grant.dataset) or self._new.missing(fresh or signed, grant.dataset):
+                self._lacking[row] = grant
+        return fresh
 
     def _vendor_head(self, transaction: Transaction, head: VendorHead, body: bytes) -> None:
         self._next_head(transaction, "vendor", head.vendor, head.sequence, body, head.frozen, Role.AUTHORITY)

@@ -167,6 +167,19 @@ class Roots:
                 raise
             return fresh.verify(signed, *allowed)
 
+    @property
+    def protected(self) -> Mapping[str, int]:
+        """The newest version's protected datasets."""
+        return self.current.protected
+
+    def missing(self, signed: Signed, dataset: str) -> int:
+        """As `Root.missing`; what lacks signatures is looked at again by the root document of this moment."""
+        root = self.current
+        lacking = root.missing(signed, dataset)
+        if lacking and (fresh := self.refresh()).version != root.version:
+            return fresh.missing(signed, dataset)
+        return lacking
+
     def public_key(self, role: Role) -> bytes:
         """As `Root.public_key`."""
         return self.current.public_key(role)
