@@ -58,7 +58,18 @@ def _check(found: Answer, status: int, kind: str) -> None:
     assert re.fullmatch("[0-9a-f]{32}", found.headers["x-request-id"])
     assert found.headers["cache-control"] == "no-store"
     told = (found.body + json.dumps(found.headers).encode()).lower()
-    for word in (b"traceback", b"uvicorn", b"h11", b"httptools", b"starlette", b"fastapi", b"pydantic", b"python", b"vault/", b".py"):
+    for word in (
+        b"traceback",
+        b"uvicorn",
+        b"h11",
+        b"httptools",
+        b"starlette",
+        b"fastapi",
+        b"pydantic",
+        b"python",
+        b"vault/",
+        b".py",
+    ):
         assert word not in told
 
 
