@@ -77,7 +77,7 @@ def test_a_key_goes_out_only_after_its_entry(leased: Lab, monkeypatch: pytest.Mo
     def refuse(*_args: object, **_kwargs: object) -> int:
         raise vault.errors.AuditError("the disk is full")
 
-    monkeypatch.setattr(type(parts.journal), "record", refuse)
+    monkeypatch.setattr(type(parts.journal), "record_in", refuse)
     _ = access.offerings(parts, caller)
     before = parts.keyring.counts
     with pytest.raises(vault.errors.AuditError):

@@ -66,7 +66,8 @@ _NEWEST_HEAD = _Often(
     .limit(1)
 )
 _ADD_PROOF = _Often(
-    sqlite.insert(schema.proofs).on_conflict_do_nothing(), postgresql.insert(schema.proofs).on_conflict_do_nothing()
+    sqlite.insert(schema.proofs).on_conflict_do_nothing(),
+    postgresql.insert(schema.proofs).on_conflict_do_nothing().execution_options(preserve_rowcount=True),
 )
 _TAIL = _Often(select(schema.log_tail.c.statement))
 _ADD_LOG = _Often(insert(schema.log))
