@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
-from load import brokers
+from serving import brokers
 
 import vault
 from vault.encoding import new_id
@@ -50,7 +50,8 @@ def telling(folder: Path, *, quick: bool) -> None:
     """Print the rows of docs/benchmarks.md: refusals of what is not there beside refusals of what is."""
     count = 500 if quick else 10_000
     opened = _lab(folder / "lab")
-    with brokers(folder / "lab", 1) as (url,):
+    with brokers(folder / "lab", 1) as (server,):
+        url = server.url
         groups = _groups(opened, urlsplit(url).netloc)
         times = _measure(url, groups, count)
     sys.stdout.write(
