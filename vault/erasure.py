@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from vault.audit import Kind
 from vault.catalog import CompartmentRow, HeadRow
+from vault.compact import chosen
 from vault.encoding import new_id, timestamp
 from vault.errors import Conflict, InvalidInput, NotFound
 from vault.filters import bind, parse
@@ -292,7 +293,8 @@ class _Run:
         if keep is None:
             return Entry(writer.copy(source_of(self._parts, ref, key)), {})
         manifest = plan.version.manifest
-        table = open_chunk(self._parts, self._parts.keyring, key, ref, group_shape(manifest, group)).filter(keep)
+        table = open_chunk(self._parts, self._parts.keyring, key, ref, group_shape(manifest, group))
+        table = chosen(table, keep)
         if not table.num_rows:
             return None
         members = [column for column in manifest.columns if column.group == group]

@@ -20,7 +20,7 @@ _Tree = Mapping[str, Any]
 
 def narrowed_field(field: pa.Field, fields: Fields | None) -> pa.Field:
     """The field of a column of which only these fields are left; raises LookupError where it has no such field."""
-    return field if fields is None else field.with_type(_type(field.type, _tree(fields)))
+    return field if fields is None else _altered(field, _type(field.type, _tree(fields)))
 
 
 def narrowed(column: pa.ChunkedArray, fields: Fields | None) -> pa.ChunkedArray:
@@ -58,10 +58,10 @@ def with_field(field: pa.Field, path: Path, other: pa.Field) -> pa.Field:
         return other
     kind = field.type
     if _is_list(kind):
-        return field.with_type(_list_of(kind, with_field(kind.value_field, path, other)))
+        return _altered(field, _list_of(kind, with_field(kind.value_field, path, other)))
     _child(kind, path[0])
     children = [with_field(each, path[1:], other) if each.name == path[0] else each for each in kind]
-    return field.with_type(pa.struct(children))
+    return _altered(field, pa.struct(children))
 
 
 def changed(
@@ -79,6 +79,11 @@ def _tree(fields: Fields) -> _Tree:
             place = place.setdefault(name, {})
         place[path[-1]] = None
     return tree
+
+
+def _altered(field: pa.Field, kind: pa.DataType) -> pa.Field:
+    """A field of which not all is there, or not as it was: its own metadata may speak of the rest."""
+    return field.with_type(kind).remove_metadata()
 
 
 def _child(kind: pa.DataType, name: str) -> pa.Field:
@@ -101,11 +106,11 @@ def _list_of(kind: pa.DataType, values: pa.Field) -> pa.DataType:
 
 def _type(kind: pa.DataType, tree: _Tree) -> pa.DataType:
     if _is_list(kind):
-        return _list_of(kind, kind.value_field.with_type(_type(kind.value_field.type, tree)))
+        return _list_of(kind, _altered(kind.value_field, _type(kind.value_field.type, tree)))
     for name in tree:
         _child(kind, name)
     kept = [(each, tree[each.name]) for each in kind if each.name in tree]
-    return pa.struct([each if rest is None else each.with_type(_type(each.type, rest)) for each, rest in kept])
+    return pa.struct([each if rest is None else _altered(each, _type(each.type, rest)) for each, rest in kept])
 
 
 def _array(array: pa.Array, tree: _Tree, kind: pa.DataType) -> pa.Array:

@@ -11,6 +11,7 @@ from vault.access.places import Places
 from vault.access.records import Charge, Outdated, begin, day, mark, refusals_recorded, who
 from vault.audit import Kind
 from vault.catalog import Transaction
+from vault.compact import compact_batch
 from vault.cursors import Cursor
 from vault.errors import LimitReached, VaultError
 from vault.fields import shown
@@ -159,15 +160,16 @@ def _fields(permit: Permit, plan: ReadPlan) -> dict[str, object]:
 
 
 def _charged(parts: Parts, permit: Permit, batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The part of a batch that the grant's limits have room for, charged before it leaves."""
+    """The part of a batch that the grant's limits have room for, charged before it leaves; nothing is behind it."""
     limits, today = permit.grant.limits, day(parts)
     with parts.catalog.write() as transaction:
         usage = Usage(*transaction.usage(permit.grant.id, today))
         rows, size = left(limits, usage, "rows"), left(limits, usage, "bytes")
-        piece = batch if rows is None or rows >= batch.num_rows else batch.slice(0, rows)
+        piece = batch if rows is None or rows >= batch.num_rows else compact_batch(batch.slice(0, rows))
         while size is not None and piece.num_rows and piece.nbytes > size:
             # Rows differ in size: what fits is found by shares of it, and one row is the least step.
-            piece = piece.slice(0, min(piece.num_rows - 1, piece.num_rows * size // piece.nbytes))
+            fewer = min(piece.num_rows - 1, piece.num_rows * size // piece.nbytes)
+            piece = compact_batch(piece.slice(0, fewer))
         transaction.add_usage(permit.grant.id, today, {"rows": piece.num_rows, "bytes": piece.nbytes})
     return piece
 

@@ -61,6 +61,6 @@ def ipc_stream(
             _, document = problem(error)
             on_problem(kind_of(document))
             end = End(rows, document)
-        last = pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
+        last = pa.RecordBatch.from_arrays([column.chunk(0) for column in schema.empty_table().columns], schema=schema)
         writer.write_batch(last, custom_metadata=(end or End(rows)).metadata())
     yield sink.take()

@@ -19,6 +19,7 @@ from vault.chunks.restore import restore
 from vault.chunks.shape import MAGIC, MAX_ORDINAL, PYARROW_FAILURES, extents, frame
 from vault.chunks.storing import storable
 from vault.chunks.windows import InMemory, readable
+from vault.compact import chosen
 from vault.errors import IntegrityError, InvalidInput
 from vault.model import ChunkIdentity
 
@@ -186,7 +187,7 @@ def _row_groups(metadata: Any, keep: pa.ChunkedArray | None) -> Iterator[tuple[i
 def _wanted(table: pa.Table, rows: int, keep: pa.ChunkedArray | None) -> pa.Table:
     if table.num_rows != rows:
         raise ValueError("a row group has another number of rows than the footer says")
-    return table if keep is None or pc.all(keep).as_py() else table.filter(keep)
+    return table if keep is None or pc.all(keep).as_py() else chosen(table, keep)
 
 
 def _refused(identity: ChunkIdentity) -> IntegrityError:

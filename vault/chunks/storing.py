@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from vault.chunks.restore import convert
+from vault.compact import compact
 from vault.errors import InvalidInput
 
 __all__ = ["storable", "unsupported"]
@@ -73,7 +74,8 @@ def storable(table: pa.Table) -> pa.Table:
 
     Inside nested columns dictionaries give way to their values (pyarrow cannot read them back across row groups)
     and views to large text and binary (it cannot cut a struct of views into row groups). A top-level dictionary of
-    text or binary values stays where they have one numbering that fits the index type.
+    text or binary values stays, with those of them that some row has, where they have one numbering that fits the index
+    type.
     """
     unsupported(table.schema)
     columns = []
@@ -88,6 +90,8 @@ def storable(table: pa.Table) -> pa.Table:
 def _stored_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if not pt.is_dictionary(column.type):
         return convert(column, _stored(column.type))
+    # pyarrow writes a dictionary as it is: values that no row of this chunk has are of other shards, or were erased.
+    column = compact(column)
     values = _unviewed(column.type.value_type)
     if not (pt.is_string(values) or pt.is_large_string(values) or pt.is_binary(values) or pt.is_large_binary(values)):
         return convert(column, values)  # pyarrow reads no other dictionary back as one

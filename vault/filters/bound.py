@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from vault.compact import chosen
 from vault.errors import InvalidInput
 from vault.filters.literals import comparable, normal_type, value_of
 from vault.filters.prune import possible
 from vault.filters.statistics import ShardStatistics
 from vault.filters.tree import And, Compare, Filter, In, IsNull, Like, Literal, Node, Not, Or, Path
-from vault.filters.views import decoded, select_rows
+from vault.filters.views import decoded
 
 __all__ = ["BoundFilter", "bind"]
 
@@ -56,7 +57,7 @@ class BoundFilter:
 
     def apply(self, table: pa.Table) -> pa.Table:
         """The rows for which the filter is TRUE, in order."""
-        return select_rows(table, self._mask(self.filter.root, table))
+        return chosen(table, self._mask(self.filter.root, table))
 
     def true_of(self, table: pa.Table) -> pa.ChunkedArray:
         """For each row whether the filter is TRUE; never null."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vault.compact import selected
 from vault.encoding import new_id
 from vault.errors import InvalidInput
 from vault.manifest import Manifest, Part, Shard
@@ -117,7 +118,8 @@ class Replacement:
         own = open_chunk(self._parts, self._parts.keyring, wrapped, ref, shape).column(self._key)
         found = pc.index_in(own, value_set=self._keys)
         places = pc.if_else(pc.is_null(found), pa.array(range(shard.rows), pa.int64()), pc.add(found, shard.rows))
-        return pa.chunked_array([*before.chunks, *column.chunks], column.type).take(places)
+        both = pa.concat_arrays([*before.chunks, *column.chunks])
+        return pa.chunked_array([selected(both, places.combine_chunks())], column.type)
 
 
 @dataclass(frozen=True, slots=True)

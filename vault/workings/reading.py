@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vault.chunks import decode
+from vault.compact import chosen, compact, compact_batch, is_plain
 from vault.derivation import chunk_key
 from vault.encoding import canonical
 from vault.errors import IntegrityError, NotFound
@@ -265,7 +266,9 @@ def read_batches(parts: Parts, keys: KeySource, plan: ReadPlan) -> Iterator[Plac
             piece = table.slice(row, left)
             for batch in piece.to_batches(max_chunksize=_BATCH_ROWS):
                 row += batch.num_rows
-                yield Placed(batch, Position(shard, row))
+                # Rows that come later, or not at all, are not sent in the buffers of these.
+                own = batch if batch.num_rows == table.num_rows else compact_batch(batch)
+                yield Placed(own, Position(shard, row))
             if left is not None:
                 left -= piece.num_rows
                 if not left:
@@ -333,7 +336,7 @@ class _Reading:
             table = _side_by_side([piece, *(next(opened) for _ in self._first[1:])])
             shard, keep = begun.popleft(), self._keep(table)
             if pc.any(keep).as_py():
-                yield _Passing(shard, keep, table.filter(keep))
+                yield _Passing(shard, keep, chosen(table, keep))
 
     def _keep(self, table: pa.Table) -> pa.ChunkedArray:
         masks = [condition.true_of(table) for condition in self._plan.filters]
@@ -358,7 +361,9 @@ class _Reading:
             for path, mask in masks.items():
                 arrow = masked_field(arrow, path, mask)
                 values = self._masked(values, path[1:], arrow.type, mask)
-        return narrowed(values, column.fields)
+        left = narrowed(values, column.fields)
+        # A chunk of an earlier release may have values in its dictionary that none of its rows has.
+        return left if is_plain(left.type) else compact(left)
 
     def _masked(self, values: pa.ChunkedArray, path: Path, kind: pa.DataType, mask: Mask) -> pa.ChunkedArray:
         if mask.keyed and self._mask_key is None and self._plan.mask_key is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vault.compact import chosen_rows
 from vault.errors import InvalidInput
 
 __all__ = ["SHARD_BYTES", "RowKeys", "ShardRows", "cut_shards"]
@@ -104,7 +105,7 @@ def _assigned(
         if name not in holders:
             row = first_row + pc.index(column, value).as_py() + 1
             raise InvalidInput(f"--assign-by: row {row} names a vendor that does not exist")
-        yield holders[name], batch.filter(mask)
+        yield holders[name], chosen_rows(batch, mask)
 
 
 class RowKeys:
