@@ -88,6 +88,25 @@ def test_a_delegate_reads_what_was_handed_on_and_no_more(office: Office) -> None
     assert office.read(ann, where="id >= 70")["id"].to_pylist() == [each for each in expected if each >= 70]
 
 
+def test_a_delegate_is_told_of_no_mask_on_what_it_was_not_handed(office: Office, granted: Lab) -> None:
+    """Neither a column nor a field is named by its mask; the vendor is told of all, under the present names."""
+    ann = office.hand_on(office.acme, "ann", columns=["id", "prompt"], dataset="evals")
+    assert [grant.masks for grant in connect(ann).grants()] == [{}]
+    assert {"answer": "null"} in [grant.masks for grant in connect(office.acme).grants()]
+    opened = granted.vault
+    opened.publish("nested", pa.table({"id": [1], "meta": [{"seen": "a", "planted": "b"}], "planted_too": ["c"]}))
+    masks = {"meta.planted": "redact", "meta.seen": "hash", "planted_too": "null"}
+    opened.grant("globex", "nested", ["id", "meta", "planted_too"], masks=masks)
+    opened.rename_column("nested", "meta", "info")
+    parts = granted.broker_parts()
+    caller = granted.caller(parts, "globex")
+    (whole,) = access.offerings(parts, caller)
+    assert whole.masks == {"info.planted": "redact", "info.seen": "hash", "planted_too": "null"}
+    link = Link(new_id(), "ann", caller.expires, "nested", ("id", "info.seen"), None)
+    (handed,) = access.offerings(parts, replace(caller, links=(link,)))
+    assert handed.masks == {"info.seen": "hash"}
+
+
 def test_a_chain_only_narrows(office: Office) -> None:
     """Whatever a link names, it gives nothing that the one before did not have; three links are the most."""
     ann = office.hand_on(office.acme, "ann", columns=["id", "prompt"], where="id >= 10")

@@ -1,6 +1,6 @@
 """What a caller may have: its offers, the permit of one request, and the plan that the permit leaves."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -8,7 +8,7 @@ import pyarrow as pa
 from vault.access.callers import Caller
 from vault.catalog import CompartmentRow, FieldSealer, Transaction
 from vault.errors import IntegrityError, InvalidInput, NotFound, NotGranted
-from vault.fields import Path, below
+from vault.fields import Path, below, shown
 from vault.filters import BoundFilter, Filter, bind, parse
 from vault.keyring import WrappedKey
 from vault.masks import Mask
@@ -30,11 +30,15 @@ _LOOKED_UP_AGAIN = {False: (NotGranted,), True: (NotGranted, NotFound, InvalidIn
 
 @dataclass(frozen=True, slots=True)
 class Offering:
-    """What one grant offers a vendor: never its filter, never a column that is not granted."""
+    """What one grant offers a caller: never its filter, never a column that is not granted or was not handed on.
+
+    ``masks`` are those on what leaves, by the names and paths that it leaves under.
+    """
 
     grant: Grant
     version: int
     schema: pa.Schema
+    masks: Mapping[str, str]
     leasable: bool
 
 
@@ -63,8 +67,10 @@ def offerings(parts: Parts, caller: Caller) -> list[Offering]:
     found = []
     for offer, version in _offers(parts, caller):
         if offer.grant.live_at(now) and offer.whole and offer.columns:
-            schema = leaving_schema(version.manifest.schema, offer.columns, masks_of(offer.grant, offer.columns))
-            found.append(Offering(offer.grant, offer.version, schema, offer.leasable))
+            masks = masks_of(offer.grant, offer.columns)
+            schema = leaving_schema(version.manifest.schema, offer.columns, masks)
+            told = {shown(path): mask.text for path, mask in masks.items()}
+            found.append(Offering(offer.grant, offer.version, schema, told, offer.leasable))
     return found
 
 

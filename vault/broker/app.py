@@ -247,7 +247,7 @@ def _offered(offering: access.Offering) -> wire.OfferedGrant:
         offering.schema,
         wire.moment(grant.expires),
         grant.purpose,
-        grant.shown_masks,
+        dict(offering.masks),
         dict(grant.limits),
         "lease" if offering.leasable else "stream",
     )
