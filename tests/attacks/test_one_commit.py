@@ -1,6 +1,8 @@
 """A proof is used up in the change that begins the read, and in no case twice."""
 
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -9,8 +11,9 @@ from tests.conftest import Lab
 from tests.support.reading import read
 from vault import access
 from vault.audit import Kind
+from vault.catalog import Catalog, Transaction
 from vault.encoding import utcnow
-from vault.errors import AuditError, KmsError, NotGranted, Unauthenticated, VaultError
+from vault.errors import AuditError, KmsError, LimitReached, NotGranted, Unauthenticated, VaultError
 from vault.policy import Request
 from vault.proof import ProofKey
 from vault.workings.journal import Journal
@@ -86,6 +89,53 @@ def test_no_proof_is_used_up_and_nothing_charged_without_the_entry(
     # The metadata key and that of the manifest, and no column's.
     assert parts.keyring.counts.unwraps - before <= 2
     assert not any(kind == Kind.READ_BEGUN for kind, _ in _entries(lab))
+
+
+@pytest.mark.parametrize("lease", [False, True])
+def test_a_used_up_grant_undoes_nothing_of_what_others_commit(
+    published: Lab, monkeypatch: pytest.MonkeyPatch, lease: bool
+) -> None:
+    """No refusal is raised within a shared change, whose others would be made once more, each by itself.
+
+    It uses its proof up once all the same, and is written down.
+    """
+    delivery = "lease" if lease else "stream"
+    grant = published.vault.grant("acme", "evals", ["id"], limits={"rows": 1 if lease else 100}, delivery=delivery)
+    parts, profile = published.broker_parts(), published.vault.issue_credential("acme").profile
+    key, raised = ProofKey.parse(profile.key, "the profile"), list[BaseException]()
+    submit = Catalog.submit
+
+    def watched(catalog: Catalog, action: Callable[[Transaction], Any]) -> Any:
+        def acting(transaction: Transaction) -> Any:
+            try:
+                return action(transaction)
+            except BaseException as error:
+                raised.append(error)
+                raise
+
+        return submit(catalog, acting)
+
+    monkeypatch.setattr(Catalog, "submit", watched)
+
+    def ask(proof: str) -> None:
+        arrival = access.arrive(parts, profile.token, "test", sent=access.Sent("POST", (_URI,), proof))
+        if lease:
+            access.lease_page(parts, arrival, Request("evals", lease=True))
+        else:
+            list(access.open_delivery(parts, arrival, Request("evals")).batches)
+
+    if not lease:
+        ask(key.prove("POST", _URI, profile.token.text, utcnow()))
+    proof = key.prove("POST", _URI, profile.token.text, utcnow())
+    with pytest.raises(LimitReached):
+        ask(proof)
+    with pytest.raises(Unauthenticated):
+        ask(proof)
+    assert raised == []
+    reasons = [reason for kind, reason in _entries(published) if kind == Kind.REFUSED]
+    assert reasons == ["LimitReached", "the proof was used before"]
+    (state,) = [state for state in published.vault.grants() if state.grant.id == grant.id]
+    assert state.used.total.get("requests", 0) == (0 if lease else 1)
 
 
 def test_a_version_that_is_held_is_not_read_once_there_is_another(granted: Lab) -> None:

@@ -62,14 +62,19 @@ def begin(
     limits = permit.grant.limits
     today = day(parts) if limits else ""
 
-    def begun(transaction: Transaction) -> tuple[int, _Charge] | None:
+    def begun(transaction: Transaction) -> tuple[int, _Charge] | Outdated | LimitReached | None:
+        # What is refused here is returned: raised, it would undo what others do in the same transaction. Up to the
+        # proof nothing was changed; it is used up with the refusal's entry, in a change of its own.
         if not holds(transaction):
-            raise Outdated
+            return Outdated()
+        usage = Usage(*transaction.usage(permit.grant.id, today)) if limits else Usage({}, {})
+        try:
+            refuse_used_up(limits, usage)
+            charge = choose(usage)
+        except LimitReached as error:
+            return error
         if not arrival.enter_in(transaction):
             return None
-        usage = Usage(*transaction.usage(permit.grant.id, today)) if limits else Usage({}, {})
-        refuse_used_up(limits, usage)
-        charge = choose(usage)
         if limits:
             transaction.add_usage(permit.grant.id, today, {"requests": 1, **charge.used})
         return parts.journal.record_in(transaction, kind, **who(arrival.caller, permit), **charge.fields), charge
@@ -77,6 +82,8 @@ def begin(
     found = _committed(parts, begun)
     if found is None:
         raise arrival.turned_away(parts)
+    if isinstance(found, Outdated | LimitReached):
+        raise found
     return found
 
 
@@ -84,7 +91,7 @@ def _committed(parts: Parts, change: Callable[[Transaction], _Result]) -> _Resul
     """What a change that holds an entry returns, once it is durable."""
     try:
         return parts.catalog.submit(change)
-    except (LimitReached, AuditError):
+    except AuditError:
         raise
     except VaultError as error:
         raise AuditError(f"the audit log could not be written ({error}), so nothing was done") from error
