@@ -106,6 +106,23 @@ def test_a_replayed_proof_is_refused_at_once_and_after_a_restart_and_elsewhere(p
         assert place.get(fresh, endpoint=restarted) == 401
 
 
+@pytest.mark.parametrize("delivery", ["read", "lease"])
+@pytest.mark.parametrize("body", [b"{", b"", b"[]", b'{"grant": 7}', b'{"cursor": "***"}', b'{"cursor": "AAAA"}'])
+def test_a_delivery_that_is_asked_for_wrongly_uses_its_proof_up(place: Place, delivery: str, body: bytes) -> None:
+    """Whoever says nothing of who asks is told so and nothing else; a proof is no good a second time."""
+    path = f"/v1/datasets/evals/{delivery}"
+
+    def post(data: bytes, **proved: str) -> int:
+        headers = {"Content-Type": "application/json", **proved}
+        return urllib3.request("POST", place.endpoint + path, body=data, headers=headers, retries=False).status
+
+    proof = place.proof(method="POST", uri=place.endpoint + path)
+    proved = {"Authorization": place.profile.token.header(), "DPoP": proof}
+    assert post(body) == 401
+    assert post(body, **proved) in {400, 404}
+    assert post(b"{}", **proved) == 401
+
+
 def test_many_at_once_with_one_proof_are_one(place: Place) -> None:
     """Of twenty requests that race with the same proof one is answered."""
     from concurrent.futures import ThreadPoolExecutor

@@ -148,6 +148,10 @@ def create_app(
         found = request.state.caller = broker.arrival(request).enter(parts)
         return found
 
+    def turn_away(who: access.Arrival) -> None:
+        """A request that is not valid uses its proof up as well."""
+        who.enter(parts)
+
     metrics = Metrics(lambda: access.key_counts(parts))
     app.state.metrics = metrics
     closing = app.state.closing = Closing()
@@ -177,31 +181,30 @@ def create_app(
     ) -> Response:
         """A slice as an Arrow IPC stream."""
         asked = body.request(name, limit=body.limit)
-        try:
-            cursor = _cursor(body.cursor)
-        except InvalidInput:
-            who.enter(parts)
-            raise
-        delivery = access.open_delivery(parts, who, asked, body.where, cursor)
+        delivery = access.open_delivery(parts, who, asked, body.where, _cursor(body.cursor, turn_away, who))
         metrics.decided(time.perf_counter() - request.state.began)
         return _sent(metrics, closing, delivery, body.compression)
 
-    app.router.add_api_route(
-        "/v1/datasets/{name}/read",
-        read,
-        methods=["POST"],
-        route_class_override=lean_route(broker.arrival, lambda who: who.enter(parts), ReadBody),
-        **of_route("read"),
-    )
-
-    @app.post("/v1/datasets/{name}/lease", **of_route("lease"))
-    def lease(name: str, body: LeaseBody, who: Annotated[access.Caller, Depends(caller)]) -> Response:
+    def lease(
+        _request: Request, name: str, body: LeaseBody, who: Annotated[access.Arrival, Depends(broker.arrival)]
+    ) -> Response:
         """A page of a lease: chunk keys, and where the ciphertext is."""
-        request = body.request(name, lease=True)
-        page = access.lease_page(
-            parts, who, request, _cursor(body.cursor), most_bytes=body.page_bytes, direct=body.direct
-        )
+        asked, cursor = body.request(name, lease=True), _cursor(body.cursor, turn_away, who)
+        page = access.lease_page(parts, who, asked, cursor, most_bytes=body.page_bytes, direct=body.direct)
         return Response(page.encode(), media_type="application/json", headers=_NOT_KEPT)
+
+    deliveries: tuple[tuple[str, Callable[..., Response], type[_Body]], ...] = (
+        ("read", read, ReadBody),
+        ("lease", lease, LeaseBody),
+    )
+    for delivery_name, endpoint, model in deliveries:
+        app.router.add_api_route(
+            f"/v1/datasets/{{name}}/{delivery_name}",
+            endpoint,
+            methods=["POST"],
+            route_class_override=lean_route(broker.arrival, turn_away, model),
+            **of_route(delivery_name),
+        )
 
     @app.head("/v1/objects/{ticket}", **of_route("head_object"))
     @app.get("/v1/objects/{ticket}", **of_route("object"))
@@ -295,8 +298,9 @@ class _Streaming(StreamingResponse):
                 await run_in_threadpool(self._pieces.close)  # type: ignore[attr-defined]
 
 
-def _cursor(text: str | None) -> bytes | None:
+def _cursor(text: str | None, turn_away: Callable[[access.Arrival], None], who: access.Arrival) -> bytes | None:
     try:
         return base64.b64decode(text, validate=True) if text is not None else None
     except ValueError as error:
+        turn_away(who)
         raise InvalidInput("cursor: it is not one") from error

@@ -1,7 +1,8 @@
-"""The route that is asked for most, without what a framework does for any route.
+"""The routes that deliver, without what a framework does for any route.
 
-One thread authenticates, reads the body and answers, so that a small read goes from the loop to a thread and back once.
-What the route takes is declared as for every other, and published so.
+One thread authenticates, reads the body and answers, so that a small read goes from the loop to a thread and back once;
+and nobody is told what is wrong with a body who did not say who asks. What a route takes is declared as for every
+other, and published so.
 """
 
 from collections.abc import Awaitable, Callable
