@@ -20,7 +20,8 @@ import vault
 from tests.conftest import Lab
 from tests.support.brokers import broker
 from tests.support.tables import rows
-from vault import federation
+from vault import access, federation
+from vault.catalog import Transaction
 from vault.client import connect_with_token
 from vault.errors import InvalidInput, Unauthenticated, Unavailable
 from vault.federation import Issuers, Provider, check_token
@@ -212,19 +213,58 @@ def test_the_lab_ends_it_like_any_credential(issuer: Issuer, tmp_path: Path) -> 
         time.sleep(1.1)
         assert place.status(issuer.token()) == 401
         opened.federate("acme", **options, networks=["192.0.2.0/24"])
+        time.sleep(1.1)
         assert place.status(issuer.token()) == 401
         opened.federate("acme", **options, expires=timedelta(seconds=1))
         time.sleep(1.1)
         assert place.status(issuer.token()) == 401
         last = opened.federate("acme", **options)
+        time.sleep(1.1)
         assert place.status(issuer.token()) == 200
         opened.federate("acme", **options)
+        time.sleep(1.1)
         assert place.status(issuer.token()) == 401, "two that would each do"
         reasons = [
             entry.fields["reason"] for _, entry in opened.audit_entries() if entry.kind.value == "request refused"
         ]
         assert reasons[-1] == "more than one credential fits the token"
         assert last
+
+
+def test_what_looks_like_a_token_costs_no_look_at_every_credential(
+    lab: Lab, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever sends it, and of whatever issuer, the catalog is asked once a second; a new credential counts by then."""
+    parts, now, asked = lab.broker_parts(), [0.0], []
+    monkeypatch.setattr(parts.lately.federated, "_clock", lambda: now[0])
+    listed = Transaction.credentials
+
+    def counted(transaction: Transaction, *arguments: Any) -> Any:
+        asked.append(now[0])
+        return listed(transaction, *arguments)
+
+    monkeypatch.setattr(Transaction, "credentials", counted)
+
+    def refused(token: str) -> None:
+        with pytest.raises(Unauthenticated):
+            access.authenticate_federated(parts, Issuers(), token, "test")
+
+    for number in range(20):
+        refused(issuer.token(iss=f"https://{number}.example"))
+        refused(issuer.token(iss=[number]))
+    refused(issuer.token())
+    assert asked == [0.0]
+    made = lab.vault.federate("acme", issuer=issuer.url, audience="dsvault", claims={"hd": "acme.example"})
+    asked.clear()
+    now[0] = 1.01
+    for _ in range(20):
+        assert access.authenticate_federated(parts, Issuers(), issuer.token(), "test").credential == made
+    assert asked == [1.01]
+    lab.vault.revoke_credential(made)
+    parts.heads.forget(next(each.id for each in lab.vault.vendors() if each.name == "acme"))
+    asked.clear()
+    refused(issuer.token())
+    assert asked == [], "one that was ended is found, and does not count"
 
 
 def _now() -> Any:

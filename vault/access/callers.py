@@ -5,6 +5,7 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from vault.audit import Kind
@@ -168,20 +169,42 @@ def authenticate_federated(
 
 def _speaking_of(parts: Parts, claims: Mapping[str, Any]) -> list[CredentialRow]:
     """The credentials whose provider a token claims to be of; nothing of it is believed yet."""
-    with parts.catalog.read() as transaction:
-        rows = transaction.credentials()
-    found = []
-    for row in rows:
-        try:
-            stated = Credential.parse(Signed.decode(row.statement, Label.CREDENTIAL)).provider
-            provider = Provider(**stated) if stated is not None else None
-        except (IntegrityError, TypeError):
-            continue
-        if provider is None or claims.get("iss") != provider.issuer:
-            continue
-        if all(has_claim(claims, name, value) for name, value in provider.claims.items()):
-            found.append(row)
-    return found
+    issuer = claims.get("iss")
+    known = _federated(parts).get(issuer, ()) if isinstance(issuer, str) else ()
+    return [
+        row for row, provider in known if all(has_claim(claims, name, value) for name, value in provider.claims.items())
+    ]
+
+
+def _federated(parts: Parts) -> Mapping[str, list[tuple[CredentialRow, Provider]]]:
+    """The credentials that name a provider, by its issuer, as the catalog had them a second ago at the most.
+
+    Anybody may send what looks like a token, before anything of it is checked: it must not cost a look at them all.
+    Whether one of them still counts is for its vendor's head to say, as ever.
+    """
+
+    def read() -> Mapping[str, list[tuple[CredentialRow, Provider]]]:
+        with parts.catalog.read() as transaction:
+            rows = transaction.credentials()
+        found: dict[str, list[tuple[CredentialRow, Provider]]] = {}
+        for row in rows:
+            provider = _provider(row.statement)
+            if provider is not None:
+                found.setdefault(provider.issuer, []).append((row, provider))
+        return found
+
+    return parts.lately.federated.get(parts.root.version, read)
+
+
+@lru_cache(maxsize=8192)
+def _provider(statement: bytes) -> Provider | None:
+    """The provider that a credential names, if it does; the signature is not checked here."""
+    # What a statement says is the same for ever, and most say that there is none.
+    try:
+        stated = Credential.parse(Signed.decode(statement, Label.CREDENTIAL)).provider
+        return Provider(**stated) if stated is not None else None
+    except (IntegrityError, TypeError):
+        return None
 
 
 def _credential(parts: Parts, identity: str) -> tuple[Signed, Credential]:

@@ -3,16 +3,17 @@
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, final
 
 import pyarrow as pa
 
-from vault.catalog import Catalog, CompartmentRow, FieldSealer, KeyRow, Transaction
+from vault.catalog import Catalog, CompartmentRow, CredentialRow, FieldSealer, KeyRow, Transaction
 from vault.engines import LocalEngine
 from vault.errors import IntegrityError, NotFound, Unavailable
+from vault.federation import Provider
 from vault.keyring import MAX_AGE_SECONDS, Keyring, KeySource, ScopedKeyring, WrappedKey
 from vault.kms import Kms
 from vault.manifest import Listing, Manifest
@@ -113,6 +114,8 @@ class Lately:
     def __init__(self, key_age: float) -> None:
         #: A credential's signed statement and its meaning, by its id.
         self.credentials: Recent[tuple[Signed, Credential]] = Recent(4096, MAX_AGE_SECONDS)
+        #: Credentials that a token of an identity provider may stand for, by its issuer; by the root document.
+        self.federated: Recent[Mapping[str, list[tuple[CredentialRow, Provider]]]] = Recent(16, HEAD_AGE_SECONDS)
         #: A vendor's grants and compartments, by its head and the root document.
         self.grants: Recent[tuple[list[Grant], dict[str, CompartmentRow]]] = Recent(1024, MAX_AGE_SECONDS)
         #: A compartment's newest version, by its head.
@@ -136,7 +139,8 @@ class Lately:
 
     @property
     def _all(self) -> tuple[Recent[Any], ...]:
-        return (self.credentials, self.grants, self.versions, self.metadata_keys, self.plans, self.tables)
+        held = (self.credentials, self.federated, self.grants, self.versions, self.metadata_keys, self.plans)
+        return (*held, self.tables)
 
 
 @final
