@@ -27,7 +27,10 @@ _LONGEST_NAME: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One step of a chain, verified: to whom, until when, and what is left. None means all that the signer has."""
+    """One step of a chain, verified: to whom, until when, and what is left. None means all that the signer has.
+
+    ``issued`` is when it says that it was made: what it names are the columns that had those names then.
+    """
 
     id: str
     to: str
@@ -35,6 +38,7 @@ class Link:
     dataset: str | None
     columns: tuple[str, ...] | None
     where: str | None
+    issued: datetime
 
 
 def delegate(
@@ -128,9 +132,12 @@ def _read(claims: Mapping[str, Any]) -> tuple[Link, str]:
         raise ValueError("a field is not what it is to be")  # noqa: TRY004 -- what comes from outside is a value
     if len(claims["to"]) > _LONGEST_NAME or (where is not None and len(where) > _LONGEST_WHERE):
         raise ValueError("a field is too long")
-    end = claims["exp"]
-    if isinstance(end, bool) or not isinstance(end, int) or abs(end) > 2**36:
-        raise ValueError("its end is no time")
-    expires = datetime.fromtimestamp(end, UTC)
     taken = tuple(columns) if columns is not None else None
-    return Link(claims["id"], claims["to"], expires, dataset, taken, where), claims["jkt"]
+    expires, issued = _moment(claims["exp"]), _moment(claims["iat"])
+    return Link(claims["id"], claims["to"], expires, dataset, taken, where, issued), claims["jkt"]
+
+
+def _moment(value: Any) -> datetime:
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > 2**36:
+        raise ValueError("a time is none")
+    return datetime.fromtimestamp(value, UTC)

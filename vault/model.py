@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from typing import Final
 
@@ -95,8 +96,9 @@ class Column:
     """A top-level column of a dataset: what a grant signs is ``id``, never ``name``.
 
     ``group`` is the id of the column group whose file and key hold it. ``formerly`` are the names that it had before
-    it was renamed, oldest first: chunks of then carry them. ``fields`` are those of its fields that there are, None for
-    all: a vendor's compartment, and a permit, may have a nested column in part.
+    it was renamed, oldest first: chunks of then carry them; ``since`` is when it got its present one, None where it had
+    no other. ``fields`` are those of its fields that there are, None for all: a vendor's compartment, and a permit, may
+    have a nested column in part.
     """
 
     id: str
@@ -104,6 +106,11 @@ class Column:
     group: str
     formerly: tuple[str, ...] = ()
     fields: Fields | None = None
+    since: datetime | None = None
+
+    def was_named(self, moment: datetime) -> bool:
+        """Whether it had its name at a moment already, as far as is known."""
+        return not self.formerly or (self.since is not None and self.since <= moment)
 
     @property
     def shown(self) -> tuple[str, ...]:

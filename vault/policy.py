@@ -15,7 +15,7 @@ from vault.filters import Filter
 from vault.model import Column, picked
 from vault.trust import Grant, VendorHead
 
-__all__ = ["Basis", "Offer", "Permit", "Request", "decide", "refuse_frozen", "still_allowed"]
+__all__ = ["Basis", "Handed", "Offer", "Permit", "Request", "decide", "refuse_frozen", "still_allowed"]
 
 #: Both may be read as a stream, which gives no more than a lease does.
 _DELIVERIES = frozenset({"stream", "lease"})
@@ -38,18 +38,26 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Handed:
+    """The columns that a link of a delegation names, None for all, by the names that they had when it was made."""
+
+    columns: tuple[str, ...] | None
+    issued: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
     """A live grant and what of it its version has: the columns by id, present ones only.
 
-    ``handed`` are the columns that each link of a delegation names, from the credential's own key on, None for all;
-    ``filtered`` says that one of them keeps rows back. ``exists`` says whether a column's type has a field at a path.
+    ``handed`` is what each link of a delegation hands on, from the credential's own key on; ``filtered`` says that one
+    of them keeps rows back. ``exists`` says whether a column's type has a field at a path.
     """
 
     grant: Grant
     compartment: str
     version: int
     present: Mapping[str, Column]
-    handed: tuple[tuple[str, ...] | None, ...] = ()
+    handed: tuple[Handed, ...] = ()
     filtered: bool = False
     exists: Callable[[Column, Path], bool] = lambda _column, path: not path
 
@@ -64,9 +72,11 @@ class Offer:
             for granted in self.grant.columns
             if (present := self.present.get(granted.id)) is not None
         )
-        for names in self.handed:
-            if names is not None:
-                columns = picked(names, columns, self.exists, passing=True) or ()
+        for link in self.handed:
+            if link.columns is not None:
+                # A column that took a name later is not what the link named by it.
+                known = (column for column in columns if column.was_named(link.issued))
+                columns = picked(link.columns, known, self.exists, passing=True) or ()
         return columns
 
     def may_search(self, condition: Filter) -> bool:

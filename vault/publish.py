@@ -180,7 +180,7 @@ def rename(parts: OwnerParts, name: str, old: str, new: str) -> Published:
         raise NotFound(f"there is no dataset named '{name[:80]}'")
     if plan.present.manifest.column(old) is None:
         raise InvalidInput(f"the dataset has no column {old!r}")
-    columns, schema = renamed_columns(plan.present.manifest, old, new)
+    columns, schema = renamed_columns(plan.present.manifest, old, new, parts.clock())
     check_column_names(schema.names, "the version")
     key, assign_by = (new if each == old else each for each in (plan.dataset.key, plan.dataset.assign_by))
     plan = replace(plan, dataset=replace(plan.dataset, key=key, assign_by=assign_by))

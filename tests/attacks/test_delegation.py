@@ -102,9 +102,40 @@ def test_a_delegate_is_told_of_no_mask_on_what_it_was_not_handed(office: Office,
     caller = granted.caller(parts, "globex")
     (whole,) = access.offerings(parts, caller)
     assert whole.masks == {"info.planted": "redact", "info.seen": "hash", "planted_too": "null"}
-    link = Link(new_id(), "ann", caller.expires, "nested", ("id", "info.seen"), None)
+    link = Link(new_id(), "ann", caller.expires, "nested", ("id", "info.seen"), None, utcnow())
     (handed,) = access.offerings(parts, replace(caller, links=(link,)))
     assert handed.masks == {"info.seen": "hash"}
+
+
+def test_a_name_hands_on_the_column_that_had_it_then(granted: Lab) -> None:
+    """Once the lab has renamed columns, neither a name nor a filter of a delegation is about another one than before."""
+    opened = granted.vault
+    opened.publish("moved", pa.table({"id": [1, 2], "a": ["A", "A"], "b": ["B", "C"]}))
+    opened.grant("globex", "moved", ["id", "a", "b"])
+    parts = granted.broker_parts()
+    caller = granted.caller(parts, "globex")
+
+    def link(columns: tuple[str, ...] | None, where: str | None = None) -> Link:
+        return Link(new_id(), "ann", caller.expires, "moved", columns, where, utcnow())
+
+    def got(*links: Link) -> dict[str, Any]:
+        found = access.open_delivery(parts, replace(caller, links=links), Request("moved"))
+        return pa.Table.from_batches(found.batches, found.schema).to_pydict()
+
+    named, filtered, everything = link(("id", "a")), link(("id",), "a = 'A'"), link(None)
+    assert got(named) == {"id": [1, 2], "a": ["A", "A"]}
+    assert got(filtered) == {"id": [1, 2]}
+    opened.rename_column("moved", "a", "a2")
+    opened.rename_column("moved", "b", "a")
+    for _ in range(2):
+        assert got(named) == got(everything, named) == got(named, everything) == {"id": [1, 2]}
+        with pytest.raises(NotGranted):
+            got(filtered)
+        assert got(everything) == {"id": [1, 2], "a2": ["A", "A"], "a": ["B", "C"]}
+        # Made since then, a delegation names what has the name now.
+        assert got(link(("a",))) == {"a": ["B", "C"]}
+        assert got(link(("id",), "a = 'B'")) == {"id": [1]}
+        opened.rekey(vendor="globex")
 
 
 def test_a_chain_only_narrows(office: Office) -> None:
@@ -176,7 +207,7 @@ def test_a_running_stream_ends_with_its_delegation(granted: Lab) -> None:
     """Within a batch, as it does with the grant and the credential."""
     parts = granted.broker_parts()
     caller = granted.caller(parts, "acme")
-    link = Link(new_id(), "ann", caller.expires, None, None, None)
+    link = Link(new_id(), "ann", caller.expires, None, None, None, utcnow())
     delivery = access.open_delivery(parts, replace(caller, links=(link,)), Request("evals"))
     assert next(delivery.batches).num_rows > 0
     granted.vault.end_delegation("acme", link.id)

@@ -8,7 +8,7 @@ import pytest
 from vault.errors import Conflict, Frozen, NotGranted
 from vault.filters import parse
 from vault.model import Column
-from vault.policy import Offer, Request, decide, still_allowed
+from vault.policy import Handed, Offer, Request, decide, still_allowed
 from vault.trust import Grant, GrantedColumn, VendorHead
 
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -130,12 +130,12 @@ def test_only_whole_columns_are_leased() -> None:
         (replace(plain, masks={"id-a": "redact"}), {}, False),
         (plain, {"filtered": True}, False),
         (in_part, {"present": {"id-a": part}}, False),
-        (plain, {"handed": (("a",),)}, True),
+        (plain, {"handed": (Handed(("a",), _NOW),)}, True),
         (plain, {"present": together}, False),
         (replace(plain, columns=_grant("1", "abc").columns), {"present": together}, True),
         (
             replace(plain, columns=_grant("1", "abc").columns),
-            {"present": together, "handed": (None, ("a", "b"))},
+            {"present": together, "handed": (Handed(None, _NOW), Handed(("a", "b"), _NOW))},
             False,
         ),
     ):

@@ -13,7 +13,7 @@ from vault.filters import BoundFilter, Filter, bind, parse
 from vault.keyring import WrappedKey
 from vault.masks import Mask
 from vault.model import MANIFEST_GROUP, MASK_GROUP, Column
-from vault.policy import Offer, Permit, Request, decide, refuse_frozen
+from vault.policy import Handed, Offer, Permit, Request, decide, refuse_frozen
 from vault.projection import has_field
 from vault.trust import Grant
 from vault.workings.parts import Parts, own_metadata_key, trusted_now, wrapped_key
@@ -128,7 +128,7 @@ def _offers(
         if version.manifest.dataset != grant.dataset:
             raise IntegrityError("a compartment holds another dataset than the catalog says")
         present = {column.id: column for column in version.manifest.columns}
-        handed = tuple(link.columns for link in caller.links)
+        handed = tuple(Handed(link.columns, link.issued) for link in caller.links)
         filtered = any(link.where is not None for link in caller.links)
         number, exists = version.manifest.version, _fields_of(version)
         yield Offer(grant, row.id, number, present, handed, filtered, exists), version
@@ -162,6 +162,9 @@ def _delegated_filters(caller: Caller, offer: Offer, schema: pa.Schema) -> list[
             condition, signers = parse(link.where, "where"), replace(offer, handed=offer.handed[:number])
             if not signers.may_search(condition):
                 raise NotGranted("a delegation filters by a column that its signer does not have")
+            read = {path[0] for path in condition.paths()}
+            if not all(column.was_named(link.issued) for column in signers.columns if column.name in read):
+                raise NotGranted("a delegation filters by a name that another column has taken since")
             found.append(bind(condition, leaving_schema(schema, signers.columns, {}), "where"))
         except InvalidInput as error:
             raise NotGranted("a delegation's row filter does not fit the dataset") from error

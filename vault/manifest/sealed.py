@@ -181,16 +181,26 @@ def encode_manifest(manifest: Manifest, key: bytes, identity: ChunkIdentity) -> 
 
 
 def _column_entry(column: Column) -> dict[str, Any]:
-    entry = {"id": column.id, "name": column.name, "group": column.group, "formerly": list(column.formerly)}
+    entry: dict[str, Any] = {
+        "id": column.id,
+        "name": column.name,
+        "group": column.group,
+        "formerly": list(column.formerly),
+    }
     # Only where there is something to say: a whole column's entry is what it always was.
-    return entry if column.fields is None else entry | {"fields": [list(path) for path in column.fields]}
+    if column.since is not None:
+        entry["since"] = timestamp(column.since)
+    if column.fields is not None:
+        entry["fields"] = [list(path) for path in column.fields]
+    return entry
 
 
 def _read_column(entry: dict[str, Any]) -> Column:
     fields = tuple(tuple(path) for path in entry["fields"]) if "fields" in entry else None
     if fields is not None and not is_fields(fields):
         raise IntegrityError("a manifest names fields of a column that are none")
-    return Column(entry["id"], entry["name"], entry["group"], tuple(entry["formerly"]), fields)
+    since = from_timestamp(entry["since"]) if "since" in entry else None
+    return Column(entry["id"], entry["name"], entry["group"], tuple(entry["formerly"]), fields, since)
 
 
 def _part_row(part: Part, identity: ChunkIdentity) -> dict[str, Any]:

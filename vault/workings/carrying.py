@@ -7,6 +7,7 @@ the new group's key.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -45,10 +46,10 @@ def carried_columns(previous: Manifest, schema: pa.Schema) -> tuple[Column, ...]
     return tuple(found)
 
 
-def renamed_columns(previous: Manifest, old: str, new: str) -> tuple[tuple[Column, ...], pa.Schema]:
+def renamed_columns(previous: Manifest, old: str, new: str, now: datetime) -> tuple[tuple[Column, ...], pa.Schema]:
     """The columns and schema with one name changed; ids and groups stay, so grants do."""
     columns = tuple(
-        replace(column, name=new, formerly=(*column.formerly, old)) if column.name == old else column
+        replace(column, name=new, formerly=(*column.formerly, old), since=now) if column.name == old else column
         for column in previous.columns
     )
     fields = [each.with_name(new) if each.name == old else each for each in previous.schema]
