@@ -145,17 +145,19 @@ class Issuers:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._kept: dict[str, _Kept] = {}
+        # One issuer may have several sets of keys, each for other tenants: a set counts for nothing else.
+        self._kept: dict[tuple[str, str | None], _Kept] = {}
         self._lock = threading.Lock()
-        self._locks: dict[str, threading.Lock] = {}
+        self._locks: dict[tuple[str, str | None], threading.Lock] = {}
         self._http = urllib3.PoolManager(timeout=urllib3.Timeout(connect=5, read=5), retries=False)
 
     def key(self, provider: Provider, name: Any, algorithm: str) -> Any:
         """The issuer's key of that name that fits the algorithm; raises Unauthenticated or Unavailable."""
+        place = (provider.issuer, provider.keys)
         with self._lock:
-            lock = self._locks.setdefault(provider.issuer, threading.Lock())
+            lock = self._locks.setdefault(place, threading.Lock())
         with lock:  # one fetch for all who ask about one issuer at once; a slow one holds up nobody else's
-            kept = self._kept.get(provider.issuer)
+            kept = self._kept.get(place)
             now = self._clock()
             if kept is None or now - kept.since > _HELD:
                 kept = self._fetched(provider)
@@ -189,7 +191,7 @@ class Issuers:
                     keys.append((document, import_key({n: v for n, v in document.items() if n not in {"d", "p", "q"}})))
             except (JoseError, ValueError, TypeError, AttributeError, KeyError):
                 continue
-        kept = self._kept[provider.issuer] = _Kept(keys, self._clock())
+        kept = self._kept[provider.issuer, provider.keys] = _Kept(keys, self._clock())
         return kept
 
     def _get(self, url: str) -> dict[str, Any]:

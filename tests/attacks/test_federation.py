@@ -310,6 +310,22 @@ def test_keys_roll_over(make: Callable[[], Any], algorithm: str, monkeypatch: py
             check_token(issuer.token(issuer.keys[0], "ES256", header={}), provider, issuers, _now())
 
 
+def test_the_keys_of_one_vendor_sign_for_no_other_of_the_same_issuer() -> None:
+    """Two sets of keys under one issuer's name, whichever was fetched first."""
+    mine, theirs = _rsa("mine"), _rsa("theirs")
+    with Issuer([mine]) as first, Issuer([theirs]) as second:
+        acme = Provider(first.url, "dsvault", {"hd": "acme.example"}, first.url + "/keys")
+        globex = Provider(first.url, "dsvault", {"hd": "globex.example"}, second.url + "/keys")
+        forged, good = (first.token(key, hd="globex.example") for key in (mine, theirs))
+        issuers = Issuers()
+        assert check_token(first.token(mine), acme, issuers, _now())
+        with pytest.raises(Unauthenticated):
+            check_token(forged, globex, issuers, _now())
+        assert check_token(good, globex, issuers, _now())
+        with pytest.raises(Unauthenticated):
+            check_token(first.token(theirs), acme, issuers, _now())
+
+
 def test_an_issuer_that_cannot_be_asked_is_told_as_such() -> None:
     """Down, another's configuration, keys at plain http elsewhere: nothing is served, and it is not the vendor's fault."""
     with Issuer([_rsa("one")]) as issuer:
