@@ -2,16 +2,19 @@
 
 What counts is in a credential that the authority signed: issuer, audience, and the claims that a token must have. The
 issuer's keys are fetched from where it publishes them (OpenID Connect Discovery 1.0, RFC 7517), held for some minutes,
-and fetched anew when a token names one that is not there. Only HTTPS is spoken, save on loopback; redirects are not
-followed.
+and fetched anew when a token names one that is not there: beside the requests, of which none waits for a fetch or
+causes more than one in ten seconds. Only HTTPS is spoken, save on loopback; redirects are not followed.
 """
 
 import ipaddress
 import json
+import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, final
 from urllib.parse import urlsplit
@@ -21,13 +24,23 @@ import urllib3
 from vault.errors import InvalidInput, Unauthenticated, Unavailable
 from vault.proof import signature_registry
 
-__all__ = ["Issuers", "Provider", "check_token", "check_url", "has_claim", "token_claims"]
+__all__ = ["Issuers", "Provider", "check_claims", "check_token", "check_url", "signed_claims", "token_claims"]
 
+_LOG = logging.getLogger("dsvault.issuers")
 _ALGORITHMS: Final = ("RS256", "PS256", "ES256", "EdDSA", "Ed25519")
 #: How far the issuer's clock may be from ours, in seconds.
 SKEW: Final = 60
+#: For how long keys count after they were fetched; they are fetched anew when half of it is over.
 _HELD: Final = 300.0
+#: How often at most one issuer is asked because tokens name keys that are not held, whether or not it answered.
 _AGAIN: Final = 10.0
+#: How long after it was asked an issuer is asked again that no token waits for.
+_LATER: Final = 60.0
+#: What a fetch may take in all.
+_PATIENCE: Final = 3.0
+#: How often it is looked for what is due, and for which issuers there are.
+_LOOK_SECONDS: Final = 1.0
+_LIST_SECONDS: Final = 10.0
 _MOST: Final = 1 << 20
 _LONGEST: Final = 16_384
 
@@ -43,6 +56,11 @@ class Provider:
     audience: str
     claims: Mapping[str, str]
     keys: str | None = None
+
+    def fits(self, claims: Mapping[str, Any]) -> bool:
+        """Whether a token's claims are those of this issuer, with everything that is asked for."""
+        named = all(_has_claim(claims, name, value) for name, value in self.claims.items())
+        return claims.get("iss") == self.issuer and named
 
 
 def check_url(url: str, option: str) -> str:
@@ -84,10 +102,10 @@ def token_claims(token: str) -> dict[str, Any]:
     return claims
 
 
-def check_token(token: str, provider: Provider, issuers: "Issuers", now: datetime) -> dict[str, Any]:
-    """The claims of a token that its issuer signed for this audience and that is good now (RFC 7519, RFC 8725).
+def signed_claims(token: str, provider: Provider, issuers: "Issuers") -> dict[str, Any]:
+    """The claims of a token that its issuer signed, whatever they say (RFC 7515, RFC 8725).
 
-    Raises Unauthenticated with the reason, for the log, and Unavailable where the issuer's keys cannot be had.
+    Raises Unauthenticated with the reason, also where the issuer's keys cannot be had: anybody may have made the token.
     """
     from joserfc import jws
     from joserfc.errors import JoseError
@@ -101,19 +119,33 @@ def check_token(token: str, provider: Provider, issuers: "Issuers", now: datetim
         claims = json.loads(jws.deserialize_compact(token, key, registry=registry).payload)
     except (JoseError, ValueError, TypeError, RecursionError) as error:
         raise Unauthenticated("the token is not signed by its issuer") from error
-    audience = claims.get("aud")
+    if not isinstance(claims, dict):
+        raise Unauthenticated("the token is not one")
+    return claims
+
+
+def check_token(token: str, provider: Provider, issuers: "Issuers", now: datetime) -> dict[str, Any]:
+    """The claims of a token that its issuer signed for this audience and that is good now (RFC 7519, RFC 8725).
+
+    Raises Unauthenticated with the reason, for the log.
+    """
+    claims = signed_claims(token, provider, issuers)
+    check_claims(claims, provider, now)
+    return claims
+
+
+def check_claims(claims: Mapping[str, Any], provider: Provider, now: datetime) -> None:
+    """Raises Unauthenticated unless a token's claims are what is asked for, and good now."""
     if claims.get("iss") != provider.issuer:
         raise Unauthenticated("the token is of another issuer")
-    if provider.audience not in (audience if isinstance(audience, list) else [audience]):
+    if not _has_claim(claims, "aud", provider.audience):
         raise Unauthenticated("the token is for another audience")
     _check_times(claims, now.timestamp())
-    for name, value in provider.claims.items():
-        if not has_claim(claims, name, value):
-            raise Unauthenticated("the token lacks a claim")
-    return dict(claims)
+    if not provider.fits(claims):
+        raise Unauthenticated("the token lacks a claim")
 
 
-def has_claim(claims: Mapping[str, Any], name: str, value: str) -> bool:
+def _has_claim(claims: Mapping[str, Any], name: str, value: str) -> bool:
     """Whether a claim is this text, or a list that holds it."""
     found = claims.get(name)
     return value in found if isinstance(found, list) else found == value
@@ -134,48 +166,121 @@ def _check_times(claims: Mapping[str, Any], now: float) -> None:
 
 
 @dataclass(slots=True)
-class _Kept:
-    keys: list[Any]
-    since: float
+class _Place:
+    """Where keys come from, the keys that were there at ``since``, and when they were asked for last."""
+
+    provider: Provider
+    keys: list[Any] = field(default_factory=list)
+    since: float = -math.inf
+    tried: float = -math.inf
+    wanted: bool = False
+    busy: bool = False
 
 
 @final
 class Issuers:
-    """The published keys of issuers, for one process. Safe for use from several threads."""
+    """The published keys of issuers, for one process. Safe for use from several threads.
+
+    Whoever asks for a key gets it from those that are held, or is refused at once: how long a fetch takes, and whether
+    there is one, shows in no answer, and no request holds up another.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         # One issuer may have several sets of keys, each for other tenants: a set counts for nothing else.
-        self._kept: dict[tuple[str, str | None], _Kept] = {}
+        self._places: dict[tuple[str, str | None], _Place] = {}
         self._lock = threading.Lock()
-        self._locks: dict[tuple[str, str | None], threading.Lock] = {}
-        self._http = urllib3.PoolManager(timeout=urllib3.Timeout(connect=5, read=5), retries=False)
+        self._wake = threading.Event()
+        self._http = urllib3.PoolManager(retries=False)
 
     def key(self, provider: Provider, name: Any, algorithm: str) -> Any:
-        """The issuer's key of that name that fits the algorithm; raises Unauthenticated or Unavailable."""
-        place = (provider.issuer, provider.keys)
+        """The issuer's key of that name that fits the algorithm; raises Unauthenticated where none is held.
+
+        One that is not held will be fetched, but not so soon after the last time.
+        """
         with self._lock:
-            lock = self._locks.setdefault(place, threading.Lock())
-        with lock:  # one fetch for all who ask about one issuer at once; a slow one holds up nobody else's
-            kept = self._kept.get(place)
-            now = self._clock()
-            if kept is None or now - kept.since > _HELD:
-                kept = self._fetched(provider)
-            found = _fitting(kept.keys, name, algorithm)
-            if found is None and now - kept.since > _AGAIN:
-                found = _fitting(self._fetched(provider).keys, name, algorithm)
+            place = self._place(provider)
+            held = place.keys if self._clock() - place.since <= _HELD else []
+            found = _fitting(held, name, algorithm)
+            place.wanted |= found is None
         if found is None:
+            self._wake.set()
             raise Unauthenticated("the token is signed by a key that its issuer does not publish")
         return found
 
-    def _fetched(self, provider: Provider) -> _Kept:
+    def refresh(self, providers: Iterable[Provider]) -> None:
+        """Fetch what is due of these issuers' keys, and of those that tokens asked for; waits three seconds at most."""
+        end = time.monotonic() + _PATIENCE
+        for thread in self._begin(providers):
+            thread.join(max(0.0, end - time.monotonic()))
+
+    @contextmanager
+    def kept(self, listed: Callable[[], Iterable[Provider]]) -> Iterator[None]:
+        """Hold the keys of the listed issuers, and of those that tokens name, for as long as the context lasts."""
+        stop = threading.Event()
+
+        def run() -> None:
+            providers, asked = first, time.monotonic()
+            while not stop.is_set():
+                self._wake.wait(_LOOK_SECONDS)
+                self._wake.clear()
+                if time.monotonic() - asked > _LIST_SECONDS:
+                    providers, asked = _listed(listed, providers), time.monotonic()
+                self._begin(providers)
+                # Tokens come as fast as anybody likes; what they ask for is looked at ten times a second.
+                stop.wait(0.1)
+
+        first = _listed(listed, [])
+        self.refresh(first)
+        thread = threading.Thread(target=run, name="dsvault-issuers", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            self._wake.set()
+            thread.join()
+
+    def _place(self, provider: Provider) -> _Place:
+        return self._places.setdefault((provider.issuer, provider.keys), _Place(provider))
+
+    def _begin(self, providers: Iterable[Provider]) -> list[threading.Thread]:
+        """Begin every fetch that is due, each in a thread of its own: a slow issuer holds up nobody else's."""
+        threads = []
+        with self._lock:
+            listed = {id(self._place(each)) for each in providers}
+            now = self._clock()
+            for place in self._places.values():
+                since = now - place.tried
+                stale = id(place) in listed and now - place.since > _HELD / 2 and since > _LATER
+                if not place.busy and (stale or (place.wanted and since > _AGAIN)):
+                    place.busy, place.wanted, place.tried = True, False, now
+                    threads.append(threading.Thread(target=self._fetch, args=(place, now), daemon=True))
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def _fetch(self, place: _Place, began: float) -> None:
+        keys = None
+        try:
+            keys = self._fetched(place.provider, time.monotonic() + _PATIENCE)
+        except Exception as error:  # noqa: BLE001 - whatever it is, there are no keys, and it may quote what was sent
+            host = urlsplit(place.provider.issuer).hostname
+            _LOG.warning("the keys of the issuer of tokens at %r cannot be had (%s)", host, type(error).__name__)
+        finally:
+            with self._lock:
+                place.busy = False
+                if keys is not None:
+                    place.keys, place.since = keys, began
+
+    def _fetched(self, provider: Provider, deadline: float) -> list[Any]:
         from joserfc.errors import JoseError
         from joserfc.jwk import import_key
 
         url = provider.keys
         if url is None:
             where = provider.issuer.rstrip("/") + "/.well-known/openid-configuration"
-            configuration = self._get(where)
+            configuration = self._get(where, deadline)
             if configuration.get("issuer") != provider.issuer:
                 raise Unavailable("an identity provider says that it is another")
             try:
@@ -183,7 +288,7 @@ class Issuers:
             except InvalidInput as error:
                 raise Unavailable("an identity provider's keys cannot be had") from error
         keys = []
-        listed = self._get(url).get("keys")
+        listed = self._get(url, deadline).get("keys")
         for document in listed if isinstance(listed, list) else ():
             try:
                 # Keys for other ends stand in the same place: those that signatures are not made with are passed over.
@@ -191,15 +296,20 @@ class Issuers:
                     keys.append((document, import_key({n: v for n, v in document.items() if n not in {"d", "p", "q"}})))
             except (JoseError, ValueError, TypeError, AttributeError, KeyError):
                 continue
-        kept = self._kept[provider.issuer, provider.keys] = _Kept(keys, self._clock())
-        return kept
+        return keys
 
-    def _get(self, url: str) -> dict[str, Any]:
+    def _get(self, url: str, deadline: float) -> dict[str, Any]:
+        """A JSON document; what came after the deadline, piece by piece, counts for nothing."""
         try:
-            response = self._http.request("GET", url, redirect=False, preload_content=False)
-            data = response.read(_MOST + 1)
-            response.release_conn()
-            if response.status != 200 or len(data) > _MOST:
+            timeout = urllib3.Timeout(total=max(0.001, deadline - time.monotonic()))
+            response = self._http.request("GET", url, redirect=False, preload_content=False, timeout=timeout)
+            try:
+                data = b""
+                while time.monotonic() < deadline and len(data) <= _MOST and (piece := response.read1(1 << 16)):
+                    data += piece
+            finally:
+                response.close()
+            if response.status != 200 or len(data) > _MOST or time.monotonic() >= deadline:
                 raise ValueError("not an answer")
             document = json.loads(data)
         except (urllib3.exceptions.HTTPError, OSError, ValueError, RecursionError) as error:
@@ -216,6 +326,15 @@ _KINDS: Final = {
     "EdDSA": ("OKP", "Ed25519"),
     "Ed25519": ("OKP", "Ed25519"),
 }
+
+
+def _listed(listed: Callable[[], Iterable[Provider]], before: list[Provider]) -> list[Provider]:
+    """The issuers that there are; those of before where that cannot be read."""
+    try:
+        return list(listed())
+    except Exception as error:  # noqa: BLE001 - what a thread of its own cannot read is read again later
+        _LOG.warning("the issuers of tokens cannot be listed (%s)", type(error).__name__)
+        return before
 
 
 def _fitting(keys: list[Any], name: Any, algorithm: str) -> Any:

@@ -18,12 +18,12 @@ from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
 import vault
 from tests.conftest import Lab
-from tests.support.brokers import broker
+from tests.support.brokers import broker, counters
 from tests.support.tables import rows
 from vault import access, federation
 from vault.catalog import Transaction
 from vault.client import connect_with_token
-from vault.errors import InvalidInput, Unauthenticated, Unavailable
+from vault.errors import InvalidInput, Unauthenticated
 from vault.federation import Issuers, Provider, check_token
 
 
@@ -34,6 +34,8 @@ class Issuer:
     keys: list[Any] = field(default_factory=list)
     configuration: dict[str, Any] | None = None
     status: int = 200
+    delay: float = 0
+    drip: float = 0
     fetches: int = 0
     url: str = ""
 
@@ -49,10 +51,17 @@ class Issuer:
                     else outer.configuration or {"issuer": outer.url, "jwks_uri": outer.url + "/keys"}
                 )
                 data = json.dumps(document).encode()
+                time.sleep(outer.delay)
                 self.send_response(outer.status)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
-                self.wfile.write(data)
+                try:
+                    for at in range(len(data)) if outer.drip else ():
+                        self.wfile.write(data[at : at + 1])
+                        time.sleep(outer.drip)
+                    self.wfile.write(data if not outer.drip else b"")
+                except OSError:
+                    self.close_connection = True
 
             def log_message(self, *_args: object) -> None:
                 """Quiet."""
@@ -221,14 +230,21 @@ def test_the_lab_ends_it_like_any_credential(issuer: Issuer, tmp_path: Path) -> 
         last = opened.federate("acme", **options)
         time.sleep(1.1)
         assert place.status(issuer.token()) == 200
-        opened.federate("acme", **options)
+        opened.revoke_credential(last)
         time.sleep(1.1)
-        assert place.status(issuer.token()) == 401, "two that would each do"
-        reasons = [
-            entry.fields["reason"] for _, entry in opened.audit_entries() if entry.kind.value == "request refused"
-        ]
-        assert reasons[-1] == "more than one credential fits the token"
-        assert last
+        assert place.status(issuer.token()) == 401
+        assert set(_reasons(opened)) == {"credential ended", "address not allowed", "credential expired"}
+
+
+def _reasons(opened: Any) -> list[Any]:
+    return [entry.fields["reason"] for _, entry in opened.audit_entries() if entry.kind.value == "request refused"]
+
+
+def _held(*providers: Provider) -> Issuers:
+    """Issuers whose keys were fetched."""
+    issuers = Issuers()
+    issuers.refresh(providers)
+    return issuers
 
 
 def test_what_looks_like_a_token_costs_no_look_at_every_credential(
@@ -236,6 +252,7 @@ def test_what_looks_like_a_token_costs_no_look_at_every_credential(
 ) -> None:
     """Whoever sends it, and of whatever issuer, the catalog is asked once a second; a new credential counts by then."""
     parts, now, asked = lab.broker_parts(), [0.0], []
+    issuers = _held(Provider(issuer.url, "dsvault", {}))
     monkeypatch.setattr(parts.lately.federated, "_clock", lambda: now[0])
     listed = Transaction.credentials
 
@@ -247,7 +264,7 @@ def test_what_looks_like_a_token_costs_no_look_at_every_credential(
 
     def refused(token: str) -> None:
         with pytest.raises(Unauthenticated):
-            access.authenticate_federated(parts, Issuers(), token, "test")
+            access.authenticate_federated(parts, issuers, token, "test")
 
     for number in range(20):
         refused(issuer.token(iss=f"https://{number}.example"))
@@ -258,7 +275,7 @@ def test_what_looks_like_a_token_costs_no_look_at_every_credential(
     asked.clear()
     now[0] = 1.01
     for _ in range(20):
-        assert access.authenticate_federated(parts, Issuers(), issuer.token(), "test").credential == made
+        assert access.authenticate_federated(parts, issuers, issuer.token(), "test").credential == made
     assert asked == [1.01]
     lab.vault.revoke_credential(made)
     parts.heads.forget(next(each.id for each in lab.vault.vendors() if each.name == "acme"))
@@ -281,14 +298,15 @@ def _now() -> Any:
         (lambda: _rsa("k"), "PS256"),
     ],
 )
-def test_keys_roll_over(make: Callable[[], Any], algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new key is found when a token names it, the old one is gone minutes later, and nobody makes us ask all the time."""
-    monkeypatch.setattr(federation, "_AGAIN", 10.0)
+def test_keys_roll_over(make: Callable[[], Any], algorithm: str) -> None:
+    """A new key is found when a token names it, the old one is gone then, and nobody makes us ask all the time."""
     now = [0.0]
     with Issuer([_rsa("old")]) as issuer:
         issuers, provider = Issuers(lambda: now[0]), Provider(issuer.url, "dsvault", {"hd": "acme.example"})
         old = issuer.token()
+        issuers.refresh([provider])
         check_token(old, provider, issuers, _now())
+        issuers.refresh([provider])
         check_token(old, provider, issuers, _now())
         assert issuer.fetches == 1
         new = make()
@@ -297,8 +315,10 @@ def test_keys_roll_over(make: Callable[[], Any], algorithm: str, monkeypatch: py
         for _ in range(5):
             with pytest.raises(Unauthenticated):
                 check_token(fresh, provider, issuers, _now())
+            issuers.refresh([provider])
         assert issuer.fetches == 1, "not so soon after the last time"
         now[0] += 11
+        issuers.refresh([provider])
         assert check_token(fresh, provider, issuers, _now())["sub"] == "ann"
         assert issuer.fetches == 2
         with pytest.raises(Unauthenticated):
@@ -306,6 +326,7 @@ def test_keys_roll_over(make: Callable[[], Any], algorithm: str, monkeypatch: py
         # Two keys without names: which of them it was cannot be told, so neither is tried.
         issuer.keys = [ECKey.generate_key("P-256"), ECKey.generate_key("P-256")]
         now[0] += 400
+        issuers.refresh([provider])
         with pytest.raises(Unauthenticated):
             check_token(issuer.token(issuer.keys[0], "ES256", header={}), provider, issuers, _now())
 
@@ -317,7 +338,7 @@ def test_the_keys_of_one_vendor_sign_for_no_other_of_the_same_issuer() -> None:
         acme = Provider(first.url, "dsvault", {"hd": "acme.example"}, first.url + "/keys")
         globex = Provider(first.url, "dsvault", {"hd": "globex.example"}, second.url + "/keys")
         forged, good = (first.token(key, hd="globex.example") for key in (mine, theirs))
-        issuers = Issuers()
+        issuers = _held(acme, globex)
         assert check_token(first.token(mine), acme, issuers, _now())
         with pytest.raises(Unauthenticated):
             check_token(forged, globex, issuers, _now())
@@ -326,26 +347,141 @@ def test_the_keys_of_one_vendor_sign_for_no_other_of_the_same_issuer() -> None:
             check_token(first.token(theirs), acme, issuers, _now())
 
 
-def test_an_issuer_that_cannot_be_asked_is_told_as_such() -> None:
-    """Down, another's configuration, keys at plain http elsewhere: nothing is served, and it is not the vendor's fault."""
+def test_keys_grow_old(issuer: Issuer) -> None:
+    """Fetched anew halfway; where that fails they count for five minutes after they were fetched, and no longer."""
+    now = [0.0]
+    with Issuer([_rsa("one")]) as failing:
+        issuers, provider = Issuers(lambda: now[0]), Provider(failing.url, "dsvault", {"hd": "acme.example"})
+        issuers.refresh([provider])
+        now[0] = 151
+        issuers.refresh([provider])
+        assert failing.fetches == 2
+        failing.status = 500
+        now[0] = 450
+        issuers.refresh([provider])
+        assert check_token(failing.token(), provider, issuers, _now())
+        now[0] = 452
+        with pytest.raises(Unauthenticated):
+            check_token(failing.token(), provider, issuers, _now())
+
+
+def test_an_issuer_that_cannot_be_asked_signs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Down, another's configuration, keys at plain http elsewhere: its tokens are refused, and the broker's log says why."""
     with Issuer([_rsa("one")]) as issuer:
         provider, token = Provider(issuer.url, "dsvault", {"hd": "acme.example"}), issuer.token()
-        issuer.status = 500
-        with pytest.raises(Unavailable):
-            check_token(token, provider, Issuers(), _now())
-        issuer.status = 200
-        for configuration in (
-            {"issuer": "http://evil.example", "jwks_uri": issuer.url + "/keys"},
-            {"issuer": issuer.url},
+        for status, configuration in (
+            (500, None),
+            (200, {"issuer": "http://evil.example", "jwks_uri": issuer.url + "/keys"}),
+            (200, {"issuer": issuer.url}),
+            (200, {"issuer": issuer.url, "jwks_uri": "http://192.0.2.1/keys"}),
         ):
-            issuer.configuration = configuration
-            with pytest.raises(Unavailable):
-                check_token(token, provider, Issuers(), _now())
-        issuer.configuration = {"issuer": issuer.url, "jwks_uri": "http://192.0.2.1/keys"}
-        with pytest.raises(Unavailable):
-            check_token(token, provider, Issuers(), _now())
+            issuer.status, issuer.configuration = status, configuration
+            caplog.clear()
+            with pytest.raises(Unauthenticated):
+                check_token(token, provider, _held(provider), _now())
+            assert "the keys of the issuer of tokens at '127.0.0.1' cannot be had (Unavailable)" in caplog.text
         direct = Provider(issuer.url, "dsvault", {"hd": "acme.example"}, issuer.url + "/keys")
-        assert check_token(token, direct, Issuers(), _now())
+        assert check_token(token, direct, _held(direct), _now())
+
+
+def test_an_issuer_that_fails_is_not_asked_again_at_once() -> None:
+    """However many forged tokens name its keys: once in ten seconds, as for a key that it does not publish."""
+    now = [0.0]
+    with Issuer([_rsa("one")]) as issuer:
+        provider, token = Provider(issuer.url, "dsvault", {"hd": "acme.example"}, issuer.url + "/keys"), issuer.token()
+        issuer.status = 500
+        issuers = Issuers(lambda: now[0])
+        for second, fetches in ((0, 1), (1, 1), (9, 1), (11, 2), (12, 2), (20, 2), (22, 3)):
+            now[0] = second
+            for _ in range(5):
+                with pytest.raises(Unauthenticated):
+                    check_token(token, provider, issuers, _now())
+                issuers.refresh([])
+            assert issuer.fetches == fetches
+
+
+def test_nobody_waits_for_an_issuer() -> None:
+    """While its keys are fetched slowly a token is judged at once, by the keys that are held or as one without any."""
+    now = [0.0]
+    with Issuer([_rsa("one")]) as issuer:
+        provider = Provider(issuer.url, "dsvault", {"hd": "acme.example"}, issuer.url + "/keys")
+        good, forged = issuer.token(), issuer.token(_rsa("other"))
+        issuers = Issuers(lambda: now[0])
+        with issuers.kept(lambda: [provider]):
+            issuer.delay = 1.0
+            now[0] = 20
+            began = time.monotonic()
+            for _ in range(20):
+                with pytest.raises(Unauthenticated):
+                    check_token(forged, provider, issuers, _now())
+                assert check_token(good, provider, issuers, _now())
+            assert time.monotonic() - began < 0.5
+            _until(lambda: issuer.fetches == 2)
+
+
+def _until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_an_answer_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fetch has so long in all, however often something comes."""
+    monkeypatch.setattr(federation, "_PATIENCE", 0.3)
+    with Issuer([_rsa("one")]) as issuer:
+        provider, token = Provider(issuer.url, "dsvault", {"hd": "acme.example"}, issuer.url + "/keys"), issuer.token()
+        issuer.drip = 0.002
+        issuers = Issuers()
+        threads = issuers._begin([provider])
+        (thread,) = threads
+        thread.join(timeout=0.6)
+        assert not thread.is_alive()
+        with pytest.raises(Unauthenticated):
+            check_token(token, provider, issuers, _now())
+
+
+def _forged(issuer: str, **claims: Any) -> str:
+    """A token that anybody can make, signed by nobody."""
+    whole = {"iss": issuer, "aud": "dsvault", "hd": "acme.example", "exp": int(time.time()) + 300, **claims}
+    parts = ({"alg": "ES256", "kid": "q"}, whole)
+    return (
+        ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts) + ".AAAA"
+    )
+
+
+def test_tokens_that_nobody_signed_leave_nothing_in_the_log(place: Place, issuer: Issuer) -> None:
+    """They are counted; the refusal of one that the issuer signed is written down."""
+    name = 'dsvault_refusals_total{kind="unauthenticated"}'
+    refused = counters(place.endpoint).get(name, 0)
+    entries = len(list(place.lab.vault.audit_entries()))
+    for token in (_forged(issuer.url), issuer.token(_rsa("one")), issuer.token(_rsa("x")), _forged(issuer.url, exp=1)):
+        assert place.status(token) == 401
+    assert len(list(place.lab.vault.audit_entries())) == entries
+    assert counters(place.endpoint)[name] == refused + 4
+    assert place.status(issuer.token(exp=1)) == 401
+    assert len(list(place.lab.vault.audit_entries())) == entries + 1
+    assert _reasons(place.lab.vault)[-1] == "the token has expired"
+
+
+def test_an_issuer_is_not_told_from_a_stranger(lab: Lab) -> None:
+    """Also while its keys cannot be had, or not soon: one answer, to the byte, and in no longer time."""
+    with Issuer([_rsa("one")]) as issuer:
+        lab.vault.federate("acme", issuer=issuer.url, audience="dsvault", claims={"hd": "acme.example"})
+        issuer.status = 500
+        with broker(lab.folder) as endpoint:
+            issuer.delay = 1.0
+            answers = []
+            for token in (_forged("https://stranger.example"), _forged(issuer.url), issuer.token()):
+                began = time.monotonic()
+                answer = urllib3.request(
+                    "GET", endpoint + "/v1/datasets", headers={"Authorization": f"Bearer {token}"}, retries=False
+                )
+                assert time.monotonic() - began < 0.5
+                told = {name: value for name, value in answer.headers.items() if name not in {"x-request-id", "date"}}
+                answers.append((answer.status, answer.data, told))
+            assert answers[0][0] == 401
+            assert answers[1:] == answers[:1] * 2
 
 
 @pytest.mark.parametrize(
@@ -367,3 +503,13 @@ def test_a_provider_that_cannot_be_one_is_refused(lab: Lab, options: dict[str, A
     with pytest.raises(InvalidInput, match=said):
         lab.vault.federate("acme", **{**good, **options})
     assert lab.vault.credentials() == []
+
+
+def test_the_client_sends_a_refused_token_once_more(place: Place, issuer: Issuer) -> None:
+    """A key that is new to the broker is there a moment later; what is refused again is refused."""
+    given = iter([issuer.token(_rsa("new")), issuer.token(), issuer.token(exp=1), issuer.token(exp=1)])
+    reader = connect_with_token(place.endpoint, lambda: next(given))
+    assert reader.datasets() == ["evals"]
+    with pytest.raises(Unauthenticated):
+        reader.datasets()
+    assert next(given, None) is None

@@ -6,7 +6,16 @@ entry that says so is durable, and with it, in one change, that the request's pr
 leaves, the vendor's head is looked at again.
 """
 
-from vault.access.callers import Arrival, Caller, Sent, arrive, authenticate, authenticate_federated, vendor_ids
+from vault.access.callers import (
+    Arrival,
+    Caller,
+    Sent,
+    arrive,
+    authenticate,
+    authenticate_federated,
+    providers,
+    vendor_ids,
+)
 from vault.access.leases import MOST_BYTES, LeasedObject, lease_page, leased_object
 from vault.access.permits import Offering, offerings
 from vault.access.streams import Delivery, open_delivery
@@ -34,6 +43,7 @@ __all__ = [
     "leased_object",
     "offerings",
     "open_delivery",
+    "providers",
     "settle",
     "vendor_ids",
     "watch",

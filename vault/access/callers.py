@@ -13,7 +13,7 @@ from vault.catalog import CredentialRow, Transaction
 from vault.delegation import Link, check_chain
 from vault.encoding import timestamp
 from vault.errors import IntegrityError, NotFound, Unauthenticated, VaultError
-from vault.federation import Issuers, Provider, check_token, has_claim, token_claims
+from vault.federation import Issuers, Provider, check_claims, signed_claims, token_claims
 from vault.networks import within
 from vault.proof import Proof, check_proof
 from vault.trust import Credential, Label, Role, Signed
@@ -21,7 +21,7 @@ from vault.wire import Token
 from vault.workings.names import own_holder_name
 from vault.workings.parts import Parts, holder_sealer, trusted_now
 
-__all__ = ["Arrival", "Caller", "Sent", "arrive", "authenticate", "authenticate_federated", "vendor_ids"]
+__all__ = ["Arrival", "Caller", "Sent", "arrive", "authenticate", "authenticate_federated", "providers", "vendor_ids"]
 
 _DENIED = "the credential is not valid"
 _USED = "the proof was used before"
@@ -135,45 +135,93 @@ def authenticate_federated(
 ) -> Caller:
     """Check a token of a vendor's own identity provider against what the authority signed about that provider.
 
-    Raises Unauthenticated as `authenticate` does, logged where the token speaks of a provider that is known, and
-    Unavailable where the provider's keys cannot be had. The credential, and not the token, says for how long a read
-    that has begun may go on.
+    Raises Unauthenticated as `authenticate` does, logged where the issuer signed the token: one that it did not sign
+    anybody can make, and fill the log with. The credential, and not the token, says for how long a read that has begun
+    may go on.
     """
     try:
         claims = token_claims(token)
     except Unauthenticated:
         raise Unauthenticated(_DENIED) from None
-    rows = _speaking_of(parts, claims)
-    standing: list[tuple[CredentialRow, Credential]] = []
-    reason = "no credential fits the token"
+    signed = [each for each in _opened(parts, _speaking_of(parts, claims)) if _is_signed(token, each, issuers)]
+    if not signed:
+        raise Unauthenticated(_DENIED)
+    try:
+        credential = _chosen(parts, signed, address, vendors)
+        check_claims(claims, _provider(credential), trusted_now(parts))
+    except Unauthenticated as error:
+        about = signed[0][1]
+        parts.journal.record(
+            Kind.REFUSED, vendor_id=about.vendor, credential=about.id, address=address, reason=str(error)
+        )
+        raise Unauthenticated(_DENIED) from None
+    subject = str(claims.get("sub", ""))[:200]
+    return Caller(credential.vendor, credential.id, address, credential.expires, (), subject)
+
+
+def providers(parts: Parts, vendors: frozenset[str] | None) -> list[Provider]:
+    """The identity providers of live credentials, of these vendors or all: whose keys a broker holds."""
+    rows = [row for several in _federated(parts).values() for row, _ in several]
+    found = []
+    for opened in _opened(parts, [row for row in rows if vendors is None or row.vendor in vendors]):
+        try:
+            _check_live(parts, opened)
+        except VaultError:
+            continue
+        found.append(_provider(opened[1]))
+    return found
+
+
+def _opened(parts: Parts, rows: list[CredentialRow]) -> list[tuple[Signed, Credential]]:
+    """Credentials that the authority signed; a row that says anything else is none, and stands in nobody's way."""
+    found = []
     for row in rows:
-        opened = _open_credential(parts, row)
+        try:
+            found.append(_open_credential(parts, row))
+        except IntegrityError:
+            continue
+    return found
+
+
+def _provider(credential: Credential) -> Provider:
+    return Provider(**(credential.provider or {}))
+
+
+def _is_signed(token: str, opened: tuple[Signed, Credential], issuers: Issuers) -> bool:
+    try:
+        signed_claims(token, _provider(opened[1]), issuers)
+    except Unauthenticated:
+        return False
+    return True
+
+
+def _chosen(
+    parts: Parts,
+    signed: list[tuple[Signed, Credential]],
+    address: str,
+    vendors: frozenset[str] | None,
+) -> Credential:
+    """The one credential that a token counts as; raises Unauthenticated where there is none, or more."""
+    reason = "no credential fits the token"
+    standing: list[Credential] = []
+    for opened in signed:
         try:
             _check_standing(parts, opened, address, vendors)
-            standing.append((row, opened[1]))
+            standing.append(opened[1])
         except Unauthenticated as error:
             reason = str(error)
-    try:
-        if len(standing) != 1:
-            raise Unauthenticated(reason if not standing else "more than one credential fits the token")
-        ((row, credential),) = standing
-        checked = check_token(token, Provider(**(credential.provider or {})), issuers, trusted_now(parts))
-    except Unauthenticated as error:
-        for row in rows[:1]:
-            parts.journal.record(
-                Kind.REFUSED, vendor_id=row.vendor, credential=row.id, address=address, reason=str(error)
-            )
-        raise Unauthenticated(_DENIED) from None
-    return Caller(row.vendor, row.id, address, credential.expires, (), str(checked.get("sub", ""))[:200])
+    if not standing:
+        raise Unauthenticated(reason)
+    if len(standing) > 1:
+        raise Unauthenticated("more than one credential fits the token")
+    return standing[0]
 
 
 def _speaking_of(parts: Parts, claims: Mapping[str, Any]) -> list[CredentialRow]:
     """The credentials whose provider a token claims to be of; nothing of it is believed yet."""
     issuer = claims.get("iss")
     known = _federated(parts).get(issuer, ()) if isinstance(issuer, str) else ()
-    return [
-        row for row, provider in known if all(has_claim(claims, name, value) for name, value in provider.claims.items())
-    ]
+    return [row for row, provider in known if provider.fits(claims)]
 
 
 def _federated(parts: Parts) -> Mapping[str, list[tuple[CredentialRow, Provider]]]:
@@ -188,7 +236,7 @@ def _federated(parts: Parts) -> Mapping[str, list[tuple[CredentialRow, Provider]
             rows = transaction.credentials()
         found: dict[str, list[tuple[CredentialRow, Provider]]] = {}
         for row in rows:
-            provider = _provider(row.statement)
+            provider = _stated_provider(row.statement)
             if provider is not None:
                 found.setdefault(provider.issuer, []).append((row, provider))
         return found
@@ -197,7 +245,7 @@ def _federated(parts: Parts) -> Mapping[str, list[tuple[CredentialRow, Provider]
 
 
 @lru_cache(maxsize=8192)
-def _provider(statement: bytes) -> Provider | None:
+def _stated_provider(statement: bytes) -> Provider | None:
     """The provider that a credential names, if it does; the signature is not checked here."""
     # What a statement says is the same for ever, and most say that there is none.
     try:
@@ -247,19 +295,25 @@ def _check_standing(
     parts: Parts, opened: tuple[Signed, Credential], address: str, vendors: frozenset[str] | None
 ) -> None:
     """Raises Unauthenticated unless a credential is live, and may be used here and from there."""
+    credential = opened[1]
+    if vendors is not None and credential.vendor not in vendors:
+        raise Unauthenticated("vendor not served here")
+    _check_live(parts, opened)
+    if credential.networks and not within(address, credential.networks):
+        raise Unauthenticated("address not allowed")
+
+
+def _check_live(parts: Parts, opened: tuple[Signed, Credential]) -> None:
+    """Raises Unauthenticated unless the vendor's head lists a credential, and it has not expired."""
     signed, credential = opened
     listed = parts.heads.vendor(credential.vendor).credentials.get(credential.id) == signed.digest
     if not listed:
         # It may be younger than the head that is held here.
         listed = parts.heads.vendor(credential.vendor, max_age=-1).credentials.get(credential.id) == signed.digest
-    if vendors is not None and credential.vendor not in vendors:
-        raise Unauthenticated("vendor not served here")
     if not listed:
         raise Unauthenticated("credential ended")
     if trusted_now(parts) >= credential.expires:
         raise Unauthenticated("credential expired")
-    if credential.networks and not within(address, credential.networks):
-        raise Unauthenticated("address not allowed")
 
 
 def _check_possession(

@@ -128,7 +128,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        with access.watch(parts):
+        with access.watch(parts), broker.issuers.kept(lambda: access.providers(parts, vendors)):
             yield
         await run_in_threadpool(access.settle, parts)
 

@@ -26,6 +26,8 @@ _MAX_ANSWER = 64 << 20
 PATIENCE: Final = timedelta(seconds=60)
 FIRST_WAIT: Final = 0.1
 _LONGEST_WAIT: Final = 5.0
+#: When a refused token is sent once more.
+_AGAIN_SECONDS: Final = 1.0
 
 
 class Patience:
@@ -68,7 +70,20 @@ class Connection:
         return _is_loopback(urlsplit(self.endpoint).hostname)
 
     def send(self, method: str, path: str, body: bytes | None) -> urllib3.BaseHTTPResponse:
-        """Send a request and return the answer with its body unread; raises what a problem stands for."""
+        """Send a request and return the answer with its body unread; raises what a problem stands for.
+
+        A token of an identity provider's that is refused is asked for and sent once more: the broker gets a key that is
+        new to it beside the requests, of which none waits for that.
+        """
+        try:
+            return self._sent(method, path, body)
+        except Unauthenticated:
+            if self._token is None:
+                raise
+        time.sleep(_AGAIN_SECONDS)
+        return self._sent(method, path, body)
+
+    def _sent(self, method: str, path: str, body: bytes | None) -> urllib3.BaseHTTPResponse:
         headers = dict(self._http.headers) | ({"Content-Type": "application/json"} if body else {})
         now = utcnow()
         own = self._token
