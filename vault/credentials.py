@@ -62,7 +62,25 @@ def federate(
         raise InvalidInput("--audience: say for whom the provider's tokens are made out")
     if not provider.claims or not all(provider.claims.values()):
         raise InvalidInput("--claim: name a claim that only this vendor's tokens have, such as --claim hd=acme.example")
+    _refuse_mistakable(parts, vendor_name, provider)
     return _issue(parts, vendor_name, expires, "", None, networks, asdict(provider))
+
+
+def _refuse_mistakable(parts: OwnerParts, vendor_name: str, provider: Provider) -> None:
+    """Raises InvalidInput for terms that a token of another vendor's live credential may well fit too.
+
+    The vendor's own are left out: whichever of them a token counts as, it is the same vendor's, and one takes over from
+    the other when it is renewed.
+    """
+    for state in credentials(parts):
+        stated = state.credential.provider
+        if state.state != "live" or state.vendor_name == vendor_name or stated is None:
+            continue
+        if provider.may_be_mistaken_for(Provider(**stated)):
+            raise InvalidInput(
+                f"--claim: a token may fit these terms and those of credential {state.credential.id} of"
+                f" '{state.vendor_name}' as well: name a claim that both have, with another value"
+            )
 
 
 def issue_credential(

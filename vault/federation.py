@@ -58,9 +58,17 @@ class Provider:
     keys: str | None = None
 
     def fits(self, claims: Mapping[str, Any]) -> bool:
-        """Whether a token's claims are those of this issuer, with everything that is asked for."""
+        """Whether a token's claims are those of this issuer, for this audience, with everything that is asked for."""
         named = all(_has_claim(claims, name, value) for name, value in self.claims.items())
-        return claims.get("iss") == self.issuer and named
+        return claims.get("iss") == self.issuer and _has_claim(claims, "aud", self.audience) and named
+
+    def may_be_mistaken_for(self, other: "Provider") -> bool:
+        """Whether nothing that is asked for keeps a token of one from being one of the other.
+
+        Two sets of keys are no difference: whose token it is has to be seen from what it says.
+        """
+        apart = any(other.claims.get(name, value) != value for name, value in self.claims.items())
+        return (self.issuer, self.audience) == (other.issuer, other.audience) and not apart
 
 
 def check_url(url: str, option: str) -> str:

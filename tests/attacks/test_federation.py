@@ -484,6 +484,80 @@ def test_an_issuer_is_not_told_from_a_stranger(lab: Lab) -> None:
             assert answers[1:] == answers[:1] * 2
 
 
+def test_a_token_is_of_its_own_audience_only(lab: Lab) -> None:
+    """Another vendor of the same issuer with another audience stands in nobody's way."""
+    with Issuer([_rsa("one")]) as issuer:
+        options: dict[str, Any] = {"issuer": issuer.url, "claims": {"hd": "acme.example"}}
+        lab.vault.federate("acme", audience="dsvault", **options)
+        lab.vault.federate("globex", audience="globex", **options)
+        with broker(lab.folder) as endpoint:
+            place = Place(lab, endpoint, "")
+            assert place.status(issuer.token()) == 200
+            assert place.status(issuer.token(aud=["dsvault", "globex"])) == 401, "it could be either's"
+            assert _reasons(lab.vault) == ["credentials of more than one vendor fit the token"]
+
+
+def test_a_federation_is_renewed_before_it_ends(lab: Lab) -> None:
+    """Of several of one vendor that fit, the one that expires last counts, and the other when that is revoked."""
+    with Issuer([_rsa("one")]) as issuer:
+        options: dict[str, Any] = {"issuer": issuer.url, "audience": "dsvault", "claims": {"hd": "acme.example"}}
+        lab.vault.publish("evals", rows(20))
+        lab.vault.grant("acme", "evals", ["id"])
+        soon, late, middle = (
+            lab.vault.federate("acme", **options, expires=timedelta(days=days)) for days in (1, 90, 30)
+        )
+        with broker(lab.folder) as endpoint:
+            reader = connect_with_token(endpoint, issuer.token)
+            for ended, used in ((None, late), (late, middle), (middle, soon)):
+                if ended is not None:
+                    lab.vault.revoke_credential(ended)
+                    time.sleep(1.1)
+                reader.open("evals").to_arrow()
+                entry = [entry for _, entry in lab.vault.audit_entries() if entry.kind.value == "read begun"][-1]
+                assert entry.fields["credential"] == used
+
+
+def test_a_token_that_two_vendors_could_have_is_neithers(lab: Lab) -> None:
+    """Nobody is chosen, also where one of the two may not come from there and the other's keys are elsewhere."""
+    with Issuer([_rsa("one")]) as issuer, Issuer([_rsa("two")]) as other:
+        options: dict[str, Any] = {"issuer": issuer.url, "audience": "dsvault"}
+        lab.vault.federate("acme", **options, claims={"groups": "a"})
+        lab.vault.federate(
+            "globex", **options, claims={"groups": "g"}, networks=["192.0.2.0/24"], jwks=other.url + "/keys"
+        )
+        with broker(lab.folder) as endpoint:
+            place = Place(lab, endpoint, "")
+            assert place.status(issuer.token(groups=["a", "x"])) == 200
+            assert place.status(issuer.token(groups=["a", "g"])) == 401
+            assert _reasons(lab.vault) == ["credentials of more than one vendor fit the token"]
+
+
+@pytest.mark.parametrize(
+    ("different", "apart"),
+    [
+        ({}, False),
+        ({"jwks": "https://idp.example/other"}, False),
+        ({"claims": {"hd": "acme.example", "groups": "g"}}, False),
+        ({"claims": {"groups": "g"}}, False),
+        ({"claims": {"hd": "globex.example"}}, True),
+        ({"claims": {"hd": "globex.example", "groups": "g"}}, True),
+        ({"audience": "globex"}, True),
+        ({"issuer": "https://idp.globex.example"}, True),
+    ],
+)
+def test_terms_that_another_vendors_tokens_may_fit_are_refused(
+    lab: Lab, different: dict[str, Any], apart: bool
+) -> None:
+    """While that vendor's credential is live; the sentence names it."""
+    options: dict[str, Any] = {"issuer": "https://idp.example", "audience": "dsvault", "claims": {"hd": "acme.example"}}
+    first = lab.vault.federate("acme", **options)
+    if not apart:
+        with pytest.raises(InvalidInput, match=f"--claim: .* credential {first} of 'acme'"):
+            lab.vault.federate("globex", **{**options, **different})
+        lab.vault.revoke_credential(first)
+    assert lab.vault.federate("globex", **{**options, **different})
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -143,11 +143,12 @@ def authenticate_federated(
         claims = token_claims(token)
     except Unauthenticated:
         raise Unauthenticated(_DENIED) from None
-    signed = [each for each in _opened(parts, _speaking_of(parts, claims)) if _is_signed(token, each, issuers)]
+    speaking = _opened(parts, _speaking_of(parts, claims))
+    signed = [each for each in speaking if _is_signed(token, each, issuers)]
     if not signed:
         raise Unauthenticated(_DENIED)
     try:
-        credential = _chosen(parts, signed, address, vendors)
+        credential = _chosen(parts, speaking, signed, address, vendors)
         check_claims(claims, _provider(credential), trusted_now(parts))
     except Unauthenticated as error:
         about = signed[0][1]
@@ -197,12 +198,26 @@ def _is_signed(token: str, opened: tuple[Signed, Credential], issuers: Issuers) 
 
 def _chosen(
     parts: Parts,
+    speaking: list[tuple[Signed, Credential]],
     signed: list[tuple[Signed, Credential]],
     address: str,
     vendors: frozenset[str] | None,
 ) -> Credential:
-    """The one credential that a token counts as; raises Unauthenticated where there is none, or more."""
+    """The credential that a token counts as: of one vendor's, the one that expires last.
+
+    Raises Unauthenticated where it could be two vendors', whichever of them is served here, from there, or has keys
+    that can be had: who it is may not depend on that.
+    """
     reason = "no credential fits the token"
+    live: list[Credential] = []
+    for opened in speaking:
+        try:
+            _check_live(parts, opened)
+            live.append(opened[1])
+        except Unauthenticated as error:
+            reason = str(error)
+    if len({each.vendor for each in live}) > 1:
+        raise Unauthenticated("credentials of more than one vendor fit the token")
     standing: list[Credential] = []
     for opened in signed:
         try:
@@ -212,9 +227,7 @@ def _chosen(
             reason = str(error)
     if not standing:
         raise Unauthenticated(reason)
-    if len(standing) > 1:
-        raise Unauthenticated("more than one credential fits the token")
-    return standing[0]
+    return max(standing, key=lambda each: (each.expires, each.id))
 
 
 def _speaking_of(parts: Parts, claims: Mapping[str, Any]) -> list[CredentialRow]:
