@@ -1,5 +1,6 @@
 """``dsvault grant``, ``grants``, ``revoke``, ``credential`` and ``fetch``."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +25,7 @@ __all__ = ["app", "delegate", "fetch", "grant", "grants", "revoke"]
 
 app = typer.Typer(no_args_is_help=True)
 _PREVIEW_ROWS = 20
+_TOKEN = re.compile("[!-~]{1,65536}")
 
 
 def grant(
@@ -458,8 +460,9 @@ def fetch(
     trust = {"ca": ca, "client_cert": client_cert, "client_key": client_key}
     found = _client(profile, key, endpoint, token_file, trust).open(dataset)
     if output is None:
-        shown = limit if limit is not None or json else _PREVIEW_ROWS
-        _show(found.scan(columns=names, where=where, limit=shown, grant=grant_id).read_all(), json, limited=shown)
+        preview = _PREVIEW_ROWS if limit is None else limit
+        shown = found.scan(columns=names, where=where, limit=preview, grant=grant_id).read_all()
+        _show(shown, json, cut=limit is None and shown.num_rows == _PREVIEW_ROWS)
         return
     with fetching(json) as on_progress:
         done = to_file(
@@ -488,22 +491,27 @@ def _client(
 
     def token() -> str:
         try:
-            return source.read_text(encoding="ascii").strip()
-        except (OSError, UnicodeError) as error:
-            raise InvalidInput(f"--token-file: {source}: the token cannot be read") from error
+            text = source.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise InvalidInput(f"--token-file: {source}: the file cannot be read ({error.strerror})") from error
+        except UnicodeError:
+            text = ""
+        if not _TOKEN.fullmatch(text):
+            raise InvalidInput(f"--token-file: {source}: the file is not one line of printable ASCII, as a token is")
+        return text
 
     return connect_with_token(endpoint, token, **trust)
 
 
-def _show(found: "pa.Table", as_json: bool, limited: int | None) -> None:
+def _show(found: "pa.Table", as_json: bool, *, cut: bool) -> None:
     from vault.sinks import plain_rows
 
     if as_json:
         emit({"rows": plain_rows(found)}, True, "")
-        return
-    table(found.column_names, [tuple(_short(cell) for cell in row.values()) for row in found.to_pylist()])
-    if limited is not None and found.num_rows == limited:
-        typer.echo(f"\nthe first {limited} rows; -o FILE writes all of them", err=True)
+    else:
+        table(found.column_names, [tuple(_short(cell) for cell in row.values()) for row in found.to_pylist()])
+    if cut:
+        typer.echo(f"\nthe first {_PREVIEW_ROWS} rows; -o FILE writes all of them", err=True)
 
 
 def _short(cell: object) -> str:

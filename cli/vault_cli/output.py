@@ -16,7 +16,7 @@ __all__ = ["emit", "fetching", "note", "printable", "progress", "table"]
 def emit(document: Any, as_json: bool, human: Callable[[], None] | str) -> None:
     """Print the document, or what a person is told instead."""
     if as_json:
-        sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2, default=str) + "\n")
+        sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2, default=str, allow_nan=False) + "\n")
     elif isinstance(human, str):
         sys.stdout.write(human + "\n")
     else:

@@ -14,6 +14,7 @@ from vault.client.trust import Trust
 from vault.delegation import delegate as _delegate
 from vault.encoding import LONGEST, timestamp, utcnow
 from vault.errors import InvalidInput
+from vault.networks import check_endpoint
 from vault.proof import ProofKey, requested_key
 from vault.wire import Profile, Token
 
@@ -45,6 +46,7 @@ def connect(
     except OSError as error:
         raise InvalidInput(f"{path}: the profile cannot be read ({error.strerror})") from error
     parsed = Profile.parse(data, str(path))
+    check_endpoint(parsed.endpoint, f"{path}: endpoint")
     own = _key_of(parsed, path, Path(key) if key is not None else None)
     trust = Trust(ca, client_cert, client_key)
     return Client(parsed, own, compression=compression, patience=patience, trust=trust)
