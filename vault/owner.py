@@ -312,9 +312,13 @@ class Vault:
         """End a credential."""
         _credentials.revoke_credential(self.parts, credential)
 
-    def end_delegation(self, vendor: str, delegation: str) -> None:
-        """End a delegation that a vendor made, and every one that came from it."""
-        _credentials.end_delegation(self.parts, vendor, delegation)
+    def end_delegation(self, vendor: str, delegation: str) -> bool | None:
+        """End a delegation that a vendor made, and every one that came from it.
+
+        Says whether the log has a request under it, None where the log cannot be opened here. NotFound where it has it
+        under another vendor alone.
+        """
+        return _credentials.end_delegation(self.parts, vendor, delegation)
 
     # Upkeep
 

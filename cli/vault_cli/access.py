@@ -1,6 +1,8 @@
 """``dsvault grant``, ``grants``, ``revoke``, ``credential`` and ``fetch``."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +11,7 @@ import typer
 from vault_cli.approval import told, write_request
 from vault_cli.opening import open_vault, split_names
 from vault_cli.options import Json, VaultDir
-from vault_cli.output import emit, fetching, note, table
+from vault_cli.output import emit, fetching, note, table, warn_open
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from vault.approvals import Approval
     from vault.client import Client
     from vault.grants import GrantState
     from vault.trust import Credential, Grant
@@ -25,15 +28,17 @@ __all__ = ["app", "delegate", "fetch", "grant", "grants", "revoke"]
 
 app = typer.Typer(no_args_is_help=True)
 _PREVIEW_ROWS = 20
+_DURATION = re.compile("[0-9]+[smhdw]")
 _TOKEN = re.compile("[!-~]{1,65536}")
 
 
 def grant(
-    vendor: Annotated[str, typer.Argument(metavar="VENDOR")],
-    dataset: Annotated[str, typer.Argument(metavar="DATASET")],
+    context: typer.Context,
+    vendor: Annotated[str | None, typer.Argument(metavar="VENDOR", show_default=False)] = None,
+    dataset: Annotated[str | None, typer.Argument(metavar="DATASET", show_default=False)] = None,
     columns: Annotated[
-        str, typer.Option("--columns", metavar="a,b.c", help="The columns, or fields of columns, to grant.")
-    ],
+        str | None, typer.Option("--columns", metavar="a,b.c", help="The columns, or fields of columns, to grant.")
+    ] = None,
     where: Annotated[str | None, typer.Option("--where", metavar="EXPR", help="Only the rows that pass.")] = None,
     expires: Annotated[str | None, typer.Option("--expires", metavar="DUR", help="90s, 15m, 12h, 30d.")] = None,
     starts: Annotated[
@@ -42,7 +47,7 @@ def grant(
     mask: Annotated[
         list[str] | None,
         typer.Option(
-            "--mask", metavar="COL=FN", help="redact, null, hash, truncate:N, last:N, domain, date:UNIT, round:N."
+            "--mask", metavar="COL=FN", help="redact, null, hash, truncate:N, last:N, domain, date:UNIT, round:STEP."
         ),
     ] = None,
     max_rows: Annotated[int | None, typer.Option("--max-rows", metavar="N", help="So many rows in all.")] = None,
@@ -69,6 +74,12 @@ def grant(
             "-o", "--output", metavar="FILE", help="On a protected dataset: the file to approve (else grant-ID.json)."
         ),
     ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            "--resume", metavar="GRANT-ID", help="Finish this grant, which a run that was killed left pending."
+        ),
+    ] = None,
     vault: VaultDir = None,
     json: Json = False,
 ) -> None:
@@ -79,6 +90,12 @@ def grant(
     from vault.encoding import duration
     from vault.errors import InvalidInput
 
+    if resume is not None:
+        _refuse_more(context, {"resume", "vault", "json"})
+        _tell_grant(open_vault(vault).resume_grant(resume), json)
+        return
+    if vendor is None or dataset is None or columns is None:
+        raise typer.BadParameter("name VENDOR and DATASET, and give --columns; or --resume GRANT-ID alone")
     if output is not None and (output.exists() or not output.absolute().parent.is_dir()):
         raise InvalidInput(f"-o: {output}: the file exists already, or there is no such directory")
     life = duration(expires, "--expires") if expires is not None else None
@@ -104,16 +121,35 @@ def grant(
         delivery=delivery,
         version=version,
     )
-    names = ", ".join(made.column_names)
-    approval, path = opened.approval(made.id), None
-    if approval.missing:
-        path = output or Path(f"grant-{made.id}.json")
-        write_request(approval, path)
+    approval = opened.approval(made.id)
+    if not approval.missing:
+        _tell_grant(made, json)
+        return
+    path = output or Path(f"grant-{made.id}.json")
+    write_request(approval, path)
+    _tell_grant(made, json, approval, path)
+
+
+def _refuse_more(context: typer.Context, taken: set[str]) -> None:
+    """Raise a mistake of usage where something else was given: it would be passed over without a word."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in taken and source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter("--resume takes a grant's id and no other option: the grant says the rest")
+
+
+def _tell_grant(made: "Grant", json: bool, approval: "Approval | None" = None, path: Path | None = None) -> None:
+    """Say what was granted; with what an approver is to sign, and where it is, where the grant waits for that."""
+    from vault.encoding import utcnow
+
+    missing = approval.missing if approval is not None else 0
+    scheduled = made.starts is not None and made.starts > utcnow()
+    done = f"granted {made.vendor_name} {', '.join(made.column_names)} of {made.dataset_name}\ngrant {made.id}"
     emit(
         {
             "id": made.id,
-            "vendor": vendor,
-            "dataset": dataset,
+            "vendor": made.vendor_name,
+            "dataset": made.dataset_name,
             "columns": made.column_names,
             "where": made.where_text,
             "masks": made.shown_masks,
@@ -122,12 +158,12 @@ def grant(
             "delivery": made.delivery,
             "from": made.starts.isoformat() if made.starts else None,
             "expires": made.expires.isoformat() if made.expires else None,
-            "state": "pending" if approval.missing else "scheduled" if made.starts else "live",
-            "missing": approval.missing,
+            "state": "pending" if missing else "scheduled" if scheduled else "live",
+            "missing": missing,
             "file": str(path) if path is not None else None,
         },
         json,
-        told(approval, path) if path is not None else f"granted {vendor} {names} of {dataset}\ngrant {made.id}",
+        told(approval, path) if approval is not None and path is not None else done,
     )
 
 
@@ -141,10 +177,16 @@ def _moment(text: str) -> "datetime":
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        return utcnow() + duration(text, "--from")
-    if found.tzinfo is None:
-        raise InvalidInput("--from: say with the time what offset from UTC it has, such as 2026-12-01T08:00:00Z")
-    return found
+        pass
+    else:
+        if found.tzinfo is None:
+            raise InvalidInput("--from: say with the time what offset from UTC it has, such as 2026-12-01T08:00:00Z")
+        return found
+    if not _DURATION.fullmatch(text.strip()):
+        raise InvalidInput(
+            f"--from: {text[:80]!r} is neither a time such as 2026-12-01T08:00:00Z nor a duration from now such as 12h"
+        )
+    return utcnow() + duration(text, "--from")
 
 
 def _masks(options: "Sequence[str]") -> dict[str, str]:
@@ -363,7 +405,10 @@ def delegate(
     profile: Annotated[Path, typer.Option("--profile", metavar="FILE", help="Your profile file.")],
     to: Annotated[str, typer.Option("--to", metavar="NAME", help="Who gets it; the lab's log will have the name.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The profile to hand over.")],
-    expires: Annotated[str, typer.Option("--expires", metavar="DUR", help="90s, 15m, 12h, 30d.")] = "8h",
+    expires: Annotated[
+        str | None,
+        typer.Option("--expires", metavar="DUR", help="90s, 15m, 12h, 30d; default: 8h, or as long as your own lasts."),
+    ] = None,
     dataset: Annotated[str | None, typer.Option("--dataset", metavar="NAME", help="Only this dataset.")] = None,
     columns: Annotated[str | None, typer.Option("--columns", metavar="a,b", help="Only these columns.")] = None,
     where: Annotated[str | None, typer.Option("--where", metavar="EXPR", help="Only these rows.")] = None,
@@ -383,11 +428,12 @@ def delegate(
     from vault.client import delegate as hand_on
     from vault.encoding import duration
 
+    warn_open(profile, key)
     made = hand_on(
         profile,
         to,
         output,
-        expires=duration(expires, "--expires"),
+        expires=duration(expires, "--expires") if expires is not None else None,
         dataset=dataset,
         columns=split_names(columns) if columns is not None else None,
         where=where,
@@ -408,11 +454,17 @@ def revoke_credential(
     json: Json = False,
 ) -> None:
     """End a credential, or a delegation that a vendor made of its own."""
-    if vendor is not None:
-        open_vault(vault).end_delegation(vendor, credential_id)
-    else:
+    if vendor is None:
         open_vault(vault).revoke_credential(credential_id)
-    emit({"id": credential_id, "state": "revoked"}, json, f"revoked {credential_id}")
+        emit({"id": credential_id, "state": "revoked"}, json, f"revoked {credential_id}")
+        return
+    seen = open_vault(vault).end_delegation(vendor, credential_id)
+    told = f"revoked {credential_id}"
+    if seen is None:
+        told += "\nwhether a read was under it is not known: the auditor's key is not here"
+    elif not seen:
+        told += f"\nno read of {vendor}'s under it is in the log; check the id and the vendor"
+    emit({"id": credential_id, "state": "revoked", "seen": seen}, json, told)
 
 
 def fetch(
@@ -454,6 +506,8 @@ def fetch(
     from vault.client import fetch as to_file
     from vault.sinks import check_ending
 
+    warn_open(profile, key)
+
     if output is not None:
         check_ending(output)
     names = split_names(columns) if columns is not None else None
@@ -461,15 +515,29 @@ def fetch(
     found = _client(profile, key, endpoint, token_file, trust).open(dataset)
     if output is None:
         preview = _PREVIEW_ROWS if limit is None else limit
-        shown = found.scan(columns=names, where=where, limit=preview, grant=grant_id).read_all()
+        with _by_option():
+            shown = found.scan(columns=names, where=where, limit=preview, grant=grant_id).read_all()
         _show(shown, json, cut=limit is None and shown.num_rows == _PREVIEW_ROWS)
         return
-    with fetching(json) as on_progress:
+    with _by_option(), fetching(json) as on_progress:
         done = to_file(
             found, output, names, where, limit, grant_id, resume=resume, on_progress=on_progress, on_note=note
         )
     document = {"dataset": dataset, "rows": done.rows, "resumed": done.resumed, "file": str(output)}
     emit(document, json, f"wrote {done.rows} rows to {output}")
+
+
+@contextmanager
+def _by_option() -> Iterator[None]:
+    """Name the option where the client or the broker name what it stands for."""
+    from vault.errors import InvalidInput
+
+    try:
+        yield
+    except InvalidInput as error:
+        if str(error).startswith(("where:", "limit:", "columns:")):
+            error.args = (f"--{error}",)
+        raise
 
 
 def _client(

@@ -75,7 +75,10 @@ def serve(
     from vault.encoding import duration
     from vault.errors import InvalidInput
     from vault.networks import check_networks
+    from vault_cli.opening import split_names
 
+    if vendors is not None:
+        split_names(vendors, "--vendors")
     folder = deployment.find_vault(str(vault) if vault is not None else None)
     patience = duration(request_timeout, "--request-timeout")
     if not timedelta(seconds=1) <= patience <= timedelta(minutes=5):
@@ -83,6 +86,9 @@ def serve(
     lasting = duration(grace, "--grace")
     if lasting > timedelta(hours=1):
         raise InvalidInput("--grace: give 1h at the most")
+    age = duration(key_age, "--key-age") if key_age is not None else None
+    if age is not None and age > timedelta(seconds=60):
+        raise InvalidInput("--key-age: give 0s to 60s")
     if log_level not in {"info", "warning", "error"}:
         raise InvalidInput("--log-level: use info, warning or error")
     options = ServeOptions(host, port, tls_cert, tls_key, tls_client_ca, patience, connections, lasting)
@@ -91,7 +97,7 @@ def serve(
         folder,
         options,
         vendors,
-        duration(key_age, "--key-age") if key_age is not None else None,
+        age,
         deployment.broker_endpoints(folder, endpoint or ()),
         check_networks(metrics_to, "--metrics-to") if metrics_to else LOOPBACK,
         log_level,
@@ -123,7 +129,7 @@ def _run(settings: _Settings, listener: socket.socket, link: "Link | None", read
     from vault_cli.opening import split_names
 
     parts, _ = deployment.open_broker(settings.folder, key_age=settings.key_age)
-    names = frozenset(split_names(settings.vendors)) if settings.vendors is not None else None
+    names = frozenset(split_names(settings.vendors, "--vendors")) if settings.vendors is not None else None
     served = access.vendor_ids(parts, names) if names is not None else None
     app = create_app(parts, served, settings.endpoints, settings.metrics_to)
     if link is not None:
