@@ -46,7 +46,7 @@ def serve(
     ] = None,
     metrics_to: Annotated[
         list[str] | None,
-        typer.Option("--metrics-to", metavar="CIDR", help="Who may read /metrics; default: this machine."),
+        typer.Option("--metrics-to", metavar="CIDR", help="Who may read /metrics, or none; default: this machine."),
     ] = None,
     log_level: Annotated[
         str, typer.Option("--log-level", help="info, warning or error; info tells each request.")
@@ -71,10 +71,9 @@ def serve(
 ) -> None:
     """Run the broker. It reads the vault's broker/ directory only, and needs no owner key."""
     from vault import deployment
-    from vault.broker import LOOPBACK, ServeOptions, listen, serve_with_workers, url_of
+    from vault.broker import ServeOptions, listen, serve_with_workers, url_of
     from vault.encoding import duration
     from vault.errors import InvalidInput
-    from vault.networks import check_networks
     from vault_cli.opening import split_names
 
     if vendors is not None:
@@ -99,7 +98,7 @@ def serve(
         vendors,
         age,
         deployment.broker_endpoints(folder, endpoint or ()),
-        check_networks(metrics_to, "--metrics-to") if metrics_to else LOOPBACK,
+        _readers(metrics_to),
         log_level,
     )
     _log_to_stderr(log_level)
@@ -114,6 +113,16 @@ def serve(
         serve_with_workers(_run_worker, settings, workers, listener, lasting, ready)
     else:
         _run(settings, listener, None, ready)
+
+
+def _readers(networks: list[str] | None) -> tuple[str, ...]:
+    """Who may read the metrics: this machine, those that are named, or nobody."""
+    from vault.broker import LOOPBACK
+    from vault.networks import check_networks
+
+    if networks == ["none"]:
+        return ()
+    return check_networks(networks, "--metrics-to") if networks else LOOPBACK
 
 
 def _run_worker(settings: _Settings, listener: socket.socket, link: "Link") -> None:
