@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from vault.client.datasets import Client
 from vault.client.http import PATIENCE
@@ -19,8 +19,6 @@ from vault.proof import ProofKey, requested_key
 from vault.wire import Profile, Token
 
 __all__ = ["connect", "connect_with_token", "delegate", "new_request"]
-
-_SHIFT: Final = timedelta(hours=8)
 
 
 def connect(
@@ -109,7 +107,7 @@ def delegate(
     to: str,
     output: "str | os.PathLike[str]",
     *,
-    expires: timedelta | None,
+    expires: timedelta,
     dataset: str | None = None,
     columns: Sequence[str] | None = None,
     where: str | None = None,
@@ -119,8 +117,8 @@ def delegate(
     """Hand a part of a profile's access on, without asking anybody: writes a profile for ``to``, returns its id.
 
     It is good for these columns, and the rows that ``where`` keeps (over all columns that the profile may read), until
-    it or anything that it comes from ends; by default for 8 hours, or as long as the profile is. ``request`` is the
-    file of a key that the other side made; else one is made for it. Raises InvalidInput.
+    it or anything that it comes from ends: no later than the profile, whatever ``expires`` is. ``request`` is the file
+    of a key that the other side made; else one is made for it. Raises InvalidInput.
     """
     own = connect(profile, key)
     parsed, signer = own.profile, own.connection.key
@@ -130,12 +128,9 @@ def delegate(
     left = from_timestamp(parsed.expires) - now
     if left <= timedelta(0):
         raise InvalidInput(f"{profile}: your own access ended at {parsed.expires}, so nothing of it can be handed on")
-    if expires is None:
-        expires = min(_SHIFT, left)
     if not timedelta(0) < expires <= LONGEST:
         raise InvalidInput("--expires: give a time in the future, and not a hundred years ahead")
-    if expires > left:
-        raise InvalidInput(f"--expires: your own access ends at {parsed.expires}, before that; give a shorter time")
+    expires = min(expires, left)
     made = ProofKey.create() if request is None else None
     thumbprint = made.thumbprint if made is not None else requested_key(str(request))
     link, identity = _delegate(
