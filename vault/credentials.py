@@ -10,14 +10,14 @@ from typing import Any
 from vault.audit import Kind
 from vault.catalog import CredentialRow
 from vault.encoding import LONGEST, is_id, new_id, timestamp
-from vault.errors import IntegrityError, InvalidInput, NotFound
+from vault.errors import IntegrityError, InvalidInput, KeyUnavailable, NotFound
 from vault.federation import Provider, check_url
 from vault.networks import check_networks
 from vault.trust import Credential, Label, Role, Signed, VendorHead
 from vault.workings.names import holders
 from vault.workings.parts import OwnerParts
 from vault.workings.permissions import next_vendor_head
-from vault.workings.steps import announce, listing_vendor, present_vendor, removal, standing
+from vault.workings.steps import announce, listing_vendor, present_vendor, removal, standing, vendor_named
 
 __all__ = [
     "CredentialState",
@@ -179,10 +179,12 @@ def revoke_credential(parts: OwnerParts, credential_id: str) -> None:
     removal(parts, vendor, Kind.CREDENTIAL_REVOKED, change, credential=credential_id)
 
 
-def end_delegation(parts: OwnerParts, vendor_name: str, delegation: str) -> None:
+def end_delegation(parts: OwnerParts, vendor_name: str, delegation: str) -> bool | None:
     """End a delegation of a vendor's, and every one that came from it; the responder's key signs it.
 
-    The lab knows its id from the log, or from the vendor, who made it without asking. Raises NotFound, InvalidInput.
+    The lab knows its id from the log, or from the vendor, who made it without asking. Returns whether the log has a
+    request of this vendor's under it, None where the auditor's key is not here. Raises InvalidInput for what is no id,
+    and NotFound for one that the log has under another vendor alone: ended for this one it stops nobody.
     """
     if not is_id(delegation):
         raise InvalidInput(f"a delegation's id has 32 hexadecimal digits: {delegation[:80]!r} is none")
@@ -190,7 +192,24 @@ def end_delegation(parts: OwnerParts, vendor_name: str, delegation: str) -> None
     def change(head: VendorHead) -> dict[str, object] | None:
         return {"ended": head.ended | {delegation}} if delegation not in head.ended else None
 
+    # First of all it ends: a long log takes minutes to open.
     removal(parts, vendor_name, Kind.DELEGATION_ENDED, change, delegation=delegation)
+    try:
+        secrets = parts.signers.keys.auditor_secrets()
+    except KeyUnavailable:
+        return None
+    vendor, others = vendor_named(parts, vendor_name), set()
+    for _, entry in parts.journal.entries(secrets):
+        if any(each["id"] == delegation for each in entry.fields.get("delegates") or ()):
+            if entry.fields["vendor_id"] == vendor.id:
+                return True
+            others.add(entry.fields["vendor_id"])
+    if others:
+        with parts.catalog.read() as transaction:
+            names = sorted(each.name for each in holders(transaction, parts.sealer()) if each.id in others)
+        named = " or ".join(f"--delegated-by {name}" for name in names)
+        raise NotFound(f"no read of {vendor_name}'s is in the log under the delegation {delegation}: it needs {named}")
+    return False
 
 
 def _whose(parts: OwnerParts, credential_id: str) -> str:

@@ -24,6 +24,7 @@ from vault.errors import InvalidInput, NotFound
 from vault.keyring import CacheLimits, Keyring
 from vault.kms import Kms, LocalKms, open_kms
 from vault.model import FORMAT, OWNER
+from vault.networks import check_endpoint
 from vault.objects import ObjectStore, open_store
 from vault.proof import normal_uri
 from vault.trust import Role, RoleKeys, Signer, public_key_id, root_statement
@@ -161,6 +162,8 @@ def init(
     """
     if (folder / MARKER).exists() or (folder / "owner").exists() or (folder / "broker").exists():
         raise InvalidInput(f"{folder}: there is a vault, or the rest of one, here already")
+    if endpoint is not None:
+        check_endpoint(endpoint, "--endpoint")
     vault, owner = new_id(), new_id()
     configuration = Configuration(
         vault=vault,

@@ -1,11 +1,15 @@
-"""Networks that a credential may be used from, as CIDR ranges (RFC 4632, RFC 4291 section 2.3)."""
+"""Networks that a credential may be used from, and addresses that a broker may have.
+
+Networks are CIDR ranges (RFC 4632, RFC 4291 section 2.3).
+"""
 
 import ipaddress
 from collections.abc import Iterable, Sequence
+from urllib.parse import urlsplit
 
 from vault.errors import InvalidInput
 
-__all__ = ["check_networks", "within"]
+__all__ = ["check_endpoint", "check_networks", "is_loopback", "is_private", "within"]
 
 
 def check_networks(texts: Sequence[str], option: str) -> tuple[str, ...]:
@@ -33,3 +37,38 @@ def within(address: str, networks: Iterable[str]) -> bool:
     if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
         found = found.ipv4_mapped
     return any(found in ipaddress.ip_network(network) for network in networks)
+
+
+def check_endpoint(url: str, where: str) -> str:
+    """A broker's base URL that a client takes, without the slash at its end; raises InvalidInput saying ``where``."""
+    try:
+        pieces = urlsplit(url)
+        good = is_private(url) and pieces.username is None and not pieces.query and not pieces.fragment
+        _ = pieces.port  # raises ValueError for what is no port
+    except ValueError:
+        good = False
+    if not good or not url.isprintable() or " " in url:
+        raise InvalidInput(
+            f"{where}: {url[:200]!r} is no base URL such as https://lab.example:8750; it must be https, or http on "
+            "this machine's loopback"
+        )
+    return url.rstrip("/")
+
+
+def is_private(url: str) -> bool:
+    """Whether nobody on the way can read along: https, or http that never leaves this machine."""
+    try:
+        pieces = urlsplit(url)
+    except ValueError:
+        return False
+    return (pieces.scheme == "https" and bool(pieces.hostname)) or (
+        pieces.scheme == "http" and is_loopback(pieces.hostname)
+    )
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a host is this machine, by its name or address alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False

@@ -29,6 +29,7 @@ from vault.audit import Entry
 from vault.encoding import timestamp
 from vault.errors import InvalidInput
 from vault.federation import Provider
+from vault.networks import check_endpoint
 from vault.proof import ProofKey, requested_key
 from vault.publish import DEFAULT_SHARD_ROWS
 from vault.trust import Grant, Role, Signed
@@ -268,11 +269,16 @@ class Vault:
         """
         if bearer and request is not None:
             raise InvalidInput("--bearer, --request: a bearer credential is bound to no key")
+        # A vendor's client would refuse any other, and its profile would be of no use.
+        if endpoint is not None:
+            reached = check_endpoint(endpoint, "--endpoint")
+        else:
+            reached = check_endpoint(deployment.endpoint(self.folder), f"{self.folder / 'owner'}/config.toml: endpoint")
         key = None if bearer or request is not None else ProofKey.create()
         thumbprint = requested_key(request) if request is not None else (key.thumbprint if key is not None else None)
         issued = _credentials.issue_credential(self.parts, vendor, expires, thumbprint, networks)
         profile = Profile(
-            endpoint=endpoint or deployment.endpoint(self.folder),
+            endpoint=reached,
             vault=self.parts.vault,
             vendor=vendor,
             token=Token(issued.credential.id, issued.secret, bound=not bearer),
@@ -306,9 +312,13 @@ class Vault:
         """End a credential."""
         _credentials.revoke_credential(self.parts, credential)
 
-    def end_delegation(self, vendor: str, delegation: str) -> None:
-        """End a delegation that a vendor made, and every one that came from it."""
-        _credentials.end_delegation(self.parts, vendor, delegation)
+    def end_delegation(self, vendor: str, delegation: str) -> bool | None:
+        """End a delegation that a vendor made, and every one that came from it.
+
+        Says whether the log has a request under it, None where the log cannot be opened here. NotFound where it has it
+        under another vendor alone.
+        """
+        return _credentials.end_delegation(self.parts, vendor, delegation)
 
     # Upkeep
 

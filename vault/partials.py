@@ -37,6 +37,8 @@ _SYNC_SECONDS: Final = 10.0
 _PIECE: Final = 1 << 20
 #: The end of an Arrow IPC stream is so long.
 _END_BYTES: Final = 8
+#: How often the directory may be gone again that was made just before.
+_TRIES: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +73,14 @@ class Partial:
         self._all_rows = 0
 
     def _locked(self) -> int:
-        while True:
+        # Whoever had it may remove it as it is opened, which cannot go on; a directory that was deleted under us, or
+        # one of the kernel's, lets nothing be made in it, and that goes on for ever.
+        for _ in range(_TRIES):
             try:
                 self._make_folder()
                 descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             except FileNotFoundError:
-                if self._target.parent.is_dir():
-                    continue  # whoever had it removed it just now
-                raise InvalidInput(f"-o: {self._target}: cannot be written (No such file or directory)") from None
+                continue
             except OSError as error:
                 raise InvalidInput(f"-o: {self._target}: cannot be written ({error.strerror})") from error
             try:
@@ -95,6 +97,7 @@ class Partial:
                 os.close(descriptor)
                 raise InvalidInput(f"-o: {self._target}: files cannot be locked there ({error.strerror})") from error
             os.close(descriptor)
+        raise InvalidInput(f"-o: {self._target}: cannot be written: no file can be made in that directory")
 
     def _make_folder(self) -> None:
         with suppress(FileExistsError):

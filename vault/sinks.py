@@ -1,12 +1,14 @@
 """Writing a stream of rows to a file, whole or not at all.
 
-The format follows the ending. Rows go to a temporary file beside the target, readable for its owner only, which is
-moved into place when the last row is in it and removed when anything fails.
+The format follows the ending. JSON has no NaN and no infinity: there they are text, as ProtoJSON has them. Rows go to a
+temporary file beside the target, readable for its owner only, which is moved into place when the last row is in it and
+removed when anything fails.
 """
 
 import base64
 import csv
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,10 +30,12 @@ _ENDINGS: Final = (".arrow", ".csv", ".jsonl", ".parquet")
 
 
 def check_ending(path: "str | os.PathLike[str]") -> str:
-    """The ending of a file that can be written; raises InvalidInput naming those that can."""
+    """The ending of a file that can be written; raises InvalidInput naming those that can, and for a directory."""
     ending = Path(path).suffix.lower()
     if ending not in _ENDINGS:
         raise InvalidInput(f"-o: {path}: the ending must be one of {', '.join(_ENDINGS)}")
+    if Path(path).is_dir():
+        raise InvalidInput(f"-o: {path}: this is a directory; name a file")
     return ending
 
 
@@ -93,8 +97,7 @@ def _arrow(schema: pa.Schema, batches: Iterator[pa.RecordBatch], file: IO[bytes]
 def _jsonl(_schema: pa.Schema, batches: Iterator[pa.RecordBatch], file: IO[bytes]) -> None:
     for batch in batches:
         for row in batch.to_pylist():
-            line = json.dumps(row, ensure_ascii=False, default=_plain, separators=(",", ":"))
-            file.write(line.encode("utf-8") + b"\n")
+            file.write(_json(row).encode("utf-8") + b"\n")
 
 
 def _csv(schema: pa.Schema, batches: Iterator[pa.RecordBatch], file: IO[bytes]) -> None:
@@ -111,15 +114,32 @@ def _csv(schema: pa.Schema, batches: Iterator[pa.RecordBatch], file: IO[bytes]) 
 
 def plain_rows(table: pa.Table) -> list[dict[str, Any]]:
     """Rows of values that JSON holds, as a .jsonl file would have them."""
-    return [json.loads(json.dumps(row, ensure_ascii=False, default=_plain)) for row in table.to_pylist()]
+    return [json.loads(_json(row)) for row in table.to_pylist()]
 
 
 def _cell(value: Any) -> Any:
     if value is None or (isinstance(value, str | int | float) and not isinstance(value, bool)):
         return value
     if isinstance(value, bool | list | dict):
-        return json.dumps(value, ensure_ascii=False, default=_plain)
+        return _json(value, (", ", ": "))
     return _plain(value)
+
+
+def _json(value: Any, separators: tuple[str, str] = (",", ":")) -> str:
+    encoder = json.JSONEncoder(ensure_ascii=False, default=_plain, separators=separators, allow_nan=False)
+    try:
+        return encoder.encode(value)
+    except ValueError:
+        return encoder.encode(_named(value))
+
+
+def _named(value: Any) -> Any:
+    """The same with a text in the place of every number that JSON has no form for."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {name: _named(item) for name, item in value.items()}
+    return [_named(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _plain(value: Any) -> str:

@@ -95,10 +95,9 @@ def publish(
 
 def _group(text: str) -> tuple[str, list[str]]:
     name, separator, columns = text.partition("=")
-    names = split_names(columns)
-    if not separator or not name.strip() or not names:
+    if not separator or not name.strip() or not columns.strip(", "):
         raise InvalidInput(f"--group: {text!r} is not of the form G=a,b")
-    return name.strip(), names
+    return name.strip(), split_names(columns, "--group")
 
 
 @app.command("list")
@@ -198,7 +197,9 @@ def protect(
     if done.applied is None:
         emit({**about, "changed": False}, json, f"grants on {name} need {signers} signatures already")
         return
-    emit({**about, **asdict(done.applied)}, json, told_applied(done.applied))
+    emit(
+        {**about, **asdict(done.applied)}, json, told_applied(done.applied, dict.fromkeys(done.applied.protected, name))
+    )
 
 
 @app.command("rename-column")

@@ -75,9 +75,7 @@ def policy(
 
     opened = open_vault(vault)
     uri = urlsplit(deployment.kms_uri(opened.folder))
-    found = [opened.privileges(name) for name in split_names(vendor)]
-    if not found:
-        raise InvalidInput("--vendor: name a vendor")
+    found = [opened.privileges(name) for name in split_names(vendor, "--vendor")]
     chosen = form or {"transit": Format.OPENBAO, "awskms": Format.AWS_IAM}.get(uri.scheme)
     if chosen is None:
         raise InvalidInput(f"a KMS of the scheme {uri.scheme} has no policies; a broker is held by what it is given")

@@ -10,7 +10,7 @@ import typer
 
 from vault._version import __version__
 from vault.errors import VaultError
-from vault_cli import access, approval, datasets, evidence, kms, root, rotation, vendors
+from vault_cli import approval, credentials, datasets, evidence, fetching, grants, kms, root, rotation, vendors
 from vault_cli.demo import demo
 from vault_cli.serving import serve
 
@@ -43,19 +43,21 @@ def _root(
 app.command("init")(datasets.init)
 app.add_typer(vendors.app, name="vendor", help="Vendors: add, list, freeze, thaw, offboard.")
 app.command("publish")(datasets.publish)
-app.add_typer(datasets.app, name="dataset", help="The owner's own view: list, show, export.")
-app.command("grant")(access.grant)
-app.command("grants")(access.grants)
-app.command("revoke")(access.revoke)
+app.add_typer(
+    datasets.app, name="dataset", help="Datasets: list, show, export, protect, rename-column, expire, erase, delete."
+)
+app.command("grant")(grants.grant)
+app.command("grants")(grants.grants)
+app.command("revoke")(grants.revoke)
 app.add_typer(approval.app, name="approval", help="Grants on protected datasets: request, show, sign, apply.")
-app.add_typer(access.app, name="credential", help="Credentials: issue, list, revoke.")
-app.command("delegate")(access.delegate)
+app.add_typer(credentials.app, name="credential", help="Credentials: issue, request, federate, list, revoke.")
+app.command("delegate")(fetching.delegate)
 app.command("serve")(serve)
-app.command("fetch")(access.fetch)
+app.command("fetch")(fetching.fetch)
 app.add_typer(rotation.app, name="rotate", help="Rotate keys: rekey, rewrap.")
 app.add_typer(kms.app, name="kms", help="KMS keys: list, policy, disable, enable, passphrase.")
 app.add_typer(root.app, name="root", help="The root document: show, propose, sign, apply, rotate, new-key.")
-app.add_typer(evidence.app, name="audit", help="The audit log: show, verify.")
+app.add_typer(evidence.app, name="audit", help="The audit log: show, verify, compare.")
 app.command("check")(rotation.check)
 app.command("gc")(rotation.gc)
 app.command("demo")(demo)

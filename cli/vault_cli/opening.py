@@ -20,11 +20,19 @@ def open_vault(folder: Path | None) -> "Vault":
     return owner.open(folder)
 
 
-def split_names(text: str) -> list[str]:
-    """Column names and paths from ``a,b.c``; a name that holds a comma or a dot is written in double quotes."""
+def split_names(text: str, option: str = "--columns") -> list[str]:
+    """Column names and paths from ``a,b.c``; a name that holds a comma or a dot is written in double quotes.
+
+    Raises InvalidInput naming the option where there is no name, or an empty one between commas.
+    """
     from vault.errors import InvalidInput
 
-    if _ITEM.sub("", text).strip(","):
-        raise InvalidInput(f"{text[:80]!r}: a double quote is not closed")
+    shape = _ITEM.sub(lambda item: "x" if item[0].strip() else "", text)
+    if shape.strip("x,"):
+        raise InvalidInput(f"{option}: {text[:80]!r}: a double quote is not closed")
+    if not shape.strip(","):
+        raise InvalidInput(f"{option}: name at least one {option.lstrip('-').removesuffix('s')}, and none twice")
+    if "" in shape.split(","):
+        raise InvalidInput(f"{option}: {text[:80]!r} has an empty name between its commas")
     items = (item.strip() for item in _ITEM.findall(text))
-    return [quoted[1].replace('""', '"') if (quoted := _QUOTED.fullmatch(item)) else item for item in items if item]
+    return [quoted[1].replace('""', '"') if (quoted := _QUOTED.fullmatch(item)) else item for item in items]

@@ -5,18 +5,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vault.client import Progress
 
-__all__ = ["emit", "fetching", "note", "printable", "progress", "table"]
+__all__ = ["emit", "fetching", "note", "printable", "progress", "table", "warn_open"]
 
 
 def emit(document: Any, as_json: bool, human: Callable[[], None] | str) -> None:
     """Print the document, or what a person is told instead."""
     if as_json:
-        sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2, default=str) + "\n")
+        sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2, default=str, allow_nan=False) + "\n")
     elif isinstance(human, str):
         sys.stdout.write(human + "\n")
     else:
@@ -49,6 +50,17 @@ def printable(cell: object) -> str:
 def note(sentence: str) -> None:
     """Say something beside the result."""
     sys.stderr.write(f"dsvault: {printable(sentence)}\n")
+
+
+def warn_open(*files: Path | None) -> None:
+    """Say of files of secrets that others may read or change them; that may be meant, so they are used all the same."""
+    for path in files:
+        try:
+            mode = path.stat().st_mode if path is not None else 0
+        except OSError:
+            continue  # whoever reads it says so
+        if mode & 0o077:
+            note(f"{path}: others may read or change this file, which holds a secret; run chmod 600 on it")
 
 
 @contextmanager

@@ -259,17 +259,19 @@ def apply(
     """Make a proposal the root document, and sign anew what a removed key had signed."""
     from vault import roots
 
-    applied = open_vault(vault).apply_root(roots.read(proposal), leave_out or (), end_grants=end_grants)
-    emit(asdict(applied), json, told_applied(applied))
+    opened = open_vault(vault)
+    applied = opened.apply_root(roots.read(proposal), leave_out or (), end_grants=end_grants)
+    names = {opened.show(each.name).id: each.name for each in opened.datasets()} if applied.protected else {}
+    emit(asdict(applied), json, told_applied(applied, names))
 
 
-def told_applied(applied: "Applied") -> str:
-    """What a change of the root document did, in lines."""
+def told_applied(applied: "Applied", names: "Mapping[str, str]") -> str:
+    """What a change of the root document did, in lines; ``names`` of datasets are by their ids."""
     if not applied.changed:
         return f"version {applied.version} of the root document had been applied before"
     changes = [f"added {key}" for key in applied.added] + [f"removed {key}" for key in applied.removed]
     changes += [
-        f"grants on {dataset} need {signers} signature{'s' if signers > 1 else ''}"
+        f"grants on {names.get(dataset, dataset)} need {signers} signature{'s' if signers > 1 else ''}"
         for dataset, signers in applied.protected.items()
     ]
     changes += [f"ended grant {grant}: it lacked signatures" for grant in applied.ended]
@@ -303,7 +305,7 @@ def rotate(
     opened = open_vault(vault)
     rotated = opened.rotate_key(wanted, kms, leave_out or (), end_grants=end_grants)
     if rotated.applied is not None:
-        told = f"the new {role} key is {rotated.key}\n{told_applied(rotated.applied)}"
+        told = f"the new {role} key is {rotated.key}\n{told_applied(rotated.applied, {})}"
         emit({"role": role, "key": rotated.key, **asdict(rotated.applied)}, json, told)
         return
     tell_proposal(opened, out, rotated.proposal, rotated.signed_by, rotated.needed, json)

@@ -46,7 +46,7 @@ def serve(
     ] = None,
     metrics_to: Annotated[
         list[str] | None,
-        typer.Option("--metrics-to", metavar="CIDR", help="Who may read /metrics; default: this machine."),
+        typer.Option("--metrics-to", metavar="CIDR", help="Who may read /metrics, or none; default: this machine."),
     ] = None,
     log_level: Annotated[
         str, typer.Option("--log-level", help="info, warning or error; info tells each request.")
@@ -71,11 +71,13 @@ def serve(
 ) -> None:
     """Run the broker. It reads the vault's broker/ directory only, and needs no owner key."""
     from vault import deployment
-    from vault.broker import LOOPBACK, ServeOptions, listen, serve_with_workers, url_of
+    from vault.broker import ServeOptions, listen, serve_with_workers, url_of
     from vault.encoding import duration
     from vault.errors import InvalidInput
-    from vault.networks import check_networks
+    from vault_cli.opening import split_names
 
+    if vendors is not None:
+        split_names(vendors, "--vendors")
     folder = deployment.find_vault(str(vault) if vault is not None else None)
     patience = duration(request_timeout, "--request-timeout")
     if not timedelta(seconds=1) <= patience <= timedelta(minutes=5):
@@ -83,6 +85,9 @@ def serve(
     lasting = duration(grace, "--grace")
     if lasting > timedelta(hours=1):
         raise InvalidInput("--grace: give 1h at the most")
+    age = duration(key_age, "--key-age") if key_age is not None else None
+    if age is not None and age > timedelta(seconds=60):
+        raise InvalidInput("--key-age: give 0s to 60s")
     if log_level not in {"info", "warning", "error"}:
         raise InvalidInput("--log-level: use info, warning or error")
     options = ServeOptions(host, port, tls_cert, tls_key, tls_client_ca, patience, connections, lasting)
@@ -91,9 +96,9 @@ def serve(
         folder,
         options,
         vendors,
-        duration(key_age, "--key-age") if key_age is not None else None,
+        age,
         deployment.broker_endpoints(folder, endpoint or ()),
-        check_networks(metrics_to, "--metrics-to") if metrics_to else LOOPBACK,
+        _readers(metrics_to),
         log_level,
     )
     _log_to_stderr(log_level)
@@ -110,6 +115,16 @@ def serve(
         _run(settings, listener, None, ready)
 
 
+def _readers(networks: list[str] | None) -> tuple[str, ...]:
+    """Who may read the metrics: this machine, those that are named, or nobody."""
+    from vault.broker import LOOPBACK
+    from vault.networks import check_networks
+
+    if networks == ["none"]:
+        return ()
+    return check_networks(networks, "--metrics-to") if networks else LOOPBACK
+
+
 def _run_worker(settings: _Settings, listener: socket.socket, link: "Link") -> None:
     """What one of several processes does."""
     _log_to_stderr(settings.log_level)
@@ -123,7 +138,7 @@ def _run(settings: _Settings, listener: socket.socket, link: "Link | None", read
     from vault_cli.opening import split_names
 
     parts, _ = deployment.open_broker(settings.folder, key_age=settings.key_age)
-    names = frozenset(split_names(settings.vendors)) if settings.vendors is not None else None
+    names = frozenset(split_names(settings.vendors, "--vendors")) if settings.vendors is not None else None
     served = access.vendor_ids(parts, names) if names is not None else None
     app = create_app(parts, served, settings.endpoints, settings.metrics_to)
     if link is not None:

@@ -73,7 +73,11 @@ def offboard(
     json: Json = False,
 ) -> None:
     """End a vendor for good: its access, its KMS key, its wrapped keys. This cannot be undone."""
+    from vault.errors import NotFound
+
     opened = open_vault(vault)
+    if not any(state.name == name for state in opened.vendors()):
+        raise NotFound(f"there is no vendor named '{name[:80]}'")
     if not yes and not typer.confirm(f"destroy the KMS key of {name}? This cannot be undone", err=True):
         raise typer.Exit(1)
     done = opened.offboard(name)

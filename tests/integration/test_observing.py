@@ -68,11 +68,12 @@ def test_requests_streams_refusals_and_keys_are_counted(planted: Lab) -> None:
 
 def test_the_counters_are_for_some_networks_only(planted: Lab) -> None:
     """Elsewhere there is no such page; the networks are checked when the broker starts."""
-    with broker(planted.folder, "--metrics-to", "192.0.2.0/24") as endpoint:
-        refused = urllib3.request("GET", endpoint + "/metrics", headers={"X-Forwarded-For": "192.0.2.1"})
-        unknown = urllib3.request("GET", endpoint + "/nowhere")
-        assert (refused.status, refused.data) == (unknown.status, unknown.data)
-        assert "metrics" not in urllib3.request("GET", endpoint + "/openapi.json").data.decode()
+    for networks in ("192.0.2.0/24", "none"):
+        with broker(planted.folder, "--metrics-to", networks) as endpoint:
+            refused = urllib3.request("GET", endpoint + "/metrics", headers={"X-Forwarded-For": "192.0.2.1"})
+            unknown = urllib3.request("GET", endpoint + "/nowhere")
+            assert (refused.status, refused.data) == (unknown.status, unknown.data)
+            assert "metrics" not in urllib3.request("GET", endpoint + "/openapi.json").data.decode()
     for option, value in (("--metrics-to", "nonsense"), ("--log-level", "loud")):
         command = [sys.executable, "-m", "vault_cli.main", "serve", "--port", "0", "--vault", str(planted.folder)]
         done = subprocess.run([*command, option, value], capture_output=True, text=True, timeout=60, check=False)

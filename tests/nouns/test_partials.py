@@ -184,3 +184,14 @@ def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     for target in (tmp_path / "no" / "x.csv", tmp_path / f"{'x' * 250}.csv"):
         with pytest.raises(InvalidInput, match="-o: .*cannot be written"):
             Partial(target)
+
+
+def test_a_deleted_directory_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory that was deleted is still there by name, and takes no file: that ends, and is said."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for target in (Path("x.csv"), Path("/proc/x.csv")):
+        with pytest.raises(InvalidInput, match="-o: .*cannot be written: no file can be made"):
+            Partial(target)

@@ -1,5 +1,6 @@
 """Writing rows to files: whole or not at all."""
 
+import csv
 import json
 import os
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 
 from tests.support.tables import every_type, rows, same
 from vault.errors import InvalidInput, Unavailable
-from vault.sinks import check_ending, write_table_as
+from vault.sinks import check_ending, plain_rows, write_table_as
 
 
 @pytest.mark.parametrize("ending", ["parquet", "arrow", "jsonl", "csv"])
@@ -65,3 +66,35 @@ def test_an_unknown_ending_is_refused_before_anything_is_read(tmp_path: Path) ->
         check_ending(tmp_path / "x.docx")
     with pytest.raises(InvalidInput):
         write_table_as(rows(1).to_reader(), tmp_path / "no" / "x.csv")
+
+
+def test_a_directory_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    """A file cannot take a directory's place: said of the option, and at once."""
+    (tmp_path / "x.csv").mkdir()
+    with pytest.raises(InvalidInput, match=r"-o: .*x\.csv: this is a directory"):
+        check_ending(tmp_path / "x.csv")
+
+
+def _strict(text: str) -> object:
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_json_holds_no_bare_nan_or_infinity(tmp_path: Path) -> None:
+    """JSON has no such numbers: they are text there, also within lists and structs, and other formats keep them."""
+    bad = [1.5, float("nan"), float("inf"), float("-inf")]
+    table = pa.table({"x": bad, "deep": [[{"y": value}] for value in bad]})
+    said = [1.5, "NaN", "Infinity", "-Infinity"]
+    expected = [{"x": value, "deep": [{"y": value}]} for value in said]
+    write_table_as(table.to_reader(), tmp_path / "x.jsonl")
+    assert [_strict(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()] == expected
+    assert plain_rows(table) == expected
+    write_table_as(table.to_reader(), tmp_path / "x.csv")
+    with open(tmp_path / "x.csv", newline="") as file:
+        cells = list(csv.DictReader(file))
+    assert [_strict(row["deep"]) for row in cells] == [row["deep"] for row in expected]
+    assert str([float(row["x"]) for row in cells]) == str(bad)
+    write_table_as(table.to_reader(), tmp_path / "x.parquet")
+    assert str(pq.read_table(tmp_path / "x.parquet")["x"].to_pylist()) == str(bad)

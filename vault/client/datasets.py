@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -21,6 +21,11 @@ from vault.proof import ProofKey
 from vault.wire import COMPRESSIONS, LeasePage, OfferedGrant, Profile
 
 __all__ = ["Client", "Dataset"]
+
+_NOT_GRANTED: Final = "no dataset or column of that name is granted to you"
+#: What the broker takes, so that the sentence says which option is at fault and what it takes.
+_LONGEST_WHERE: Final = 4096
+_MOST_ROWS: Final = 2**62
 
 
 class Client:
@@ -58,7 +63,7 @@ class Client:
         """A granted dataset; raises NotGranted when nothing of that name is granted."""
         dataset = Dataset(self, name)
         if not dataset.grants:
-            raise NotGranted("no dataset or column of that name is granted to you")
+            raise NotGranted(_NOT_GRANTED)
         return dataset
 
     def open(self, name: str) -> "Dataset":
@@ -67,7 +72,7 @@ class Client:
 
     def read(self, name: str, body: dict[str, Any], cursor: str | None = None) -> Reading:
         """Begin a read as a stream; raises what the broker refuses it with."""
-        path = f"/v1/datasets/{quote(name, safe='')}/read"
+        path = _address(name, "read")
         asked = {**body, "compression": self._compression}
 
         def send(cursor: str | None) -> urllib3.BaseHTTPResponse:
@@ -78,7 +83,7 @@ class Client:
 
     def lease(self, name: str, body: dict[str, Any], cursor: str | None = None, done: int = 0) -> Reading:
         """Begin a read of leased chunks, which are decrypted here; raises what the broker refuses it with."""
-        path = f"/v1/datasets/{quote(name, safe='')}/lease"
+        path = _address(name, "lease")
 
         def ask(more: dict[str, Any]) -> LeasePage:
             return LeasePage.parse(self.connection.answer("POST", path, json.dumps(body | more).encode()))
@@ -145,6 +150,7 @@ class Dataset:
         With the ``place`` of a piece of an earlier read of the same, it goes on behind that piece, up to which ``done``
         rows had come. Raises InvalidInput, of the cursor, where what is read is not what it was.
         """
+        _check(columns, where, limit)
         body: dict[str, Any] = {"columns": list(columns) if columns is not None else None}
         body |= {"where": where, "limit": limit, "grant": grant}
         asked = {key: value for key, value in body.items() if value is not None}
@@ -189,3 +195,19 @@ class Dataset:
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """The whole granted slice through Arrow's C stream interface."""
         return self.scan().__arrow_c_stream__(requested_schema)
+
+
+def _address(name: str, verb: str) -> str:
+    """Where a dataset is read; raises NotGranted for what is no name, and would be another address."""
+    if name in {"", ".", ".."} or "/" in name:
+        raise NotGranted(_NOT_GRANTED)
+    return f"/v1/datasets/{quote(name, safe='')}/{verb}"
+
+
+def _check(columns: Sequence[str] | None, where: str | None, limit: int | None) -> None:
+    if columns is not None and (not columns or len(set(columns)) != len(columns)):
+        raise InvalidInput("columns: name at least one column, and none twice")
+    if where is not None and len(where) > _LONGEST_WHERE:
+        raise InvalidInput(f"where: the condition is longer than {_LONGEST_WHERE:,} characters")
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit <= _MOST_ROWS):
+        raise InvalidInput("limit: give a whole number of rows, 0 to 2**62")

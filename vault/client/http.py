@@ -1,10 +1,9 @@
 """Requests to a broker under one credential, each with its proof, and what the answers stand for."""
 
-import ipaddress
 import json
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -16,6 +15,7 @@ from vault._version import __version__
 from vault.client.trust import Trust
 from vault.encoding import utcnow
 from vault.errors import InvalidInput, Unauthenticated, Unavailable
+from vault.networks import check_endpoint, is_loopback, is_private
 from vault.proof import LIFETIME, ProofKey
 from vault.wire import DELEGATION_HEADER, Profile, error_from_problem
 
@@ -28,6 +28,9 @@ FIRST_WAIT: Final = 0.1
 _LONGEST_WAIT: Final = 5.0
 #: When a refused token is sent once more.
 _AGAIN_SECONDS: Final = 1.0
+#: What OpenSSL says when the other end answers with something else than TLS.
+_NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST"})
+_MOST_CAUSES: Final = 20
 
 
 class Patience:
@@ -58,7 +61,7 @@ class Connection:
         self._token = token
         self._profile = profile
         self.key = key if key is not None else _own_key(profile)
-        self.endpoint = _checked_endpoint(profile.endpoint)
+        self.endpoint = check_endpoint(profile.endpoint, "the profile's endpoint" if token is None else "--endpoint")
         trust = trust or Trust()
         self._http = _pool(trust.broker_context())
         # A store is shown no certificate of this client's: it is not whom that is for.
@@ -67,7 +70,7 @@ class Connection:
     @property
     def near(self) -> bool:
         """Whether the broker is on this machine."""
-        return _is_loopback(urlsplit(self.endpoint).hostname)
+        return is_loopback(urlsplit(self.endpoint).hostname)
 
     def send(self, method: str, path: str, body: bytes | None) -> urllib3.BaseHTTPResponse:
         """Send a request and return the answer with its body unread; raises what a problem stands for.
@@ -117,7 +120,7 @@ class Connection:
         https nor on this machine.
         """
         own = address.startswith("/")
-        if not own and not _is_private(address):
+        if not own and not is_private(address):
             raise Unavailable("the lab's store is neither https nor on this machine, so nothing is fetched from it")
         url, whose = (self.endpoint + address, "broker") if own else (address, "store")
         pool = self._http if own else self._store
@@ -148,6 +151,12 @@ class Connection:
         except urllib3.exceptions.HTTPError as error:
             parts = urlsplit(url)
             raise _unreachable(f"the {whose} at {parts.scheme}://{parts.netloc}", error) from error
+        except ValueError:
+            pass  # its words, and the traceback that they stand in, hold the header and so the token
+        raise InvalidInput(
+            "the token or the profile holds characters that no request can carry: a token is one line of printable "
+            "ASCII; get it anew"
+        )
 
 
 def _pool(context: ssl.SSLContext) -> urllib3.PoolManager:
@@ -174,7 +183,50 @@ def _blame_the_clock(date: str | None, now: datetime) -> None:
 
 
 def _unreachable(where: str, error: Exception) -> Unavailable:
-    return Unavailable(f"{where} cannot be reached ({type(error).__name__})")
+    return Unavailable(f"{where} cannot be reached: {_meaning(error)}")
+
+
+def _meaning(error: Exception) -> str:
+    """What a failed connection says about the broker, the way there, or an option that may be missing."""
+    cause = next((each for each in _causes(error) if isinstance(each, ssl.SSLError)), None)
+    if cause is not None:
+        return _tls_meaning(cause)
+    if isinstance(error, urllib3.exceptions.NameResolutionError):
+        return "its name is not known here"
+    if isinstance(error, urllib3.exceptions.NewConnectionError):
+        return "nothing answers there; is the broker running?"
+    if isinstance(error, urllib3.exceptions.TimeoutError):
+        return "it did not answer in time"
+    if isinstance(error, urllib3.exceptions.ProtocolError | OSError):
+        return (
+            "the connection was closed without a whole answer; does the broker want https, or a certificate of yours "
+            "(--client-cert)?"
+        )
+    return f"the answer is not one ({type(error).__name__})"
+
+
+def _tls_meaning(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({error.verify_message}); --ca names the authority that it is of"
+    reason = error.reason or ""
+    if reason in _NO_TLS:
+        return "the endpoint speaks no TLS; is it http?"
+    if "CERTIFICATE" in reason or reason == "SSLV3_ALERT_HANDSHAKE_FAILURE":
+        return "it asks for a certificate of yours, or does not take this one (--client-cert, --client-key)"
+    return f"TLS failed ({reason.lower().replace('_', ' ') or 'without a reason'})"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those that it stands for: urllib3 keeps them among its arguments or as what it came from."""
+    found: list[BaseException | None] = [error]
+    for _ in range(_MOST_CAUSES):
+        if not found:
+            return
+        each = found.pop(0)
+        if each is not None:
+            yield each
+            found += [argument for argument in each.args if isinstance(argument, BaseException)]
+            found += [each.__cause__, each.__context__]
 
 
 def _whole(response: urllib3.BaseHTTPResponse) -> bytes:
@@ -193,27 +245,6 @@ def _json_of(data: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return document if isinstance(document, dict) else {}
-
-
-def _checked_endpoint(endpoint: str) -> str:
-    if _is_private(endpoint):
-        return endpoint.rstrip("/")
-    raise InvalidInput("the profile's endpoint must be https, or http on this machine's loopback")
-
-
-def _is_private(url: str) -> bool:
-    """Whether nobody on the way can read along: https, or http that never leaves this machine."""
-    parts = urlsplit(url)
-    return (parts.scheme == "https" and bool(parts.hostname)) or (
-        parts.scheme == "http" and _is_loopback(parts.hostname)
-    )
-
-
-def _is_loopback(host: str | None) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False
 
 
 def _own_key(profile: Profile) -> ProofKey | None:

@@ -12,8 +12,9 @@ from vault.client.datasets import Client
 from vault.client.http import PATIENCE
 from vault.client.trust import Trust
 from vault.delegation import delegate as _delegate
-from vault.encoding import LONGEST, timestamp, utcnow
+from vault.encoding import LONGEST, from_timestamp, timestamp, utcnow
 from vault.errors import InvalidInput
+from vault.networks import check_endpoint
 from vault.proof import ProofKey, requested_key
 from vault.wire import Profile, Token
 
@@ -45,6 +46,7 @@ def connect(
     except OSError as error:
         raise InvalidInput(f"{path}: the profile cannot be read ({error.strerror})") from error
     parsed = Profile.parse(data, str(path))
+    check_endpoint(parsed.endpoint, f"{path}: endpoint")
     own = _key_of(parsed, path, Path(key) if key is not None else None)
     trust = Trust(ca, client_cert, client_key)
     return Client(parsed, own, compression=compression, patience=patience, trust=trust)
@@ -115,16 +117,20 @@ def delegate(
     """Hand a part of a profile's access on, without asking anybody: writes a profile for ``to``, returns its id.
 
     It is good for these columns, and the rows that ``where`` keeps (over all columns that the profile may read), until
-    it or anything that it comes from ends. ``request`` is the file of a key that the other side made; else one is made
-    for it. Raises InvalidInput.
+    it or anything that it comes from ends: no later than the profile, whatever ``expires`` is. ``request`` is the file
+    of a key that the other side made; else one is made for it. Raises InvalidInput.
     """
     own = connect(profile, key)
     parsed, signer = own.profile, own.connection.key
     if signer is None:
         raise InvalidInput(f"{profile}: a bearer credential is bound to no key, so it cannot be delegated")
     now = utcnow()
+    left = from_timestamp(parsed.expires) - now
+    if left <= timedelta(0):
+        raise InvalidInput(f"{profile}: your own access ended at {parsed.expires}, so nothing of it can be handed on")
     if not timedelta(0) < expires <= LONGEST:
         raise InvalidInput("--expires: give a time in the future, and not a hundred years ahead")
+    expires = min(expires, left)
     made = ProofKey.create() if request is None else None
     thumbprint = made.thumbprint if made is not None else requested_key(str(request))
     link, identity = _delegate(

@@ -31,7 +31,7 @@ def owners_version(parts: OwnerParts, dataset: Dataset, number: int | None = Non
 
 
 def _no_version(dataset: Dataset, number: int | None) -> NotFound:
-    return NotFound(f"the dataset '{dataset.name}' has no version {number or ''}".rstrip())
+    return NotFound(f"the dataset '{dataset.name}' has no version{'' if number is None else f' {number}'}")
 
 
 def fill_compartment(
