@@ -63,6 +63,9 @@ def serve(
     request_timeout: Annotated[
         str, typer.Option("--request-timeout", metavar="DUR", help="How long a request may take to come, 1s to 5m.")
     ] = "10s",
+    send_timeout: Annotated[
+        str, typer.Option("--send-timeout", metavar="DUR", help="How long a client may take nothing, 1s to 1h.")
+    ] = "60s",
     connections: Annotated[
         int, typer.Option("--connections", metavar="N", min=1, max=65535, help="At most so many to each process.")
     ] = 1000,
@@ -82,6 +85,9 @@ def serve(
     patience = duration(request_timeout, "--request-timeout")
     if not timedelta(seconds=1) <= patience <= timedelta(minutes=5):
         raise InvalidInput("--request-timeout: give 1s to 5m")
+    sending = duration(send_timeout, "--send-timeout")
+    if not timedelta(seconds=1) <= sending <= timedelta(hours=1):
+        raise InvalidInput("--send-timeout: give 1s to 1h")
     lasting = duration(grace, "--grace")
     if lasting > timedelta(hours=1):
         raise InvalidInput("--grace: give 1h at the most")
@@ -90,7 +96,7 @@ def serve(
         raise InvalidInput("--key-age: give 0s to 60s")
     if log_level not in {"info", "warning", "error"}:
         raise InvalidInput("--log-level: use info, warning or error")
-    options = ServeOptions(host, port, tls_cert, tls_key, tls_client_ca, patience, connections, lasting)
+    options = ServeOptions(host, port, tls_cert, tls_key, tls_client_ca, patience, connections, lasting, sending)
     options.context()
     settings = _Settings(
         folder,

@@ -95,17 +95,28 @@ def large(lab: Lab) -> Lab:
     return lab
 
 
-def _begin(lab: Lab, endpoint: str) -> socket.socket:
-    """A connection on which a read was asked for, and its head was read, but not more; it can hold little."""
-    token = lab.vault.issue_credential("acme", bearer=True).profile.token.header().encode()
+def _small(endpoint: str) -> socket.socket:
+    """A connection whose end here can hold little."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     host, _, port = endpoint.removeprefix("http://").partition(":")
     connection.settimeout(20)
     connection.connect((host, int(port)))
+    return connection
+
+
+def _begin(lab: Lab, endpoint: str) -> socket.socket:
+    """A connection on which a read was asked for, and its head was read, but not more; it can hold little."""
+    token = lab.vault.issue_credential("acme", bearer=True).profile.token.header().encode()
+    connection = _small(endpoint)
     connection.sendall(_READ + b"Authorization: " + token + b"\r\nContent-Length: 2\r\n\r\n{}")
     assert connection.recv(12) == b"HTTP/1.1 200"
     return connection
+
+
+def _outcomes(lab: Lab) -> list[object]:
+    """How the reads that ended did, by the log."""
+    return [entry.fields["outcome"] for _, entry in lab.vault.audit_entries() if entry.kind.value == "read ended"]
 
 
 def _resident(pid: int) -> int:
@@ -138,10 +149,66 @@ def test_who_reads_slowly_holds_little_and_who_goes_away_nothing(large: Lab) -> 
         for reader in readers:
             reader.close()
         _await(lambda: counters(endpoint)["dsvault_streams_open"] == 0)
-        outcomes = [
-            entry.fields["outcome"] for _, entry in large.vault.audit_entries() if entry.kind.value == "read ended"
-        ]
-        assert outcomes == ["broken off"] * 9
+        assert _outcomes(large) == ["broken off"] * 9
+
+
+def test_who_asks_and_does_not_read_shuts_out_nobody(lab: Lab) -> None:
+    """Connections whose answers nobody takes make room for new ones, long before their time is over."""
+    with broker(lab.folder, "--connections", "5", "--send-timeout", "1h") as endpoint, ExitStack() as stack:
+        asked = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 400
+        for connection in [stack.enter_context(_small(endpoint)) for _ in range(5)]:
+            connection.sendall(asked)
+        _await(lambda: ask(endpoint, _HEAD + b"\r\n").status == 200, 30)
+        assert ask(endpoint, _HEAD + b"\r\n").status == 200
+
+
+def test_an_answer_that_nobody_reads_is_ended_at_the_deadline(large: Lab) -> None:
+    """And what was held for it is let go, and the end is in the log."""
+    with broker(large.folder, "--send-timeout", "2s") as endpoint, _begin(large, endpoint):
+        _await(lambda: counters(endpoint)["dsvault_streams_open"] == 0, 15)
+        assert _outcomes(large) == ["broken off"]
+
+
+def test_who_reads_slowly_but_reads_is_not_cut_off(large: Lab) -> None:
+    """Neither at the deadline, nor for a new connection where no other is left."""
+    options = ("--send-timeout", "2s", "--connections", "1")
+    with broker(large.folder, *options) as endpoint, _begin(large, endpoint) as slow:
+        until = time.monotonic() + 6
+        while time.monotonic() < until:
+            for _ in range(10):
+                assert slow.recv(4096)
+                time.sleep(0.05)
+            assert ask(endpoint, _HEAD + b"\r\n").status == 503
+        assert slow.recv(4096)
+
+
+def _ends_unread(lab: Lab, endpoint: str) -> None:
+    """What is sent to acme, and not read, ends within 5 seconds of a freeze; a second here is the machine's."""
+    _await(lambda: counters(endpoint)["dsvault_streams_open"] == 1)
+    time.sleep(1)
+    lab.vault.freeze("acme")
+    _await(lambda: counters(endpoint)["dsvault_streams_open"] == 0, 6)
+
+
+def test_a_stream_that_nobody_reads_ends_with_a_freeze(large: Lab) -> None:
+    """It comes to no border between batches, and is ended all the same, and the end is in the log."""
+    with broker(large.folder) as endpoint, _begin(large, endpoint):
+        _ends_unread(large, endpoint)
+        assert _outcomes(large) == ["broken off"]
+
+
+def test_a_leased_object_that_nobody_reads_ends_with_a_freeze(lab: Lab) -> None:
+    """As a stream does."""
+    table = pa.table({"data": pa.array([os.urandom(1000) for _ in range(20_000)], pa.binary(1000))})
+    lab.vault.publish("evals", table)
+    lab.vault.grant("acme", "evals", ["data"], delivery="lease")
+    token = lab.vault.issue_credential("acme", bearer=True).profile.token.header()
+    with broker(lab.folder) as endpoint, _small(endpoint) as connection:
+        headers = {"Authorization": token, "Content-Type": "application/json"}
+        page = urllib3.request("POST", endpoint + "/v1/datasets/evals/lease", body=b"{}", headers=headers).json()
+        path = page["shards"][0]["chunks"][0]["url"]
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        _ends_unread(lab, endpoint)
 
 
 def test_the_broker_is_not_stopped_by_a_client_that_closes_at_once(lab: Lab) -> None:

@@ -205,8 +205,12 @@ class LeasedObject:
     def pieces(self, start: int, stop: int) -> Iterator[bytes]:
         """The bytes from ``start`` up to ``stop``, for as long as the vendor may have them."""
         for at in range(start, stop, _PIECE):
-            still_allowed(self._basis, self._parts.heads.vendor(self._basis.vendor), self._parts.clock())
+            self.check()
             yield self._parts.store.get_range(self._name, at, min(stop, at + _PIECE))
+
+    def check(self) -> None:
+        """Raise Frozen or NotGranted when the vendor may not have it any more."""
+        still_allowed(self._basis, self._parts.heads.vendor(self._basis.vendor), self._parts.clock())
 
 
 def leased_object(parts: Parts, ticket: str, *, vendors: frozenset[str] | None = None) -> LeasedObject:

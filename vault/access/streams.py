@@ -30,6 +30,7 @@ class Delivery:
     """A read that was allowed and recorded: its schema, and its batches, read once.
 
     ``cursor`` gives the sealed place behind the batch that was taken last: whoever has the read may go on from there.
+    ``check`` raises Frozen, NotGranted or Unavailable when no further batch would be given: for whoever holds one back.
     ``short`` says that there is one batch at the most. ``total`` is how many rows the whole read has, wherever it was
     taken up. Both are told of reads only that no filter of others narrows: else they would tell of rows that it hides.
     """
@@ -38,6 +39,7 @@ class Delivery:
     schema: pa.Schema
     batches: Iterator[pa.RecordBatch]
     cursor: Callable[[], bytes]
+    check: Callable[[], None]
     short: bool
     total: int | None
 
@@ -74,10 +76,13 @@ def _opened(parts: Parts, arrival: Arrival, request: Request, cursor: bytes | No
     def holds(transaction: Transaction) -> bool:
         return not held or allowed.is_newest(parts, transaction)
 
+    def check() -> None:
+        still_allowed(permit.basis, parts.heads.vendor(caller.vendor), trusted_now(parts))
+
     read, _ = begin(parts, arrival, permit, Kind.READ_BEGUN, lambda _usage: Charge({}, _fields(permit, plan)), holds)
-    batches = _deliver(parts, caller, permit, keys, cursors, read)
+    batches = _deliver(parts, caller, permit, keys, cursors, check, read)
     short = plan.short and not allowed.narrowed
-    return Delivery(permit, plan.schema, batches, cursors.seal, short, _total(allowed))
+    return Delivery(permit, plan.schema, batches, cursors.seal, check, short, _total(allowed))
 
 
 def _total(allowed: Permitted) -> int | None:
@@ -175,13 +180,15 @@ def _charged(parts: Parts, permit: Permit, batch: pa.RecordBatch) -> pa.RecordBa
 
 
 def _deliver(
-    parts: Parts, caller: Caller, permit: Permit, keys: ScopedKeyring, cursors: _Cursors, read: int
+    parts: Parts,
+    caller: Caller,
+    permit: Permit,
+    keys: ScopedKeyring,
+    cursors: _Cursors,
+    check: Callable[[], None],
+    read: int,
 ) -> Iterator[pa.RecordBatch]:
     rows, outcome = 0, "broken off"
-
-    def check() -> None:
-        still_allowed(permit.basis, parts.heads.vendor(caller.vendor), trusted_now(parts))
-
     try:
         for placed in read_batches(parts, keys, cursors.plan):
             check()

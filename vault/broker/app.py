@@ -1,5 +1,6 @@
 """The broker's routes. No key, no chunk and no SQL passes through here."""
 
+import asyncio
 import base64
 import re
 import time
@@ -37,6 +38,8 @@ __all__ = ["create_app"]
 
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _NOT_KEPT = {"Cache-Control": "no-store"}
+#: How often it is looked at whether a stream may go on, and how long it has then to end by itself.
+_LOOK_SECONDS, _END_SECONDS = 1.0, 2.0
 #: Who reads the counters where nothing else is said.
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 
@@ -238,7 +241,7 @@ def _ranged(
     headers["Content-Length"] = str(stop - start)
     if head:
         return Response(status_code=status, headers=headers)
-    return _Streaming(count(found.pieces(start, stop)), status, headers)
+    return _Streaming(count(found.pieces(start, stop)), found.check, status, headers)
 
 
 def _offered(offering: access.Offering) -> wire.OfferedGrant:
@@ -266,7 +269,7 @@ def _sent(metrics: Metrics, closing: Closing, delivery: access.Delivery, compres
     if delivery.short:
         # All of it is here: it is not worth handing piece by piece from thread to thread.
         return Response(b"".join(pieces), headers=headers, media_type=wire.ARROW_TYPE)
-    return _Streaming(pieces, headers=headers, media_type=wire.ARROW_TYPE)
+    return _Streaming(pieces, delivery.check, headers=headers, media_type=wire.ARROW_TYPE)
 
 
 def _behind(first: pa.RecordBatch | None, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -280,22 +283,45 @@ def _behind(first: pa.RecordBatch | None, batches: Iterator[pa.RecordBatch]) -> 
 
 
 class _Streaming(StreamingResponse):
-    """A stream that is closed as soon as nobody takes it any more.
+    """A stream that is closed as soon as nobody takes it any more, or may have it any more.
 
-    Left to the garbage collector, it would be ended at some time, in the midst of whatever a thread does then.
+    Left to the garbage collector, it would be ended at some time, in the midst of whatever a thread does then. A stream
+    looks itself whether it may go on, before each piece; one that is not read comes to none, and is watched from beside
+    it.
     """
 
-    def __init__(self, pieces: Iterable[bytes], *args: Any, **options: Any) -> None:
+    def __init__(self, pieces: Iterable[bytes], check: Callable[[], None], *args: Any, **options: Any) -> None:
         super().__init__(pieces, *args, **options)
         self._pieces = pieces
+        self._check = check
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
+        watching = asyncio.create_task(self._watch(scope.get("state", {})))
         try:
             await super().__call__(scope, receive, send)
         finally:
+            watching.cancel()
             with CancelScope(shield=True):
                 await run_in_threadpool(self._pieces.close)  # type: ignore[attr-defined]
+
+    async def _watch(self, state: MutableMapping[str, Any]) -> None:
+        """Drop the connection when it may not go on, and does not end."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if await run_in_threadpool(self._ended):
+                await asyncio.sleep(_END_SECONDS)
+                if await run_in_threadpool(self._ended):
+                    state["drop"]()
+                    return
+
+    def _ended(self) -> bool:
+        try:
+            self._check()
+        except Exception:  # noqa: BLE001
+            # Whatever keeps it from being found out: what is not known to be allowed is not.
+            return True
+        return False
 
 
 def _cursor(text: str | None, turn_away: Callable[[access.Arrival], None], who: access.Arrival) -> bytes | None:

@@ -1,15 +1,17 @@
 """The broker's side of each connection: what uvicorn's own protocol over httptools leaves open.
 
 uvicorn has no time in which the head or the body of a request has to be there, no bound on the length of a head, closes
-no connection on which nothing ever comes, answers malformed HTTP in plain text, and knows no bound on connections that
-spares those which are in use. This is its protocol with these five. A request is *awaited* from the connection (or, on
-one that was used before, from its first byte) until its last byte came; it has to come whole in so many seconds. Beyond
-so many connections a new one takes the place of one that waits: of the address that has most of them waiting the
-oldest, so that whoever fills the broker with connections that say nothing loses them first. Where none waits, the new
-one is refused.
+no connection on which nothing ever comes or from which nothing is ever taken, answers malformed HTTP in plain text, and
+knows no bound on connections that spares those which are in use. This is its protocol with these six. A request is
+*awaited* from the connection (or, on one that was used before, from its first byte) until its last byte came; it has to
+come whole in so many seconds. Beyond so many connections a new one takes the place of one that waits: of the address
+that has most of them waiting the oldest, so that whoever fills the broker with connections that say nothing loses them
+first. Where none waits, one goes whose client does not take its answer, chosen likewise. Where there is none of these
+either, the new one is refused: what is being taken is not broken off for it.
 """
 
 import asyncio
+import functools
 import logging
 from enum import Enum
 from http import HTTPStatus
@@ -22,6 +24,7 @@ from vault.broker.bounds import HEAD_BYTES
 from vault.broker.logs import request_id
 from vault.broker.metrics import Metrics
 from vault.broker.problems import document
+from vault.broker.sending import Sending
 from vault.encoding import new_id
 
 __all__ = ["Connections", "Protocol"]
@@ -30,45 +33,80 @@ _LOG = logging.getLogger("dsvault.requests")
 _NOBODY: Final = "unknown"
 
 
+class _Queues:
+    """Some of the connections, by address, oldest first."""
+
+    def __init__(self) -> None:
+        self._queues: dict[str, dict[Protocol, None]] = {}
+
+    def put(self, connection: "Protocol") -> None:
+        """Add one; one that is here already keeps its place."""
+        self._queues.setdefault(connection.address, {})[connection] = None
+
+    def remove(self, connection: "Protocol") -> None:
+        """Take one away, if it is here."""
+        mates = self._queues.get(connection.address, {})
+        mates.pop(connection, None)
+        if not mates:
+            self._queues.pop(connection.address, None)
+
+    def first(self) -> "Protocol | None":
+        """Of the address that has most of them the oldest."""
+        fullest = max(self._queues.values(), key=len, default=None)
+        return next(iter(fullest)) if fullest is not None else None
+
+
 @final
 class Connections:
-    """All connections of one process; those that wait for a request, by address, oldest first."""
+    """All connections of one process; those that wait for a request, and those whose answers are not taken.
 
-    def __init__(self, most: int, seconds: float, metrics: Metrics) -> None:
+    A request has ``seconds`` to come, and what is written has ``send_seconds`` from the last of it that was taken.
+    """
+
+    def __init__(self, most: int, seconds: float, send_seconds: float, metrics: Metrics) -> None:
         self.seconds = seconds
+        self.send_seconds = send_seconds
         self.metrics = metrics
         self._most = most
         self._all = 0
-        self._waiting: dict[str, dict[Protocol, None]] = {}
+        self._waiting = _Queues()
+        self._stuck = _Queues()
 
     def enter(self, connection: "Protocol") -> bool:
         """Count a new connection, for which another one may have to go; False when there is no place for it."""
         self._all += 1
         if self._all > self._most:
-            fullest = max(self._waiting.values(), key=len, default=None)
-            if fullest is None:
+            dropped = self._waiting.first() or self._stuck.first()
+            if dropped is None:
                 return False
-            oldest = next(iter(fullest))
-            self.work(oldest)
-            oldest.drop()
+            self._forget(dropped)
+            dropped.drop()
         self.wait(connection)
         return True
 
     def leave(self, connection: "Protocol") -> None:
         """A connection has ended."""
         self._all -= 1
-        self.work(connection)
+        self._forget(connection)
 
     def wait(self, connection: "Protocol") -> None:
         """A connection waits for the rest of a request, or for the next one."""
-        self._waiting.setdefault(connection.address, {})[connection] = None
+        self._waiting.put(connection)
 
     def work(self, connection: "Protocol") -> None:
         """A connection waits no more."""
-        mates = self._waiting.get(connection.address, {})
-        mates.pop(connection, None)
-        if not mates:
-            self._waiting.pop(connection.address, None)
+        self._waiting.remove(connection)
+
+    def stuck(self, connection: "Protocol", stuck: bool) -> None:
+        """Whether nothing of what was written on a connection is being taken."""
+        if stuck:
+            self._stuck.put(connection)
+        else:
+            self._stuck.remove(connection)
+
+    def _forget(self, connection: "Protocol") -> None:
+        self._waiting.remove(connection)
+        self._stuck.remove(connection)
 
 
 class _Part(Enum):
@@ -95,12 +133,14 @@ class Protocol(HttpToolsProtocol):
         self._came = self._head = 0
         self._status = 400
         self._active: Any = None
+        self._sending: Sending
         self.address = _NOBODY
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """It begins."""
         super().connection_made(transport)
         self.address = self.client[0] if self.client else _NOBODY
+        self._sending = Sending(transport, self._house.send_seconds, functools.partial(self._house.stuck, self))
         self._await_request()
         if not self._house.enter(self):
             self._refuse(503)
@@ -108,8 +148,27 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It ended."""
         self._stop_waiting()
+        self._sending.end()
         self._house.leave(self)
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """More is written than the client has taken and the transport is to hold."""
+        super().pause_writing()
+        self._sending.begin()
+        self._look()
+
+    def resume_writing(self) -> None:
+        """Most of it was taken."""
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._sending.end()
+        self._look()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """No other request came."""
+        super().timeout_keep_alive_handler()
+        self._see_off()
 
     def data_received(self, data: bytes) -> None:
         """Some bytes came; of a head that is not whole with them no more than the bound are waited for."""
@@ -126,6 +185,8 @@ class Protocol(HttpToolsProtocol):
         """The parser's: a request begins."""
         super().on_message_begin()
         self._part, self._head = _Part.HEAD, 0
+        # For an answer that may not be sent any more, and would not end by itself.
+        self.scope["state"]["drop"] = self.drop
 
     def on_url(self, url: bytes) -> None:
         """The parser's: the target, or a piece of it."""
@@ -166,6 +227,7 @@ class Protocol(HttpToolsProtocol):
         """An answer is out; the next request may be here already, whole or in part."""
         super().on_response_complete()
         self._look()
+        self._see_off()
 
     def shutdown(self) -> None:
         """The server stops: a request that is not here yet is not waited for; others are answered first."""
@@ -175,6 +237,7 @@ class Protocol(HttpToolsProtocol):
             self._refuse(503)
         else:
             super().shutdown()
+            self._see_off()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
         """Answer what is no HTTP, and what came whole before it first."""
@@ -190,7 +253,7 @@ class Protocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def drop(self) -> None:
-        """Make room for another connection."""
+        """End the connection at once, whatever was written on it: for another one, or since nobody may have that."""
         self._stop_waiting()
         self.transport.abort()
 
@@ -213,7 +276,16 @@ class Protocol(HttpToolsProtocol):
         elif self._active is not None:
             # Nothing of a request is here: before the first one the deadline stands, later uvicorn's own for idleness.
             self._stop_waiting()
-        self._house.wait(self)
+        if self.flow.write_paused:
+            # The last of an answer that was made is still on its way.
+            self._house.work(self)
+        else:
+            self._house.wait(self)
+
+    def _see_off(self) -> None:
+        """Where it is being closed, do not wait for ever until the last of it is taken."""
+        if self.transport.is_closing():
+            self._sending.begin()
 
     def _await_request(self) -> None:
         if self._deadline is None:
@@ -261,6 +333,7 @@ class Protocol(HttpToolsProtocol):
         bare = awaited and cycle.scope["method"] == "HEAD"
         self.transport.write(b"\r\n".join([*lines, b"", b"" if bare else body]))
         self.transport.close()
+        self._see_off()
         self._house.metrics.answered("other", status, 0.0)
         named = request_id.set(request)
         _LOG.info("refused", extra={"route": "other", "status": status})

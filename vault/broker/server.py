@@ -34,7 +34,8 @@ class ServeOptions:
     """Where the broker listens, port 0 taking a free one, and what it grants a connection. TLS needs both files.
 
     ``request`` is how long a request may take to come, head and body; ``connections`` are the most at once; ``grace``
-    is for how long running streams may go on once the broker is told to stop.
+    is for how long running streams may go on once the broker is told to stop; ``send`` is for how long a client may
+    take nothing of what it is sent.
     """
 
     host: str = "127.0.0.1"
@@ -45,6 +46,7 @@ class ServeOptions:
     request: timedelta = timedelta(seconds=10)
     connections: int = 1000
     grace: timedelta = timedelta(seconds=10)
+    send: timedelta = timedelta(seconds=60)
 
     def context(self) -> ssl.SSLContext | None:
         """The TLS that it asks for, if any; raises InvalidInput."""
@@ -111,7 +113,9 @@ def serve(
     """
     context = options.context()
     _allow_files(options.connections)
-    connections = Connections(options.connections, options.request.total_seconds(), app.state.metrics)
+    connections = Connections(
+        options.connections, options.request.total_seconds(), options.send.total_seconds(), app.state.metrics
+    )
     config = uvicorn.Config(
         app,
         http=functools.partial(Protocol, connections=connections),  # type: ignore[arg-type]
