@@ -19,7 +19,7 @@ from tests.support.brokers import broker
 from tests.support.tables import rows
 from vault import access, grants
 from vault.delegation import Link
-from vault.encoding import new_id
+from vault.encoding import new_id, utcnow
 from vault.errors import InvalidInput, NotFound, NotGranted, Refused, VaultError
 from vault.policy import Request
 from vault.trust import Role
@@ -189,7 +189,7 @@ def test_ending_a_delegation_says_whether_it_was_ever_used(granted: Lab) -> None
     """It ends in any case; one that the log has under another vendor is refused with that vendor's name."""
     parts = granted.broker_parts()
     caller = granted.caller(parts, "acme")
-    link = Link(new_id(), "ann", caller.expires, None, None, None)
+    link = Link(new_id(), "ann", caller.expires, None, None, None, utcnow())
     for _ in access.open_delivery(parts, replace(caller, links=(link,)), Request("evals")).batches:
         pass
     vault_option, unused = ("--vault", granted.folder), new_id()
