@@ -33,7 +33,7 @@ __all__ = ["revocation"]
 
 _COLUMNS = ["id", "label"]
 _SMALL: dict[str, object] = {"columns": _COLUMNS, "limit": 10}
-_LIVES = timedelta(seconds=5)
+_LIVES = timedelta(seconds=15)
 #: How often a broker is asked meanwhile.
 _STEP = 0.04
 _AFTER = 0.3
@@ -165,7 +165,7 @@ class _Ending:
 
     def _ask(self, profile: Profile) -> tuple[float, bool]:
         asker = Asker(profile, profile.endpoint)
-        refused, again, served = 0.0, False, False
+        refused, again, served, given_up = 0.0, False, False, time.perf_counter() + 60
         while not refused or not self._over.is_set() or time.perf_counter() < refused + _AFTER:
             answer = asker.ask(_path(self._dataset), _SMALL)
             if answer.status == 200 and not served:
@@ -176,6 +176,8 @@ class _Ending:
             elif answer.status in {401, 403, 404} and served and not refused:
                 # Before it is served the first time, a broker may still hold a head from before a thaw.
                 refused = answer.sent
+            if not served and time.perf_counter() > given_up:
+                raise RuntimeError("an access was never served")
             time.sleep(_STEP)
         asker.close()
         return refused, again
