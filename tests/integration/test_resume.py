@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import vault
 from tests.conftest import Lab
 from tests.support.brokers import broker
+from tests.support.relay import Line
 from tests.support.tables import rows
 from vault import access
 from vault.errors import Frozen, InvalidInput, LimitReached, NotGranted, Unavailable, VaultError
@@ -153,41 +154,20 @@ def test_going_on_is_a_new_decision_that_is_logged_and_charged(small: Lab) -> No
         _some(small, 1, cursor=cursor)
 
 
-class _Cutting:
-    """A proxy that ends each connection after so many bytes of the answer; ``cuts`` are used up one by one."""
+class _Cutting(Line):
+    """A line that ends each connection after so many bytes of the answer; ``cuts`` are used up one by one."""
 
     def __init__(self, cuts: list[int | None]) -> None:
-        self.target = ""
+        super().__init__()
         self._cuts = cuts
         self.connections = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> "_Cutting":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # A listener that is closed while somebody waits on it goes on waiting: it is woken first.
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(10)
-
-    def _run(self) -> None:
-        while True:
-            try:
-                incoming, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(incoming,), daemon=True).start()
-
-    def _serve(self, incoming: socket.socket) -> None:
+    def serve(self, incoming: socket.socket) -> None:
         self.connections += 1
         left = self._cuts.pop(0) if self._cuts else None
         host, port = self.target.removeprefix("http://").split(":")
         with incoming, socket.create_connection((host, int(port))) as outgoing:
-            forward = threading.Thread(target=self._pump, args=(incoming, outgoing), daemon=True)
+            forward = threading.Thread(target=self.pump, args=(incoming, outgoing), daemon=True)
             forward.start()
             with suppress(OSError):
                 while data := outgoing.recv(4096):
@@ -197,12 +177,6 @@ class _Cutting:
                     if left == 0:
                         break
                 incoming.shutdown(socket.SHUT_RDWR)
-
-    @staticmethod
-    def _pump(source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(4096):
-                target.sendall(data)
 
 
 @contextmanager
