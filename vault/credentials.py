@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from vault.audit import Kind
 from vault.catalog import CredentialRow
@@ -20,6 +20,7 @@ from vault.workings.permissions import next_vendor_head
 from vault.workings.steps import announce, listing_vendor, present_vendor, removal, standing, vendor_named
 
 __all__ = [
+    "LOOKED_THROUGH",
     "CredentialState",
     "IssuedCredential",
     "credentials",
@@ -28,6 +29,9 @@ __all__ = [
     "issue_credential",
     "revoke_credential",
 ]
+
+#: How many entries of the log are looked through for a delegation, the newest: some seconds' worth.
+LOOKED_THROUGH: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +186,10 @@ def revoke_credential(parts: OwnerParts, credential_id: str) -> None:
 def end_delegation(parts: OwnerParts, vendor_name: str, delegation: str) -> bool | None:
     """End a delegation of a vendor's, and every one that came from it; the responder's key signs it.
 
-    The lab knows its id from the log, or from the vendor, who made it without asking. Returns whether the log has a
-    request of this vendor's under it, None where the auditor's key is not here. Raises InvalidInput for what is no id,
-    and NotFound for one that the log has under another vendor alone: ended for this one it stops nobody.
+    The lab knows its id from the log, or from the vendor, who made it without asking. Returns whether the newest
+    entries of the log have a request of this vendor's under it, None where the auditor's key is not here. Raises
+    InvalidInput for what is no id, and NotFound for one that those have under another vendor alone: ended for this one
+    it stops nobody.
     """
     if not is_id(delegation):
         raise InvalidInput(f"a delegation's id has 32 hexadecimal digits: {delegation[:80]!r} is none")
@@ -192,14 +197,14 @@ def end_delegation(parts: OwnerParts, vendor_name: str, delegation: str) -> bool
     def change(head: VendorHead) -> dict[str, object] | None:
         return {"ended": head.ended | {delegation}} if delegation not in head.ended else None
 
-    # First of all it ends: a long log takes minutes to open.
+    # First of all it ends; and who waits for the answer has no minutes for a long log.
     removal(parts, vendor_name, Kind.DELEGATION_ENDED, change, delegation=delegation)
     try:
         secrets = parts.signers.keys.auditor_secrets()
     except KeyUnavailable:
         return None
     vendor, others = vendor_named(parts, vendor_name), set()
-    for _, entry in parts.journal.entries(secrets):
+    for _, entry in parts.journal.entries(secrets, LOOKED_THROUGH):
         if any(each["id"] == delegation for each in entry.fields.get("delegates") or ()):
             if entry.fields["vendor_id"] == vendor.id:
                 return True

@@ -166,10 +166,12 @@ def revoke_credential(
         open_vault(vault).revoke_credential(credential_id)
         emit({"id": credential_id, "state": "revoked"}, json, f"revoked {credential_id}")
         return
+    from vault.credentials import LOOKED_THROUGH
+
     seen = open_vault(vault).end_delegation(vendor, credential_id)
     told = f"revoked {credential_id}"
     if seen is None:
         told += "\nwhether a read was under it is not known: the auditor's key is not here"
     elif not seen:
-        told += f"\nno read of {vendor}'s under it is in the log; check the id and the vendor"
+        told += f"\nno read of {vendor}'s under it is in the newest {LOOKED_THROUGH:,} entries of the log; check the id"
     emit({"id": credential_id, "state": "revoked", "seen": seen}, json, told)

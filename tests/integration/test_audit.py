@@ -44,6 +44,15 @@ def test_every_act_is_an_entry(granted: Lab) -> None:
     assert granted.vault.audit_verify() == len(entries)
 
 
+def test_the_newest_entries_are_had_without_the_others(granted: Lab) -> None:
+    """As many as are asked for, oldest first, or all where there are fewer."""
+    parts = granted.vault.parts
+    secrets = parts.signers.keys.auditor_secrets()
+    every = list(parts.journal.entries(secrets))
+    assert list(parts.journal.entries(secrets, 3)) == every[-3:]
+    assert list(parts.journal.entries(secrets, len(every))) == list(parts.journal.entries(secrets, 10**6)) == every
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -223,10 +223,19 @@ class Journal:
             tail = read_tail(root, stored.statement) if stored else None
             return verify_chain(root, _pages(transaction), tail, checkpoints)
 
-    def entries(self, auditor_secrets: Sequence[bytes]) -> Iterator[tuple[int, Entry]]:
-        """Open every entry with the auditors' keys, oldest first; each is sealed to the auditor of its time."""
+    def _before(self, transaction: Transaction, newest: int) -> int | None:
+        """The number of the entry before so many of the newest; None where that is all of them."""
+        stored = transaction.log_tail()
+        last = self._read(self._roots.seen_by(transaction), stored.statement).sequence if stored is not None else 0
+        return last - newest if last > newest else None
+
+    def entries(self, auditor_secrets: Sequence[bytes], newest: int | None = None) -> Iterator[tuple[int, Entry]]:
+        """Open every entry, or so many of the newest, with the auditors' keys, oldest first.
+
+        Each is sealed to the auditor of its time.
+        """
         with self._catalog.read() as transaction:
-            for row in _pages(transaction):
+            for row in _pages(transaction, self._before(transaction, newest) if newest is not None else None):
                 try:
                     yield row.sequence, _open_with_any(row.sealed, self._roots.vault, auditor_secrets)
                 except IntegrityError as error:
@@ -242,8 +251,7 @@ def _open_with_any(sealed: bytes, vault: str, secrets: Sequence[bytes]) -> Entry
     return open_entry(sealed, vault, secrets[-1])
 
 
-def _pages(transaction: Transaction) -> Iterator[ChainRow]:
-    after = None
+def _pages(transaction: Transaction, after: int | None = None) -> Iterator[ChainRow]:
     while True:
         rows = transaction.log_rows(after, _PAGE)
         if not rows:
