@@ -50,7 +50,6 @@ def delegate(
     from vault.encoding import duration
     from vault.wire import Profile
 
-    warn_open(profile, key)
     made = hand_on(
         profile,
         to,
@@ -62,6 +61,7 @@ def delegate(
         request=request,
         key=key,
     )
+    warn_open(profile, key)
     ends, own = (Profile.parse(path.read_bytes(), str(path)).expires for path in (output, profile))
     if ends == own:
         note(f"--expires: {output} ends at {ends}, as your own access does")
@@ -108,13 +108,13 @@ def fetch(
     from vault.client import fetch as to_file
     from vault.sinks import check_ending
 
-    warn_open(profile, key)
-
     if output is not None:
         check_ending(output)
     names = split_names(columns) if columns is not None else None
     trust = {"ca": ca, "client_cert": client_cert, "client_key": client_key}
     found = _client(profile, key, endpoint, token_file, trust).open(dataset)
+    # Of what is a profile, and not of any file that was named by mistake.
+    warn_open(profile, key)
     if output is None:
         preview = _PREVIEW_ROWS if limit is None else limit
         with _by_option():
