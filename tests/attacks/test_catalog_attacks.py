@@ -2,30 +2,18 @@
 
 import shutil
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
 
 from tests.conftest import Lab
+from tests.support.catalog import sql
 from tests.support.reading import read
 from tests.support.tables import rows
 from vault import access
 from vault.errors import IntegrityError, NotGranted, Unauthenticated, VaultError
 from vault.trust import Label, Signed, Signer
 from vault.wire import Token
-
-
-@contextmanager
-def sql(lab: Lab) -> Iterator[sqlite3.Connection]:
-    """A plain connection to the catalog's file, foreign keys off, as an attacker has it."""
-    connection = sqlite3.connect(lab.folder / "catalog.db")
-    try:
-        yield connection
-        connection.commit()
-    finally:
-        connection.close()
 
 
 def _token(lab: Lab, vendor: str = "acme") -> Token:

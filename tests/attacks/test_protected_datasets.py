@@ -1,8 +1,5 @@
 """A thief of the authority's key who also writes the catalog: on a protected dataset none of it makes a grant count."""
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +8,7 @@ import pytest
 
 from tests.conftest import Lab
 from tests.support.approving import protect
+from tests.support.catalog import sql
 from tests.support.reading import read
 from tests.support.tables import rows
 from vault import access
@@ -28,17 +26,6 @@ from vault.workings.parts import holder_sealer
 from vault.workings.roots import root_name
 
 _MALLORY = Signer(b"\x66" * 32)
-
-
-@contextmanager
-def sql(lab: Lab) -> Iterator[sqlite3.Connection]:
-    """A plain connection to the catalog's file, foreign keys off, as an attacker has it."""
-    connection = sqlite3.connect(lab.folder / "catalog.db")
-    try:
-        yield connection
-        connection.commit()
-    finally:
-        connection.close()
 
 
 class Attacked:

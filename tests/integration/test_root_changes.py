@@ -1,9 +1,7 @@
 """Changing the root document of a vault in use: every role rotated, killed at every step, and thieves with old keys."""
 
 import shutil
-import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 
 import vault
 from tests.conftest import Lab
+from tests.support.catalog import sql
 from tests.support.reading import read
 from tests.support.tables import rows
 from vault import access, keyfile
@@ -29,17 +28,6 @@ from vault.workings.roots import Roots, root_name
 _ROTATED = [role for role in Role if role is not Role.APPROVER]
 _ROLES = [role for role in _ROTATED if role is not Role.ADMINISTRATOR]
 _SIGNING = [role for role in _ROLES if role is not Role.AUDITOR]
-
-
-@contextmanager
-def sql(lab: Lab) -> Iterator[sqlite3.Connection]:
-    """A plain connection to the catalog's file, as whoever writes the catalog has it."""
-    connection = sqlite3.connect(lab.folder / "catalog.db")
-    try:
-        yield connection
-        connection.commit()
-    finally:
-        connection.close()
 
 
 def _key(lab: Lab, role: Role) -> Signer:
