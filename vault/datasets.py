@@ -130,7 +130,7 @@ def scan(
         raise InvalidInput("--columns: name at least one column, and none twice")
     filters = (bind(parse(where), opened.manifest.schema),) if where is not None else ()
     plan = ReadPlan(opened, chosen, filters, limit)
-    parts.journal.record(
+    entry = parts.journal.record(
         Kind.OWNER_READ,
         dataset=name,
         version=opened.manifest.version,
@@ -138,6 +138,7 @@ def scan(
         where=where,
         limit=limit,
     )
+    parts.journal.hold(entry)
     schema = plan.schema
     if columns is None:
         schema = schema.with_metadata(opened.manifest.schema.metadata)

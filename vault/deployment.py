@@ -31,17 +31,35 @@ from vault.trust import Role, RoleKeys, Signer, public_key_id, root_statement
 from vault.trust.root import decode_chain, encode_chain
 from vault.vendors import add_holder
 from vault.workings.heads import Heads
-from vault.workings.journal import Journal
+from vault.workings.journal import Journal, Witness
 from vault.workings.keyfolder import KeyFolder, kind_of, make_key
 from vault.workings.names import Holder
 from vault.workings.parts import Lately, Manifests, OwnerParts, Parts, Signers, Times, checked_vault
 from vault.workings.roots import Roots
 
-__all__ = ["MARKER", "Configuration", "find_vault", "init", "open_broker", "open_owner", "passphrase"]
+__all__ = [
+    "MARKER",
+    "Configuration",
+    "WitnessPlace",
+    "find_vault",
+    "init",
+    "open_broker",
+    "open_owner",
+    "open_witness",
+    "passphrase",
+]
 
 MARKER = "dsvault.toml"
 DEFAULT_ENDPOINT = "http://127.0.0.1:8750"
 Wrap = Callable[[Kms], Kms]
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessPlace:
+    """Where checkpoints of the log go beside the store, and whether nothing is served without it."""
+
+    url: str
+    required: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +75,7 @@ class Configuration:
     owner: str | None
     data_keys: CacheLimits = field(default_factory=CacheLimits)
     grace: timedelta = DEFAULT_GRACE
+    witness: "WitnessPlace | None" = None
 
     def text(self) -> str:
         """The file's TOML."""
@@ -71,6 +90,9 @@ class Configuration:
         ]
         if self.owner is not None:
             lines.append(f'owner = "{self.owner}"')
+        if self.witness is not None:
+            lines += ["", "[witness]", f"url = {_toml(self.witness.url)}"]
+            lines += [f"required = {str(self.witness.required).lower()}"]
         return "\n".join(lines) + "\n"
 
     @classmethod
@@ -90,9 +112,23 @@ class Configuration:
             vault, store, catalog, kms, endpoint, fingerprint = values
             limits = _limits(path, document.get("data_keys", {}))
             grace = _grace(path, document.get("gc", {}))
-            return cls(vault, store, catalog, kms, endpoint, fingerprint, document.get("owner"), limits, grace)
+            witness = _witness(path, document.get("witness"))
+            owner = document.get("owner")
+            return cls(vault, store, catalog, kms, endpoint, fingerprint, owner, limits, grace, witness)
         except KeyError as error:
             raise InvalidInput(f"{path}: the setting {error.args[0]!r} is missing") from error
+
+
+def _witness(path: Path, document: Any) -> WitnessPlace | None:
+    """The table ``[witness]``: a ``url`` that checkpoints of the log go to, and whether it is ``required``."""
+    if document is None:
+        return None
+    if not isinstance(document, dict) or not document.keys() <= {"url", "required"}:
+        raise InvalidInput(f"{path}: [witness] takes url and required")
+    url, required = document.get("url"), document.get("required", False)
+    if not isinstance(url, str) or not url or not isinstance(required, bool):
+        raise InvalidInput(f"{path}: [witness] takes a url in quotes, and required = true or false")
+    return WitnessPlace(url, required)
 
 
 def _grace(path: Path, document: Any) -> timedelta:
@@ -154,8 +190,10 @@ def init(
     catalog: str | None = None,
     kms: str | None = None,
     endpoint: str | None = None,
+    witness: str | None = None,
+    witness_required: bool = False,
 ) -> None:
-    """Make a new vault; whatever is not given lies inside ``folder``.
+    """Make a new vault; whatever is not given lies inside ``folder``, and without ``witness`` there is none.
 
     Raises InvalidInput when there is one already, or when a URL cannot be used. A run that was killed leaves
     no marker, and the next one says what to remove.
@@ -164,6 +202,8 @@ def init(
         raise InvalidInput(f"{folder}: there is a vault, or the rest of one, here already")
     if endpoint is not None:
         check_endpoint(endpoint, "--endpoint")
+    if witness is None and witness_required:
+        raise InvalidInput("--witness-required: there is no --witness")
     vault, owner = new_id(), new_id()
     configuration = Configuration(
         vault=vault,
@@ -173,9 +213,11 @@ def init(
         endpoint=endpoint or DEFAULT_ENDPOINT,
         root_fingerprint="",
         owner=owner,
+        witness=WitnessPlace(witness, witness_required) if witness is not None else None,
     )
     # Whatever can be wrong with the URLs is found before anything is written.
     _open_store(folder, configuration.store)
+    _open_witness(folder, configuration)
     open_catalog(_catalog_url(folder, configuration.catalog)).close()
     open_kms(configuration.kms, owner=folder / "owner", broker=folder / "broker", passphrase=passphrase())
     for part in (folder, folder / "owner", folder / "owner" / "keys", folder / "broker"):
@@ -230,6 +272,18 @@ def _open_store(folder: Path, url: str) -> ObjectStore:
     return open_store(url if "://" in url or Path(url).is_absolute() else str(folder.absolute() / url))
 
 
+def _open_witness(folder: Path, configuration: Configuration) -> Witness | None:
+    place = configuration.witness
+    if place is None:
+        return None
+    return Witness(open_witness(folder, place.url), place.required)
+
+
+def open_witness(folder: Path, url: str) -> ObjectStore:
+    """A witness by its fsspec URL, or a path from the vault's directory on; raises InvalidInput."""
+    return open_store(url if "://" in url or Path(url).is_absolute() else str(folder.absolute() / url), "--witness")
+
+
 def _catalog_url(folder: Path, url: str) -> str:
     """A SQLite URL with a relative path means one inside the vault's directory."""
     prefix = "sqlite:///"
@@ -268,7 +322,14 @@ def _shared(
         "catalog": catalog,
         "store": store,
         "keyring": keyring,
-        "journal": Journal(roots, catalog, store, lambda root: keys.signer(Role.LOG, root), utcnow),
+        "journal": Journal(
+            roots,
+            catalog,
+            store,
+            lambda root: keys.signer(Role.LOG, root),
+            utcnow,
+            _open_witness(folder, configuration),
+        ),
         "heads": Heads(roots, catalog, store),
         "manifests": Manifests(),
         "engine": LocalEngine(shared=serving),

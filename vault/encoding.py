@@ -43,6 +43,7 @@ ID_BYTES = 16
 #: The longest duration that is taken: a moment that far ahead can still be written down.
 LONGEST = timedelta(days=36_525)
 _ID = re.compile(r"[0-9a-f]{32}")
+_TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
 _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
 #: What holds nothing else, and is no float.
 _PLAIN = frozenset({str, int, bool, type(None)})
@@ -130,7 +131,9 @@ def timestamp(moment: datetime) -> str:
 def from_timestamp(text: str) -> datetime:
     """Inverse of `timestamp`; raises IntegrityError."""
     try:
-        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+        if _TIMESTAMP.fullmatch(text) is None:
+            raise ValueError
+        return datetime.fromisoformat(text)
     except (ValueError, TypeError) as error:
         raise IntegrityError("a time is not in the form that dsvault writes") from error
 

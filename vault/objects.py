@@ -273,10 +273,12 @@ def _written(info: dict[str, Any]) -> datetime | None:
     return None
 
 
-def open_store(url: str) -> ObjectStore:
-    """Open a store by fsspec URL or plain path; raises InvalidInput for one that cannot be used."""
+def open_store(url: str, option: str = "--store") -> ObjectStore:
+    """Open a store by fsspec URL or plain path; raises InvalidInput, naming the option, for one that cannot be used."""
     try:
         filesystem, prefix = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
-        raise InvalidInput("--store: the URL cannot be used, or the package for its scheme is not installed") from error
+        raise InvalidInput(
+            f"{option}: the URL cannot be used, or the package for its scheme is not installed"
+        ) from error
     return ObjectStore(filesystem, prefix)

@@ -36,6 +36,7 @@ from vault.trust import Grant, Role, Signed
 from vault.trust.proposals import Change
 from vault.wire import Profile, Token
 from vault.workings.parts import OwnerParts
+from vault.workings.proofs import LogProof, growth_since, inclusion_of
 
 __all__ = ["IssuedProfile", "Vault", "init", "open"]
 
@@ -50,9 +51,19 @@ def init(
     catalog: str | None = None,
     kms: str | None = None,
     endpoint: str | None = None,
+    witness: str | None = None,
+    witness_required: bool = False,
 ) -> "Vault":
     """Make a vault and open it; raises InvalidInput where there is one already."""
-    deployment.init(Path(folder), store=store, catalog=catalog, kms=kms, endpoint=endpoint)
+    deployment.init(
+        Path(folder),
+        store=store,
+        catalog=catalog,
+        kms=kms,
+        endpoint=endpoint,
+        witness=witness,
+        witness_required=witness_required,
+    )
     return open(folder)
 
 
@@ -387,9 +398,30 @@ class Vault:
         """The live grants and credentials that the log does not know."""
         return _roots.unrecorded(self.parts)
 
-    def audit_verify(self) -> int:
-        """Verify the log; returns the number of entries, raises IntegrityError."""
-        return self.parts.journal.verify()
+    def audit_verify(self, *, witness: str | None = None, checkpoints: Sequence[tuple[str, bytes]] = ()) -> int:
+        """Verify the log against the checkpoints of the store and the witness; returns the number of entries.
+
+        ``witness`` is the URL of another witness, and ``checkpoints`` are notes that somebody kept, each with a word on
+        where it is from. Raises IntegrityError.
+        """
+        store = deployment.open_witness(self.folder, witness) if witness is not None else None
+        return self.parts.journal.verify(witness=store, asked=True, kept=checkpoints)
+
+    def audit_checkpoint(self) -> bytes:
+        """The signed note of where the log ends, left at the store and the witness too."""
+        self.parts.journal.settle()
+        end = self.parts.journal.end()
+        if end is None:
+            raise InvalidInput("the log has no entry yet")
+        return end[0]
+
+    def audit_proof(self, sequence: int) -> LogProof:
+        """The proof that an entry is in the log; raises InvalidInput where there is none."""
+        return inclusion_of(self.parts.journal, sequence)
+
+    def audit_growth(self, checkpoint: bytes) -> LogProof:
+        """The proof that the log only grew since a checkpoint; raises IntegrityError where it did not."""
+        return growth_since(self.parts.journal, self.parts.root, checkpoint)
 
     # Root document
 

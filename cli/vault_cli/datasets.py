@@ -23,12 +23,26 @@ def init(
     catalog: Annotated[str | None, typer.Option(help="A SQLAlchemy URL (default: SQLite inside DIR).")] = None,
     kms: Annotated[str | None, typer.Option(help="local: (keystore files inside DIR) or local:///path.")] = None,
     endpoint: Annotated[str | None, typer.Option(help="The broker's base URL, for vendors' profiles.")] = None,
+    witness: Annotated[
+        str | None, typer.Option(help="An fsspec URL that checkpoints of the log go to beside the store.")
+    ] = None,
+    witness_required: Annotated[
+        bool, typer.Option("--witness-required", help="Serve nothing that the witness does not know of.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Make a vault. DSVAULT_PASSPHRASE, if set, seals every private key file."""
     from vault import owner
 
-    vault = owner.init(folder, store=store, catalog=catalog, kms=kms, endpoint=endpoint)
+    vault = owner.init(
+        folder,
+        store=store,
+        catalog=catalog,
+        kms=kms,
+        endpoint=endpoint,
+        witness=witness,
+        witness_required=witness_required,
+    )
     fingerprint = vault.parts.root.fingerprint
     emit(
         {"folder": str(folder), "vault": vault.parts.vault, "root_fingerprint": fingerprint},

@@ -13,6 +13,7 @@ from tests.support.catalog import sql
 from tests.support.reading import read
 from tests.support.tables import rows
 from vault import access, keyfile
+from vault.audit import Checkpoint, read_checkpoint, sign_checkpoint
 from vault.errors import AuditError, Conflict, IntegrityError, InvalidInput, KeyUnavailable, VaultError
 from vault.objects import ObjectStore
 from vault.owner import Vault
@@ -536,9 +537,9 @@ def test_a_stolen_log_key_writes_no_end_after_the_rotation(granted: Lab) -> None
     token, thief = _token(granted), _key(granted, Role.LOG)
     granted.vault.rotate_key(Role.LOG)
     with sql(granted) as connection:
-        (statement,) = connection.execute("select statement from log_tail").fetchone()
-        forged = thief.sign(Label.LOG_TAIL, Signed.decode(statement, Label.LOG_TAIL).document())
-        connection.execute("update log_tail set statement = ?", (forged.encode(),))
+        (note,) = connection.execute("select note from log_tail").fetchone()
+        end = read_checkpoint(granted.vault.parts.root.current, note)
+        connection.execute("update log_tail set note = ?", (sign_checkpoint(granted.vault.parts.vault, end, thief),))
     with pytest.raises(IntegrityError):
         granted.vault.audit_verify()
     with pytest.raises((AuditError, IntegrityError)):
@@ -565,9 +566,8 @@ def test_what_a_thief_put_into_the_store_does_not_stand_in_the_way(granted: Lab)
     authority, log = _key(granted, Role.AUTHORITY), _key(granted, Role.LOG)
     vendor = granted.vault.vendors()[0].id
     with parts.catalog.read() as transaction:
-        head, tail = transaction.newest_head(vendor), transaction.log_tail()
+        head = transaction.newest_head(vendor)
     assert head is not None
-    assert tail is not None
     for ahead in (1, 2, 50):
         step = head_statement(
             authority,
@@ -585,8 +585,7 @@ def test_what_a_thief_put_into_the_store_does_not_stand_in_the_way(granted: Lab)
     # The owner opened the vault before; one who opens it now would be told of a rollback, rightly.
     granted.vault.rotate_key(Role.AUTHORITY)
     granted.vault.rotate_key(Role.LOG)
-    document = Signed.decode(tail.statement, Label.LOG_TAIL).document() | {"sequence": 999, "hash": "00" * 32}
-    parts.store.put(f"checkpoints/{999:020d}", log.sign(Label.LOG_TAIL, document).encode())
+    parts.store.put(f"checkpoints/{999:020d}", sign_checkpoint(parts.vault, Checkpoint(999, bytes(32)), log))
     assert _served(granted.broker_parts(), token) == 50
     opened = vault.open(granted.folder)
     assert opened.audit_verify() > 0

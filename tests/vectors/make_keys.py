@@ -131,7 +131,7 @@ def _fields() -> list[dict[str, Any]]:
 
 def _statements() -> list[dict[str, Any]]:
     found = []
-    for label in ("root", "grant", "credential", "manifest", "head", "log tail"):
+    for label in ("root", "grant", "credential", "manifest", "head", "evidence"):
         secret = hashlib.sha256(label.encode()).digest()
         key = Ed25519PrivateKey.from_private_bytes(secret)
         public = key.public_key().public_bytes_raw()

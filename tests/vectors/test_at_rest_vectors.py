@@ -1,4 +1,4 @@
-"""JSON, log entries, the log's chain and key files are what ``at_rest.json`` says, which nothing of dsvault computed."""
+"""JSON, log entries, the log's tree and key files are what ``at_rest.json`` says, which nothing of dsvault computed."""
 
 import hashlib
 import json
@@ -9,20 +9,41 @@ from typing import Any, cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tests.primitives import hpke
 from tests.vectors import make_at_rest
 from tests.vectors.make_at_rest import AUDITOR, KIND, PASSPHRASE
-from tests.vectors.make_keys import CHUNK, HOLDER, VAULT, canonical
+from tests.vectors.make_keys import CHUNK, HOLDER, VAULT, canonical, hkdf
 from vault import keyfile
-from vault.audit import ChainRow, Tail, open_entry, seal_entry, verify_chain
-from vault.encoding import json_bytes
+from vault.audit import (
+    Checkpoint,
+    Edge,
+    Entry,
+    Leaf,
+    Opener,
+    Sealer,
+    Tail,
+    append,
+    open_with_key,
+    read_checkpoint,
+    sign_checkpoint,
+    verify_log,
+)
+from vault.encoding import from_timestamp, json_bytes
 from vault.errors import IntegrityError, InvalidInput
-from vault.trust import Root
+from vault.trust import Role, RoleKeys, Root, Signer
 
 FILE = Path(make_at_rest.__file__).with_name("at_rest.json")
 VECTORS: dict[str, Any] = json.loads(FILE.read_bytes())
-ROOT = cast("Root", SimpleNamespace(vault=VAULT))
+
+
+def _root(vault: str = VAULT, public: bytes = bytes.fromhex(VECTORS["log_public"])) -> Root:
+    """A root document as far as the log needs one."""
+    return cast("Root", SimpleNamespace(vault=vault, roles={Role.LOG: RoleKeys({"key": public}, 1)}))
+
+
+ROOT = _root()
 
 
 def _flipped(data: bytes, place: int) -> bytes:
@@ -47,99 +68,150 @@ def test_json_without_one_form_is_refused(value: object) -> None:
         json_bytes(value)
 
 
+def _open(sealed: bytes, vault: str = VAULT, secret: bytes = AUDITOR) -> Entry:
+    return Opener(vault, [secret]).open(sealed)
+
+
 @pytest.mark.parametrize("vector", VECTORS["entries"], ids=lambda vector: json.loads(vector["entry"])["kind"])
 def test_entries(vector: dict[str, Any]) -> None:
     """A sealed entry opens and has its form; with another vault or secret, or any of some bits changed, it does not."""
     sealed = bytes.fromhex(vector["sealed"])
-    entry = open_entry(sealed, VAULT, AUDITOR)
-    assert entry.encode().decode() == vector["entry"]
+    assert _open(sealed).encode().decode() == vector["entry"]
     other = bytes([AUDITOR[0] ^ 8]) + AUDITOR[1:]
     wrong = [(sealed, HOLDER, AUDITOR), (sealed, VAULT, other), (sealed[:-1], VAULT, AUDITOR), (b"", VAULT, AUDITOR)]
-    wrong += [(_flipped(sealed, place), VAULT, AUDITOR) for place in (0, 31, 32, len(sealed) - 16, len(sealed) - 1)]
+    places = (0, 1, 33, 80, 81, 82, 113, 114, 125, 126, len(sealed) - 16, len(sealed) - 1)
+    wrong += [(_flipped(sealed, place), VAULT, AUDITOR) for place in places]
     for data, vault, secret in wrong:
         with pytest.raises(IntegrityError):
-            open_entry(data, vault, secret)
-
-
-@pytest.mark.parametrize("wrong", VECTORS["refused_entries"])
-def test_entries_under_another_info_are_refused(wrong: str) -> None:
-    """What was sealed to the auditor under a near miss of the info does not open."""
-    with pytest.raises(IntegrityError):
-        open_entry(bytes.fromhex(VECTORS["refused_entries"][wrong]), VAULT, AUDITOR)
-
-
-def test_entries_are_sealed_as_they_are_opened() -> None:
-    """What dsvault seals opens with the implementation that made the vectors, under the info of the vectors."""
-    entry = open_entry(bytes.fromhex(VECTORS["entries"][1]["sealed"]), VAULT, AUDITOR)
-    public = X25519PrivateKey.from_private_bytes(AUDITOR).public_key().public_bytes_raw()
-    info = canonical("dsvault log entry", VAULT)
-    opened = hpke.open_(seal_entry(entry, VAULT, public), AUDITOR, info)
-    assert opened.decode() == VECTORS["entries"][1]["entry"]
-
-
-def _rows() -> list[ChainRow]:
-    return [
-        ChainRow(
-            row["sequence"],
-            row["time"],
-            bytes.fromhex(row["previous"]),
-            bytes.fromhex(entry["sealed"]),
-            bytes.fromhex(row["hash"]),
-        )
-        for row, entry in zip(VECTORS["chain"], VECTORS["entries"], strict=True)
-    ]
-
-
-def _verified(rows: list[ChainRow]) -> int:
-    last = _rows()[-1]
-    return verify_chain(ROOT, rows, Tail(last.sequence, last.hash, last.time), [])
-
-
-def test_the_chain() -> None:
-    """The chain that is written down holds."""
-    assert _verified(_rows()) == len(VECTORS["chain"]) == 3
+            _open(data, vault, secret)
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_a_changed_chain_is_refused(number: int) -> None:
-    """A bit, a time or a place changed, entries swapped or taken out: the chain does not hold."""
-    rows = _rows()
-    row = rows[number]
-    changed = [
-        replace(row, sealed=_flipped(row.sealed, 40)),
-        replace(row, hash=_flipped(row.hash, 31)),
-        replace(row, previous=_flipped(row.previous, 0)),
-        replace(row, time=row.time.replace("Z", "")),
-        replace(row, sequence=row.sequence + 1),
-        replace(row, previous=row.hash, hash=row.previous),
-        replace(row, sealed=rows[number - 1].sealed),
+def test_an_entrys_own_key_opens_that_entry_alone(number: int) -> None:
+    """The key that an auditor may give away is the one that is written down, and opens no other entry."""
+    vector = VECTORS["entries"][number]
+    key = bytes.fromhex(vector["key"])
+    assert Opener(VAULT, [AUDITOR]).entry_key(bytes.fromhex(vector["sealed"])) == key
+    for other in VECTORS["entries"]:
+        sealed = bytes.fromhex(other["sealed"])
+        if other is vector:
+            assert open_with_key(sealed, VAULT, key).encode().decode() == vector["entry"]
+        else:
+            with pytest.raises(IntegrityError):
+                open_with_key(sealed, VAULT, key)
+
+
+@pytest.mark.parametrize("wrong", VECTORS["refused_entries"])
+def test_entries_that_are_made_otherwise_are_refused(wrong: str) -> None:
+    """What was sealed to the auditor under a near miss of what is specified does not open."""
+    with pytest.raises(IntegrityError):
+        _open(bytes.fromhex(VECTORS["refused_entries"][wrong]))
+
+
+def test_entries_are_sealed_as_they_are_opened() -> None:
+    """What dsvault seals opens with the implementation that made the vectors, each entry under a key of its own."""
+    entry = _open(bytes.fromhex(VECTORS["entries"][1]["sealed"]))
+    sealer = Sealer(VAULT, X25519PrivateKey.from_private_bytes(AUDITOR).public_key().public_bytes_raw())
+    for number in range(3):
+        sealed = sealer.seal(entry)
+        secret = hpke.open_(sealed[1:81], AUDITOR, canonical("dsvault log session", VAULT))
+        key = hkdf(secret, canonical("dsvault log entry keys", VAULT), 255 * 32)[32 * number : 32 * (number + 1)]
+        header = sealed[:114]
+        assert header[81] == number
+        assert header[82:] == hashlib.sha256(canonical("dsvault log entry key", key)).digest()
+        bound = canonical("dsvault log entry", VAULT, header)
+        assert AESGCM(key).decrypt(sealed[114:126], sealed[126:], bound).decode() == VECTORS["entries"][1]["entry"]
+
+
+def _leaves() -> list[Leaf]:
+    return [
+        Leaf(
+            row["sequence"],
+            row["time"],
+            bytes.fromhex(entry["sealed"]),
+            bytes.fromhex(row["hash"]),
+            bytes.fromhex(row["root"]),
+        )
+        for row, entry in zip(VECTORS["log"], VECTORS["entries"], strict=True)
     ]
-    spoiled = [[*rows[:number], each, *rows[number + 1 :]] for each in changed]
-    spoiled += [[*rows[:number], *rows[number + 1 :]], [*rows[number:], *rows[:number]] if number else rows[::-1]]
+
+
+def _tail(leaves: list[Leaf]) -> Tail:
+    edge = Edge().extend(leaf.hash for leaf in leaves)
+    return Tail(Checkpoint(edge.size, edge.root, leaves[-1].time if leaves else ""), edge)
+
+
+def _verified(leaves: list[Leaf]) -> int:
+    return verify_log(leaves, _tail(_leaves()), [])
+
+
+def test_the_log() -> None:
+    """The log that is written down holds, and appending its entries makes it."""
+    assert _verified(_leaves()) == len(VECTORS["log"]) == 3
+    tail = Tail()
+    for leaf in _leaves():
+        (made,), tail = append(tail, [(from_timestamp(leaf.time), leaf.sealed)])
+        assert made == leaf
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_checkpoints(number: int) -> None:
+    """A checkpoint reads as what is written down; with another key, vault or any changed letter it is refused."""
+    row = VECTORS["log"][number]
+    note = row["checkpoint"].encode()
+    checkpoint = Checkpoint(row["sequence"], bytes.fromhex(row["root"]), row["time"])
+    assert read_checkpoint(ROOT, note) == checkpoint
+    assert sign_checkpoint(VAULT, checkpoint, Signer(make_at_rest.LOG)) == note
+    for place in range(len(note)):
+        with pytest.raises(IntegrityError):
+            read_checkpoint(ROOT, _flipped(note, place))
+    for root in (_root(vault=HOLDER), _root(public=bytes(32))):
+        with pytest.raises(IntegrityError):
+            read_checkpoint(root, note)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_changed_log_is_refused(number: int) -> None:
+    """A bit, a time or a place changed, entries swapped or taken out: the log does not hold."""
+    leaves = _leaves()
+    leaf = leaves[number]
+    changed = [
+        replace(leaf, sealed=_flipped(leaf.sealed, 40)),
+        replace(leaf, hash=_flipped(leaf.hash, 31)),
+        replace(leaf, root=_flipped(leaf.root or b"", 0)),
+        replace(leaf, time=leaf.time.replace("Z", "")),
+        replace(leaf, sequence=leaf.sequence + 1),
+        replace(leaf, sealed=leaves[number - 1].sealed),
+    ]
+    spoiled = [[*leaves[:number], each, *leaves[number + 1 :]] for each in changed]
+    spoiled += [
+        [*leaves[:number], *leaves[number + 1 :]],
+        [*leaves[number:], *leaves[:number]] if number else leaves[::-1],
+    ]
     for each in spoiled:
         with pytest.raises(IntegrityError):
             _verified(each)
 
 
 @pytest.mark.parametrize("numbers", [(0, 1), (2, 3), (1, 3), (1, 1), (2, 1)])
-def test_a_chain_that_is_numbered_otherwise_is_refused(numbers: tuple[int, ...]) -> None:
+def test_a_log_that_is_numbered_otherwise_is_refused(numbers: tuple[int, ...]) -> None:
     """Entries are numbered from 1 without a gap, even where every hash fits the number that is written."""
-    rows, previous = [], bytes(32)
-    for number, row in zip(numbers, _rows(), strict=False):
-        found = hashlib.sha256(canonical("dsvault log link", VAULT, number, row.time, previous, row.sealed)).digest()
-        rows.append(ChainRow(number, row.time, previous, row.sealed, found))
-        previous = found
+    leaves = []
+    for number, leaf in zip(numbers, _leaves(), strict=False):
+        found = hashlib.sha256(b"\0" + canonical("dsvault log leaf", number, leaf.time, leaf.sealed)).digest()
+        leaves.append(Leaf(number, leaf.time, leaf.sealed, found))
     with pytest.raises(IntegrityError):
-        verify_chain(ROOT, rows, Tail(len(rows), previous, rows[-1].time), [])
+        verify_log(leaves, _tail(leaves), [])
 
 
-def test_the_chain_of_another_vault_is_refused() -> None:
-    """A chain holds in its own vault only."""
-    last = _rows()[-1]
-    with pytest.raises(IntegrityError):
-        verify_chain(
-            cast("Root", SimpleNamespace(vault=HOLDER)), _rows(), Tail(last.sequence, last.hash, last.time), []
-        )
+def test_the_time_of_a_log_does_not_run_back() -> None:
+    """An entry of an earlier time than the one before it is refused, even where every hash fits."""
+    leaves = []
+    for number, (leaf, time) in enumerate(zip(_leaves(), reversed(make_at_rest.TIMES), strict=True), 1):
+        found = hashlib.sha256(b"\0" + canonical("dsvault log leaf", number, time, leaf.sealed)).digest()
+        leaves.append(Leaf(number, time, leaf.sealed, found))
+    with pytest.raises(IntegrityError, match="from before"):
+        verify_log(leaves, _tail(leaves), [])
 
 
 def _written(path: Path, document: dict[str, Any]) -> Path:

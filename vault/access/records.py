@@ -57,7 +57,8 @@ def begin(
 
     ``choose`` says what is delivered, by what was used of the grant so far. Returns the entry's number and the charge.
     ``holds`` says whether what the permit was decided by is so still. Raises Outdated where it is not, Unauthenticated
-    where the proof was used before, LimitReached where the grant is used up, and AuditError: then nothing was changed.
+    where the proof was used before, LimitReached where the grant is used up, and AuditError: then nothing was changed,
+    or, where a required witness cannot be told, nothing but the log and what is charged.
     """
     limits = permit.grant.limits
     today = day(parts) if limits else ""
@@ -84,6 +85,7 @@ def begin(
         raise arrival.turned_away(parts)
     if isinstance(found, Outdated | LimitReached):
         raise found
+    parts.journal.hold(found[0])
     return found
 
 

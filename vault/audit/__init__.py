@@ -1,18 +1,30 @@
-"""The audit log: entries sealed to the auditor, chained by hash, with a signed end."""
+"""The audit log: entries sealed to the auditor, a Merkle tree over them, and signed checkpoints of it."""
 
-from vault.audit.chain import GENESIS, ChainRow, Tail, link, read_tail, sign_tail, verify_chain
-from vault.audit.entry import Entry, Kind, open_entry, seal_entry
+from vault.audit.checkpoint import Checkpoint, origin, read_checkpoint, sign_checkpoint
+from vault.audit.entry import Entry, Kind
+from vault.audit.leaves import Leaf, Pinned, Tail, append, leaf_bytes, verify_log
+from vault.audit.merkle import Edge, Tree, leaf_hash, verify_consistency, verify_inclusion
+from vault.audit.sealing import Opener, Sealer, open_with_key
 
 __all__ = [
-    "GENESIS",
-    "ChainRow",
+    "Checkpoint",
+    "Edge",
     "Entry",
     "Kind",
+    "Leaf",
+    "Opener",
+    "Pinned",
+    "Sealer",
     "Tail",
-    "link",
-    "open_entry",
-    "read_tail",
-    "seal_entry",
-    "sign_tail",
-    "verify_chain",
+    "Tree",
+    "append",
+    "leaf_bytes",
+    "leaf_hash",
+    "open_with_key",
+    "origin",
+    "read_checkpoint",
+    "sign_checkpoint",
+    "verify_consistency",
+    "verify_inclusion",
+    "verify_log",
 ]

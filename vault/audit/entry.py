@@ -1,8 +1,4 @@
-"""What an entry says, and sealing it to the auditor.
-
-An entry is canonical JSON sealed with HPKE (RFC 9180: DHKEM X25519, HKDF-SHA256, AES-256-GCM), its ``info``
-bound to the vault. Whoever appends holds the public key only and cannot read back what it wrote.
-"""
+"""What an entry says: canonical JSON with a kind, a time, and the fields of its kind."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,16 +6,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
-
-from vault.encoding import canonical, from_json, from_timestamp, json_bytes, timestamp
+from vault.encoding import from_json, from_timestamp, json_bytes, timestamp
 from vault.errors import IntegrityError
 
-__all__ = ["Entry", "Kind", "open_entry", "seal_entry"]
-
-_SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+__all__ = ["Entry", "Kind"]
 
 
 class Kind(StrEnum):
@@ -69,25 +59,12 @@ class Entry:
         """Canonical JSON."""
         return json_bytes({"kind": self.kind.value, "time": timestamp(self.time), **self.fields})
 
-
-def _info(vault: str) -> bytes:
-    return canonical("dsvault log entry", vault)
-
-
-def seal_entry(entry: Entry, vault: str, auditor_public: bytes) -> bytes:
-    """Seal an entry to the auditor's raw X25519 public key."""
-    return _SUITE.encrypt(entry.encode(), X25519PublicKey.from_public_bytes(auditor_public), info=_info(vault))
-
-
-def open_entry(sealed: bytes, vault: str, auditor_secret: bytes) -> Entry:
-    """Open an entry with the auditor's raw private key; raises IntegrityError."""
-    key = X25519PrivateKey.from_private_bytes(auditor_secret)
-    try:
-        document = from_json(_SUITE.decrypt(sealed, key, info=_info(vault)), "a log entry")
-    except (InvalidTag, ValueError) as error:
-        raise IntegrityError("a log entry does not open under the auditor's key") from error
-    try:
-        kind, time = Kind(document.pop("kind")), from_timestamp(document.pop("time"))
-    except (KeyError, ValueError, AttributeError) as error:
-        raise IntegrityError("a log entry lacks its kind or time") from error
-    return Entry(kind, time, document)
+    @classmethod
+    def decode(cls, data: bytes) -> "Entry":
+        """Inverse of `encode`; raises IntegrityError."""
+        document = from_json(data, "a log entry")
+        try:
+            kind, time = Kind(document.pop("kind")), from_timestamp(document.pop("time"))
+        except (KeyError, ValueError, AttributeError) as error:
+            raise IntegrityError("a log entry lacks its kind or time") from error
+        return cls(kind, time, document)

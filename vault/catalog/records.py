@@ -131,17 +131,18 @@ class JobRow:
 
 @dataclass(frozen=True, slots=True)
 class LogRow:
-    """A sealed audit entry and its link in the chain."""
+    """A sealed audit entry in its place, its hash as a leaf, and the tree's root hash where a transaction ended."""
 
     sequence: int
     time: str
-    previous: bytes
     sealed: bytes
     hash: bytes
+    root: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
 class LogTailRow:
-    """The signed statement of where the log ends."""
+    """The signed note of where the log ends, and the edge of its tree there, hash after hash."""
 
-    statement: bytes
+    note: bytes
+    edge: bytes

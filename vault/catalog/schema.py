@@ -36,7 +36,7 @@ __all__ = [
     "versions",
 ]
 
-SCHEMA_VERSION = "4"
+SCHEMA_VERSION = "5"
 _ID = String(32)
 _TIME = String(27)
 
@@ -187,14 +187,17 @@ log = Table(
     metadata,
     Column("sequence", Integer, primary_key=True, autoincrement=False),
     Column("time", _TIME, nullable=False),
-    Column("previous", LargeBinary(32), nullable=False),
     Column("sealed", LargeBinary, nullable=False),
     Column("hash", LargeBinary(32), nullable=False),
+    # The root hash of the tree up to here, where a transaction ended.
+    Column("root", LargeBinary(32)),
 )
 
+# The signed end of the log, and the hashes of the perfect subtrees of its tree, the largest first.
 log_tail = Table(
     "log_tail",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("statement", LargeBinary, nullable=False),
+    Column("note", LargeBinary, nullable=False),
+    Column("edge", LargeBinary, nullable=False),
 )

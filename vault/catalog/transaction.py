@@ -69,9 +69,17 @@ _ADD_PROOF = _Often(
     sqlite.insert(schema.proofs).on_conflict_do_nothing(),
     postgresql.insert(schema.proofs).on_conflict_do_nothing().execution_options(preserve_rowcount=True),
 )
-_TAIL = _Often(select(schema.log_tail.c.statement))
+_TAIL_COLUMNS = (schema.log_tail.c.note, schema.log_tail.c.edge)
+_TAIL = _Often(select(*_TAIL_COLUMNS))
+# On SQLite whoever writes is the only writer already.
+_TAIL_TO_MOVE = _Often(select(*_TAIL_COLUMNS), select(*_TAIL_COLUMNS).with_for_update())
 _ADD_LOG = _Often(insert(schema.log))
-_MOVE_TAIL = _Often(update(schema.log_tail).values(statement=bindparam("statement")))
+_MOVE_TAIL = _Often(update(schema.log_tail).values(note=bindparam("note"), edge=bindparam("edge")))
+_LOG_HASHES = _Often(
+    select(schema.log.c.hash)
+    .where(and_(schema.log.c.sequence > bindparam("after"), schema.log.c.sequence <= bindparam("last")))
+    .order_by(schema.log.c.sequence)
+)
 
 
 class Transaction:
@@ -572,32 +580,26 @@ class Transaction:
 
     # Log
 
-    def log_tail(self) -> LogTailRow | None:
-        """The signed end of the log."""
-        row = _TAIL.run(self.connection).fetchone()
-        return LogTailRow(row[0]) if row else None
+    def log_tail(self, *, to_move: bool = False) -> LogTailRow | None:
+        """The signed end of the log; ``to_move`` keeps other writers from moving it before this transaction ends."""
+        row = (_TAIL_TO_MOVE if to_move else _TAIL).run(self.connection).fetchone()
+        return LogTailRow(*row) if row else None
 
     def append_log(self, rows: Sequence[LogRow], tail: LogTailRow) -> None:
-        """Append entries and move the signed tail with them."""
+        """Append entries and move the signed end with them."""
         values = [
-            {
-                "sequence": row.sequence,
-                "time": row.time,
-                "previous": row.previous,
-                "sealed": row.sealed,
-                "hash": row.hash,
-            }
+            {"sequence": row.sequence, "time": row.time, "sealed": row.sealed, "hash": row.hash, "root": row.root}
             for row in rows
         ]
         _ADD_LOG.run_all(self.connection, values)
-        moved = _MOVE_TAIL.run(self.connection, statement=tail.statement)
+        moved = _MOVE_TAIL.run(self.connection, note=tail.note, edge=tail.edge)
         if moved.rowcount == 0:
-            self.connection.execute(insert(schema.log_tail).values(id=1, statement=tail.statement))
+            self.connection.execute(insert(schema.log_tail).values(id=1, note=tail.note, edge=tail.edge))
 
     def log_row(self, sequence: int) -> LogRow | None:
         """One log entry by number."""
         row = self.connection.execute(select(schema.log).where(schema.log.c.sequence == sequence)).one_or_none()
-        return LogRow(row.sequence, row.time, row.previous, row.sealed, row.hash) if row else None
+        return LogRow(*row) if row else None
 
     def log_rows(self, after: int | None = None, limit: int | None = None) -> list[LogRow]:
         """Log entries in order, from the first or from the one behind ``after``."""
@@ -605,9 +607,11 @@ class Transaction:
         query = select(table).order_by(table.c.sequence).limit(limit)
         if after is not None:
             query = query.where(table.c.sequence > after)
-        return [
-            LogRow(row.sequence, row.time, row.previous, row.sealed, row.hash) for row in self.connection.execute(query)
-        ]
+        return [LogRow(*row) for row in self.connection.execute(query)]
+
+    def log_hashes(self, after: int, last: int) -> list[bytes]:
+        """The hashes of the entries behind one and up to another, in order."""
+        return [row[0] for row in _LOG_HASHES.run(self.connection, after=after, last=last)]
 
 
 def _holder(row: Any) -> HolderRow:

@@ -15,8 +15,8 @@ from vault.trust.heads import (
     trusted_vendor_head,
     vendor_body,
 )
-from vault.trust.root import Role, RoleKeys, Root, open_root, root_statement
-from vault.trust.signed import Label, RemoteSigner, Signed, Signer, public_key_id
+from vault.trust.root import Role, RoleKeys, Root, open_root, open_roots, root_statement
+from vault.trust.signed import Label, RemoteSigner, Signed, Signer, note_signature_holds, public_key_id
 from vault.trust.statements import Credential, Grant, GrantedColumn, ManifestStatement
 
 __all__ = [
@@ -37,7 +37,9 @@ __all__ = [
     "compartment_body",
     "emptied_body",
     "head_statement",
+    "note_signature_holds",
     "open_root",
+    "open_roots",
     "public_key_id",
     "root_statement",
     "trusted_compartment_head",

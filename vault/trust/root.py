@@ -27,6 +27,7 @@ __all__ = [
     "encode_chain",
     "follow",
     "open_root",
+    "open_roots",
     "read_proposal",
     "root_payload",
     "root_statement",
@@ -155,11 +156,15 @@ def decode_chain(data: bytes) -> list[Signed]:
 
 def open_root(data: bytes, fingerprint: str) -> Root:
     """Follow a chain of root versions from the pinned fingerprint to the newest; raises as `follow` does."""
-    root: Root | None = None
+    return open_roots(data, fingerprint)[-1]
+
+
+def open_roots(data: bytes, fingerprint: str) -> list[Root]:
+    """Every version of a chain, oldest first; raises as `follow` does."""
+    roots: list[Root] = []
     for signed in decode_chain(data):
-        root = follow(root, signed, fingerprint)
-    assert root is not None
-    return root
+        roots.append(follow(roots[-1] if roots else None, signed, fingerprint))
+    return roots
 
 
 def follow(root: Root | None, signed: Signed, fingerprint: str) -> Root:

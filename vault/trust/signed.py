@@ -2,7 +2,8 @@
 
 What is signed is ``canonical("dsvault signed", label, SHA-256(payload))``. The label says what kind of statement
 it is, so a signature made for one kind can never pass for another; the payload is kept and checked as
-the bytes that were signed, so that no reader has to re-encode anything in order to verify.
+the bytes that were signed, so that no reader has to re-encode anything in order to verify. The log's checkpoints are
+signed notes instead, whose form other tools know: their text is what is signed.
 """
 
 import functools
@@ -19,7 +20,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from vault.encoding import canonical, from_base64, from_json, json_bytes, to_base64
 from vault.errors import IntegrityError, KmsError
 
-__all__ = ["Label", "RemoteSigner", "Signed", "Signer", "public_key_id", "signature_holds"]
+__all__ = [
+    "Label",
+    "RemoteSigner",
+    "Signed",
+    "Signer",
+    "note_signature_holds",
+    "public_key_id",
+    "signature_holds",
+]
 
 
 class Label(StrEnum):
@@ -30,7 +39,7 @@ class Label(StrEnum):
     CREDENTIAL = "credential"
     MANIFEST = "manifest"
     HEAD = "head"
-    LOG_TAIL = "log tail"
+    EVIDENCE = "evidence"
 
 
 def public_key_id(public: bytes) -> str:
@@ -41,6 +50,11 @@ def public_key_id(public: bytes) -> str:
 def signature_holds(public: bytes, label: Label, payload: bytes, signature: bytes) -> bool:
     """Whether ``signature`` over the labelled payload verifies under a raw Ed25519 public key."""
     return _holds(public, _message(label, payload), signature)
+
+
+def note_signature_holds(public: bytes, text: str, signature: bytes) -> bool:
+    """Whether ``signature`` over a note's text verifies under a raw Ed25519 public key."""
+    return _holds(public, _note(text), signature)
 
 
 @functools.lru_cache(maxsize=8192)
@@ -56,6 +70,14 @@ def _holds(public: bytes, message: bytes, signature: bytes) -> bool:
 def _message(label: Label, payload: bytes) -> bytes:
     # The payload's digest and not the payload: KMSs sign short messages only (AWS KMS: 4,096 bytes).
     return canonical("dsvault signed", label.value, hashlib.sha256(payload).digest())
+
+
+def _note(text: str) -> bytes:
+    # A note is text that begins with its origin, and a labelled message begins with the length of its first part, whose
+    # first byte is 0: no signature of the one kind is ever one of the other.
+    if not text.startswith("dsvault/") or not text.endswith("\n"):
+        raise IntegrityError("a note does not begin with the name of a log")
+    return text.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +146,15 @@ class Signer:
         encoded = json_bytes(payload)
         return Signed(label, encoded, ((self.key_id, self._sign_message(_message(label, encoded))),))
 
+    def sign_note(self, text: str) -> bytes:
+        """Sign a note's text as it is (RFC 8032, pure)."""
+        return self._sign_message(_note(text))
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.key_id})"
+
+
+_NOT_OURS = "the signature that the KMS gave back does not verify under the key's public half"
 
 
 class RemoteSigner(Signer):
@@ -142,5 +171,12 @@ class RemoteSigner(Signer):
         """Sign a JSON payload under a domain label; raises KmsError and what ``sign_message`` raises."""
         signed = super().sign(label, payload)
         if not signature_holds(self.public, label, signed.payload, signed.signatures[0][1]):
-            raise KmsError("the signature that the KMS gave back does not verify under the key's public half")
+            raise KmsError(_NOT_OURS)
         return signed
+
+    def sign_note(self, text: str) -> bytes:
+        """Sign a note's text as it is; raises as `sign` does."""
+        signature = super().sign_note(text)
+        if not note_signature_holds(self.public, text, signature):
+            raise KmsError(_NOT_OURS)
+        return signature

@@ -2,43 +2,64 @@
 
 An administrative act records its entry in the same catalog transaction that makes it effective, so
 that neither stands without the other. A delivery records its entry in a transaction of its own before
-the first byte. Whatever stops an entry from being written stops the act.
+the first byte. Whatever stops an entry from being written stops the act. Where a witness is required, nothing is
+delivered before a checkpoint that is about the delivery's entry lies there.
 """
 
 import hmac
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from vault.audit import ChainRow, Entry, Kind, Tail, link, open_entry, read_tail, seal_entry, sign_tail, verify_chain
+from vault.audit import (
+    Checkpoint,
+    Edge,
+    Entry,
+    Kind,
+    Leaf,
+    Opener,
+    Pinned,
+    Sealer,
+    Tail,
+    Tree,
+    append,
+    read_checkpoint,
+    sign_checkpoint,
+    verify_log,
+)
 from vault.catalog import Catalog, LogRow, LogTailRow, Transaction
-from vault.errors import AuditError, Conflict, IntegrityError, KmsError, VaultError
+from vault.errors import AuditError, IntegrityError, InvalidInput, KmsError, VaultError
 from vault.objects import ObjectStore
 from vault.trust import Role, Root, Signer
+from vault.workings.checkpoints import Checkpoints, pinned_by
 from vault.workings.roots import Roots
 
-__all__ = ["Journal"]
+__all__ = ["Journal", "Witness"]
 
 _LOG = logging.getLogger("dsvault.log")
-_FOLDER = "checkpoints"
 _PAGE = 1000
+_HASH = 32
 _CHECKPOINT_EVERY = timedelta(seconds=1)
-_KEPT_CHECKPOINTS = 50
 
 
-def _name(sequence: int) -> str:
-    return f"{_FOLDER}/{sequence:020d}"
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """Where checkpoints go beside the store, and whether nothing may be delivered without it."""
+
+    store: ObjectStore
+    required: bool
 
 
 @dataclass(slots=True)
 class _Pending:
-    """The entries of one transaction: where the log ends with them, and by whose key that is to be signed."""
+    """The entries of one transaction, sealed, and the end of the log that they come behind."""
 
-    tail: Tail | None
+    tail: Tail
     root: Root
-    rows: list[LogRow] = field(default_factory=list)
+    entries: list[tuple[datetime, bytes]] = field(default_factory=list)
 
 
 class Journal:
@@ -51,14 +72,23 @@ class Journal:
         store: ObjectStore,
         log_signer: Callable[[Root], Signer],
         clock: Callable[[], datetime],
+        witness: Witness | None = None,
     ) -> None:
         self._roots = roots
         self._catalog = catalog
-        self._store = store
         self._signer = log_signer
         self._clock = clock
+        self._kept = Checkpoints(roots, store, "checkpoints", "the store")
+        self._witness = self.witness_at(witness.store) if witness is not None else None
+        self._required = witness is not None and witness.required
         self._marked = datetime.min.replace(tzinfo=UTC)
-        self._last: tuple[str, bytes, Tail] | None = None
+        self._last: tuple[str, LogTailRow, Tail] | None = None
+        self._sealer: tuple[bytes, Sealer] | None = None
+        self._highest = 0
+        self._witnessed = 0
+        self._witnessing = threading.Lock()
+
+    # Appending
 
     def record(self, kind: Kind, **fields: Any) -> int:
         """Append durably in a transaction of its own; returns the entry's number. Raises AuditError."""
@@ -100,162 +130,218 @@ class Journal:
     def _record(self, transaction: Transaction, before: Root, after: Root, entry: Entry) -> int:
         pending: _Pending | None = transaction.memo.get("log")
         if pending is None:
-            stored = transaction.log_tail()
-            pending = _Pending(self._read(before, stored.statement) if stored else None, after)
+            pending = _Pending(self._tail_to_move(before, transaction), after)
             transaction.memo["log"] = pending
             transaction.finishing.append(lambda: self._append(transaction, pending))
         pending.root = after
-        sealed = seal_entry(entry, after.vault, after.public_key(Role.AUDITOR))
-        row = link(after.vault, pending.tail, sealed, entry.time)
-        pending.rows.append(LogRow(row.sequence, row.time, row.previous, row.sealed, row.hash))
-        pending.tail = Tail(row.sequence, row.hash, row.time)
-        return row.sequence
+        sealed = self._sealing(after).seal(entry)
+        pending.entries.append((entry.time, sealed))
+        return pending.tail.edge.size + len(pending.entries)
+
+    def _sealing(self, root: Root) -> Sealer:
+        """The sealer to the auditor of a root document."""
+        public = root.public_key(Role.AUDITOR)
+        if self._sealer is None or self._sealer[0] != public:
+            self._sealer = (public, Sealer(root.vault, public))
+        return self._sealer[1]
 
     def _append(self, transaction: Transaction, pending: "_Pending") -> None:
         """Write a transaction's entries and sign where the log ends with them, once for all."""
-        assert pending.tail is not None
         root = pending.root
+        leaves, tail = append(pending.tail, pending.entries)
         try:
-            statement = sign_tail(root.vault, pending.tail, self._signer(root)).encode()
+            note = sign_checkpoint(root.vault, tail.checkpoint, self._signer(root))
         except KmsError as error:
             raise AuditError(f"{error}; so nothing was done") from error
-        transaction.append_log(pending.rows, LogTailRow(statement))
-        self._last = (root.digest, statement, pending.tail)
+        row = LogTailRow(note, b"".join(tail.edge.hashes))
+        rows = [LogRow(each.sequence, each.time, each.sealed, each.hash, each.root) for each in leaves]
+        transaction.append_log(rows, row)
+        self._last = (root.digest, row, tail)
 
-    def _read(self, root: Root, statement: bytes) -> Tail:
-        """The tail in a statement, verified unless it is the one that was signed here last."""
-        last = self._last
-        if last is not None and (last[0], last[1]) == (root.digest, statement):
-            return last[2]
-        return read_tail(root, statement)
+    def _tail(self, root: Root, row: LogTailRow | None) -> Tail:
+        """The end of the log as a transaction sees it, verified unless it is the one that was signed here last."""
+        if row is None:
+            tail = Tail()
+        elif (last := self._last) is not None and (last[0], last[1]) == (root.digest, row):
+            tail = last[2]
+        else:
+            checkpoint = read_checkpoint(root, row.note)
+            hashes = tuple(row.edge[at : at + _HASH] for at in range(0, len(row.edge), _HASH))
+            tail = Tail(checkpoint, Edge(checkpoint.size, hashes))
+        self._highest = max(self._highest, tail.checkpoint.size)
+        return tail
+
+    def _tail_to_move(self, root: Root, transaction: Transaction) -> Tail:
+        """The end of the log for whoever is about to move it: nobody else can, so it is the newest that there is."""
+        highest = self._highest
+        tail = self._tail(root, transaction.log_tail(to_move=True))
+        if tail.checkpoint.size < highest:
+            raise IntegrityError("the catalog's log is behind what this process saw of it: it was rolled back")
+        return tail
 
     def settle(self) -> None:
         """Write what was to be written soon, and leave a checkpoint behind it."""
         self._catalog.settle()
         self.checkpoint()
 
-    def checkpoint(self) -> None:
-        """Copy the signed end of the log into the store, where a rolled-back catalog cannot follow."""
+    # Checkpoints
+
+    def end(self) -> tuple[bytes, Checkpoint] | None:
+        """The signed note of where the log ends, and what it says; None before the first entry."""
         with self._catalog.read() as transaction:
-            stored = transaction.log_tail()
+            row = transaction.log_tail()
             root = self._roots.seen_by(transaction)
-        if stored is None:
+        return (row.note, self._tail(root, row).checkpoint) if row is not None else None
+
+    def checkpoint(self) -> None:
+        """Copy the signed end of the log to the store and the witness, where a rolled-back catalog cannot follow.
+
+        A witness that cannot be reached holds up no act that has been done; the process's log tells.
+        """
+        end = self.end()
+        if end is None:
             return
-        tail = read_tail(root, stored.statement)
         self._marked = self._clock()
-        try:
-            self._store.put(_name(tail.sequence), stored.statement)
-        except Conflict:
-            return  # another process has signed this end already
+        self._kept.put(*end)
+        if self._witness is not None:
+            try:
+                self._tell_witness(self._witness, end)
+            except IntegrityError:
+                raise
+            except VaultError as error:
+                _LOG.warning("the log's witness could not be told: %s", type(error).__name__)
+
+    def _tell_witness(self, witness: Checkpoints, end: tuple[bytes, Checkpoint]) -> None:
+        if end[1].size > self._witnessed:
+            witness.put(*end)
+            self._witnessed = max(self._witnessed, end[1].size)
+
+    def hold(self, sequence: int) -> None:
+        """Wait until the witness knows of an entry, where one is required; raises AuditError where it cannot be told.
+
+        Whoever comes while another is telling it waits, and mostly finds that its own entry was told of too.
+        """
+        if self._witness is None or not self._required:
+            return
+        with self._witnessing:
+            if self._witnessed >= sequence:
+                return
+            try:
+                end = self.end()
+                assert end is not None
+                self._tell_witness(self._witness, end)
+            except VaultError as error:
+                raise AuditError(f"the log's witness could not be told ({error}), so nothing was served") from error
 
     def checkpoint_if_due(self) -> None:
         """A checkpoint at most once a second: how much of the log's end a rolled-back catalog could lose."""
         if self._clock() - self._marked >= _CHECKPOINT_EVERY:
             self.checkpoint()
 
-    def checkpoints(self) -> list[Tail]:
-        """Every checkpoint in the store that counts, verified; raises IntegrityError.
-
-        Those under a log key that was replaced count only while there is none under a present one.
-        """
-        found = [self._checkpoint(info.name) for info in self._store.list(_FOLDER)]
-        return [tail for tail, counts in found if counts] or [tail for tail, _ in found]
-
-    def _checkpoint(self, name: str) -> tuple[Tail, bool]:
-        """A checkpoint, and whether a present key signed it; raises IntegrityError if none ever did."""
-        tail, counts = self._read_ever(self._store.get(name))
-        if name != _name(tail.sequence):
-            raise IntegrityError("a checkpoint in the store does not carry the number that it lies under")
-        return tail, counts
-
-    def _read_ever(self, statement: bytes) -> tuple[Tail, bool]:
-        try:
-            return read_tail(self._roots.current, statement), True
-        except IntegrityError:
-            for earlier in self._roots.earlier:
-                try:
-                    return read_tail(earlier, statement), False
-                except IntegrityError:
-                    continue
-            raise
-
     def refuse_rollback(self) -> None:
         """Raise IntegrityError when the catalog's log ends before the newest checkpoint, or differs from it."""
-        mark = self._newest_checkpoint()
-        if mark is None:
+        mark = self._kept.newest()
+        if mark is None or not mark.size:
             return
         with self._catalog.read() as transaction:
-            row = transaction.log_row(mark.sequence)
-        if row is None or not hmac.compare_digest(row.hash, mark.hash):
+            row = transaction.log_row(mark.size)
+        if row is None or row.root is None or not hmac.compare_digest(row.root, mark.root):
             raise IntegrityError("the catalog's log is not the one that a checkpoint was signed over")
 
-    def _newest_checkpoint(self) -> Tail | None:
-        replaced = None
-        for name in sorted((info.name for info in self._store.list(_FOLDER)), reverse=True):
-            tail, counts = self._checkpoint(name)
-            if counts:
-                return tail
-            replaced = replaced or tail
-        return replaced
-
     def prune_checkpoints(self) -> None:
-        """Keep the newest checkpoints: each is over all that came before it. Only after the log was verified."""
-        self.drop_replaced_checkpoints()
-        for info in sorted(self._store.list(_FOLDER), key=lambda info: info.name)[:-_KEPT_CHECKPOINTS]:
-            self._store.delete(info.name)
+        """Keep the newest checkpoints of the store: each is over all before it. Only after the log was verified."""
+        self._kept.prune()
 
     def drop_replaced_checkpoints(self) -> None:
         """Remove checkpoints under log keys that were replaced, once there is one under a present key."""
-        found = [(info.name, self._checkpoint(info.name)[1]) for info in self._store.list(_FOLDER)]
-        if any(counts for _, counts in found):
-            for name in (name for name, counts in found if not counts):
-                self._store.delete(name)
+        self._kept.drop_replaced()
 
-    def verify(self) -> int:
-        """Check the whole chain, its signed end and the checkpoints; returns the number of entries.
+    def witness_at(self, store: ObjectStore) -> Checkpoints:
+        """The checkpoints of this vault at a witness."""
+        return Checkpoints(self._roots, store, f"{self._roots.vault}/checkpoints", "the witness")
 
-        Raises IntegrityError that names the first entry that was changed, removed, inserted or moved.
+    # Reading and proving
+
+    @property
+    def roots(self) -> Roots:
+        """The root documents that the log is judged by."""
+        return self._roots
+
+    def verify(
+        self, *, witness: ObjectStore | None = None, asked: bool = False, kept: Sequence[tuple[str, bytes]] = ()
+    ) -> int:
+        """Check every entry, the signed end and the checkpoints; returns the number of entries.
+
+        ``asked`` has the configured witness's checkpoints checked too, ``witness`` another one's, and ``kept`` those
+        that somebody kept, each with where it is from in words. Raises IntegrityError that names the first entry that
+        was changed, removed, inserted or moved, or the checkpoint that is not about this log.
         """
-        checkpoints = self.checkpoints()
+        pinned = [*self._kept.pinned(), *pinned_by(self._roots, kept)]
+        for each in (self._witness if asked else None, self.witness_at(witness) if witness is not None else None):
+            pinned += self._witnessed_by(each) if each is not None else []
         with self._catalog.read() as transaction:
-            root = self._roots.seen_by(transaction)
-            stored = transaction.log_tail()
-            tail = read_tail(root, stored.statement) if stored else None
-            return verify_chain(root, _pages(transaction), tail, checkpoints)
+            tail = self._tail(self._roots.seen_by(transaction), transaction.log_tail())
+            return verify_log(_leaves(transaction), tail, pinned)
 
-    def _before(self, transaction: Transaction, newest: int) -> int | None:
-        """The number of the entry before so many of the newest; None where that is all of them."""
-        stored = transaction.log_tail()
-        last = self._read(self._roots.seen_by(transaction), stored.statement).sequence if stored is not None else 0
-        return last - newest if last > newest else None
+    @staticmethod
+    def _witnessed_by(witness: Checkpoints) -> list[Pinned]:
+        found = witness.pinned()
+        if not found:
+            raise IntegrityError("the witness holds no checkpoint of this vault's log")
+        return found
 
-    def entries(self, auditor_secrets: Sequence[bytes], newest: int | None = None) -> Iterator[tuple[int, Entry]]:
-        """Open every entry, or so many of the newest, with the auditors' keys, oldest first.
+    def tree(self, size: int | None = None) -> Tree:
+        """The log's tree, for making proofs; of the first ``size`` entries, or all."""
+        if size is None:
+            end = self.end()
+            size = end[1].size if end is not None else 0
 
-        Each is sealed to the auditor of its time.
-        """
+        def read(start: int, stop: int) -> list[bytes]:
+            with self._catalog.read() as transaction:
+                return transaction.log_hashes(start, stop)
+
+        return Tree(size, read)
+
+    def leaf(self, sequence: int) -> Leaf:
+        """One sealed entry in its place; raises InvalidInput where there is none."""
         with self._catalog.read() as transaction:
-            for row in _pages(transaction, self._before(transaction, newest) if newest is not None else None):
-                try:
-                    yield row.sequence, _open_with_any(row.sealed, self._roots.vault, auditor_secrets)
-                except IntegrityError as error:
-                    raise IntegrityError(f"log entry {row.sequence}: {error}") from error
+            row = transaction.log_row(sequence)
+        if row is None:
+            raise InvalidInput(f"the log has no entry {sequence}")
+        return _leaf(row)
+
+    def opener(self, auditor_secrets: Sequence[bytes]) -> Opener:
+        """What opens this vault's entries."""
+        return Opener(self._roots.vault, auditor_secrets)
+
+    def leaves(self, after: int | None = None, newest: int | None = None) -> Iterator[Leaf]:
+        """Every sealed entry in its place, oldest first; those behind a number, or so many of the newest."""
+        with self._catalog.read() as transaction:
+            if newest is not None:
+                size = self._tail(self._roots.seen_by(transaction), transaction.log_tail()).checkpoint.size
+                after = max(after or 0, size - newest)
+            yield from _leaves(transaction, after)
+
+    def entries(
+        self, auditor_secrets: Sequence[bytes], newest: int | None = None, after: int | None = None
+    ) -> Iterator[tuple[int, Entry]]:
+        """Open every entry with the auditors' keys, oldest first; those behind a number, or so many of the newest."""
+        opener = self.opener(auditor_secrets)
+        for leaf in self.leaves(after, newest):
+            try:
+                yield leaf.sequence, opener.open(leaf.sealed)
+            except IntegrityError as error:
+                raise IntegrityError(f"log entry {leaf.sequence}: {error}") from error
 
 
-def _open_with_any(sealed: bytes, vault: str, secrets: Sequence[bytes]) -> Entry:
-    for secret in secrets[:-1]:
-        try:
-            return open_entry(sealed, vault, secret)
-        except IntegrityError:
-            continue
-    return open_entry(sealed, vault, secrets[-1])
+def _leaf(row: LogRow) -> Leaf:
+    return Leaf(row.sequence, row.time, row.sealed, row.hash, row.root)
 
 
-def _pages(transaction: Transaction, after: int | None = None) -> Iterator[ChainRow]:
+def _leaves(transaction: Transaction, after: int | None = None) -> Iterator[Leaf]:
     while True:
         rows = transaction.log_rows(after, _PAGE)
         if not rows:
             return
-        for row in rows:
-            yield ChainRow(row.sequence, row.time, row.previous, row.sealed, row.hash)
+        yield from map(_leaf, rows)
         after = rows[-1].sequence

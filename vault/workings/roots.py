@@ -219,6 +219,10 @@ class Roots:
         except Conflict:
             self._compare(root_name(version))
 
+    def chain_bytes(self) -> bytes:
+        """Every version, in the file form of a chain."""
+        return encode_chain(self._chain)
+
     @property
     def is_saved(self) -> bool:
         """Whether the file that brokers start from has the newest version."""
@@ -230,7 +234,7 @@ class Roots:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with open(descriptor, "wb") as file:
-                file.write(encode_chain(self._chain))
+                file.write(self.chain_bytes())
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, self._path)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import urllib3
 
 from tests.conftest import Lab
-from vault.audit import Entry, Kind, open_entry
+from vault.audit import Entry, Kind, Opener
 from vault.client import Client
 from vault.wire import CURSOR_KEY, End, Token
 
@@ -139,11 +139,11 @@ class Hostile:
     def _news(self, opened: bool = False) -> list[Entry]:
         """What came into the log since the last time, where it is to be opened: to open all of it takes long."""
         parts, found = self.lab.vault.parts, []
-        (secret,) = parts.signers.keys.auditor_secrets()
+        opener = Opener(parts.vault, parts.signers.keys.auditor_secrets())
         with parts.catalog.read() as transaction:
             while rows := transaction.log_rows(self._read_up_to, 1000):
                 self._read_up_to = rows[-1].sequence
-                found += [open_entry(row.sealed, parts.vault, secret) for row in rows] if opened else []
+                found += [opener.open(row.sealed) for row in rows] if opened else []
         return found
 
     def newcomer(self, name: str) -> Token:

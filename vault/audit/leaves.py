@@ -1,0 +1,142 @@
+"""Entries in their places: the leaves of the log's tree, and checking them all.
+
+The log is append-only where its leaves, in order, make the tree that a signed checkpoint is about. Changing, removing,
+inserting or reordering an entry makes another tree, and cutting the end off makes one that a later checkpoint is not
+about. Verifying needs the root document only, and not the auditor's key.
+"""
+
+import hmac
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from typing import Final
+
+from vault.audit.checkpoint import Checkpoint
+from vault.audit.merkle import Edge, leaf_hash
+from vault.encoding import canonical, timestamp
+from vault.errors import IntegrityError
+
+__all__ = ["Leaf", "Pinned", "Tail", "append", "leaf_bytes", "verify_log"]
+
+_PREFIX: Final = canonical("dsvault log leaf") + struct.pack(">I", 8)
+_LENGTH: Final = struct.Struct(">I")
+_NUMBER: Final = struct.Struct(">Q")
+_PAGE: Final = 1000
+
+
+def leaf_bytes(sequence: int, time: str, sealed: bytes) -> bytes:
+    """What a leaf's hash is over: ``canonical("dsvault log leaf", sequence, time, sealed)``."""
+    when = time.encode()
+    return b"".join((_PREFIX, _NUMBER.pack(sequence), _LENGTH.pack(len(when)), when, _LENGTH.pack(len(sealed)), sealed))
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A sealed entry in its place: number from 1, time, hash as a leaf, and the root hash of the log up to it.
+
+    ``root`` is kept of the last entry of each transaction alone: a checkpoint can be about no other.
+    """
+
+    sequence: int
+    time: str
+    sealed: bytes
+    hash: bytes
+    root: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """Where the log ends: the checkpoint, and what appending to it needs."""
+
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    edge: Edge = field(default_factory=Edge)
+
+    def __post_init__(self) -> None:
+        same = self.checkpoint.size == self.edge.size
+        if not same or not hmac.compare_digest(self.checkpoint.root, self.edge.root):
+            raise IntegrityError("the edge of the log is not that of the tree which its signed end is about")
+
+
+def append(tail: Tail, entries: Iterable[tuple[datetime, bytes]]) -> tuple[list[Leaf], Tail]:
+    """The leaves of some sealed entries behind a tail, and the tail behind them.
+
+    An entry's time is never before the one that it follows, so that time in the log does not run back.
+    """
+    edge, time, leaves = tail.edge, tail.checkpoint.time, []
+    for moment, sealed in entries:
+        time = max(timestamp(moment), time)
+        sequence = edge.size + 1
+        found = leaf_hash(leaf_bytes(sequence, time, sealed))
+        edge = edge.append(found)
+        leaves.append(Leaf(sequence, time, sealed, found))
+    if leaves:
+        last = leaves[-1]
+        leaves[-1] = Leaf(last.sequence, last.time, last.sealed, last.hash, edge.root)
+    return leaves, Tail(Checkpoint(edge.size, edge.root, time), edge)
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A checkpoint that the log has to agree with, and where it was found, in words."""
+
+    checkpoint: Checkpoint
+    where: str
+
+
+def verify_log(leaves: Iterable[Leaf], tail: Tail, pinned: Iterable[Pinned]) -> int:
+    """Check every entry's place and hash, where the log ends, and that every checkpoint is about its beginning.
+
+    Returns the number of entries; raises IntegrityError naming the first entry, or the checkpoint, that is wrong.
+    """
+    waiting = sorted(pinned, key=lambda each: each.checkpoint.size, reverse=True)
+    edge, before = Edge(), ""
+    _agree(waiting, edge, last=False)
+    for page in _pages(leaves):
+        hashes: list[bytes] = []
+        for leaf in page:
+            _check_leaf(leaf, edge.size + len(hashes) + 1, before)
+            before = leaf.time
+            hashes.append(leaf.hash)
+            due = bool(waiting) and waiting[-1].checkpoint.size == edge.size + len(hashes)
+            if due or leaf.root is not None:
+                edge, hashes = edge.extend(hashes), []
+                if leaf.root is not None and not hmac.compare_digest(leaf.root, edge.root):
+                    raise IntegrityError(f"the log up to entry {leaf.sequence} is not the one that was signed then")
+                _agree(waiting, edge, last=False)
+        edge = edge.extend(hashes)
+    if (tail.checkpoint.size, tail.checkpoint.root) != (edge.size, edge.root):
+        raise IntegrityError(f"the log ends at entry {edge.size}, which is not where its signed end says")
+    _agree(waiting, edge, last=True)
+    return edge.size
+
+
+def _pages(leaves: Iterable[Leaf]) -> Iterator[list[Leaf]]:
+    rows = iter(leaves)
+    while page := list(islice(rows, _PAGE)):
+        yield page
+
+
+def _check_leaf(leaf: Leaf, sequence: int, before: str) -> None:
+    if leaf.sequence != sequence:
+        raise IntegrityError(f"log entry {sequence} is missing or out of order")
+    if not hmac.compare_digest(leaf.hash, leaf_hash(leaf_bytes(leaf.sequence, leaf.time, leaf.sealed))):
+        raise IntegrityError(f"log entry {sequence} was changed")
+    if leaf.time < before:
+        raise IntegrityError(f"log entry {sequence} is from before the one that it follows")
+
+
+def _agree(waiting: list[Pinned], edge: Edge, *, last: bool) -> None:
+    """Hold the checkpoints of this size against the log up to here; of the last entry, those of larger sizes too."""
+    while waiting and (waiting[-1].checkpoint.size == edge.size or last):
+        mark = waiting.pop()
+        if mark.checkpoint.size > edge.size:
+            raise IntegrityError(
+                f"the log ends at entry {edge.size}, before entry {mark.checkpoint.size} of {mark.where}: "
+                "its end was cut off, or the catalog was rolled back"
+            )
+        if not hmac.compare_digest(mark.checkpoint.root, edge.root):
+            raise IntegrityError(
+                f"the log up to entry {edge.size} is another than that of {mark.where}: it was changed, or forked"
+            )

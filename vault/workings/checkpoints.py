@@ -1,0 +1,141 @@
+"""Where checkpoints of the log are kept: in the store, and at a witness.
+
+A witness is a place that a broker can only add to, kept by somebody else or locked against deleting: it holds the log
+to what it was. Names say how many entries a checkpoint is about, so there is one for each size, written once; another
+one that wants the name tells of a fork.
+"""
+
+import hmac
+import logging
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, final
+
+from vault.audit import Checkpoint, Pinned, read_checkpoint
+from vault.errors import Conflict, IntegrityError
+from vault.objects import ObjectStore
+from vault.workings.roots import Roots
+
+__all__ = ["Checkpoints", "Kept", "pinned_by", "read_ever"]
+
+_LOG = logging.getLogger("dsvault.log")
+_KEPT: Final = 50
+_AT_ONCE: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A checkpoint that was verified, its note, and whether a present log key signed it."""
+
+    name: str
+    note: bytes
+    checkpoint: Checkpoint
+    counts: bool
+
+
+def read_ever(roots: Roots, note: bytes) -> tuple[Checkpoint, bool]:
+    """What a note says, and whether a present log key signed it; raises IntegrityError if none ever did."""
+    try:
+        return read_checkpoint(roots.current, note), True
+    except IntegrityError:
+        for earlier in roots.earlier:
+            try:
+                return read_checkpoint(earlier, note), False
+            except IntegrityError:
+                continue
+        raise
+
+
+@final
+class Checkpoints:
+    """The checkpoints in one place; ``where`` is the place in words."""
+
+    def __init__(self, roots: Roots, store: ObjectStore, folder: str, where: str) -> None:
+        self._roots = roots
+        self._store = store
+        self._folder = folder
+        self.where = where
+
+    def _name(self, size: int) -> str:
+        return f"{self._folder}/{size:020d}"
+
+    def put(self, note: bytes, checkpoint: Checkpoint) -> None:
+        """Keep a note; raises IntegrityError where another log of that size is kept already, and Unavailable."""
+        name = self._name(checkpoint.size)
+        try:
+            self._store.put(name, note)
+        except Conflict:
+            self._refuse_fork(name, checkpoint)
+
+    def _refuse_fork(self, name: str, checkpoint: Checkpoint) -> None:
+        """Raise IntegrityError where a present log key signed another log of that size.
+
+        What is no checkpoint, or is one of a key that was replaced, somebody else put there: it is for `every` to tell,
+        and holds up no act that has been done.
+        """
+        try:
+            there = self._read(name)
+        except IntegrityError as error:
+            _LOG.warning("%s holds what is no checkpoint in the place of one: %s", self.where, error)
+            return
+        if there.counts and not hmac.compare_digest(there.checkpoint.root, checkpoint.root):
+            raise IntegrityError(
+                f"{self.where} holds another log of {checkpoint.size} entries than this one: it was forked"
+            )
+
+    def _read(self, name: str) -> Kept:
+        note = self._store.get(name)
+        checkpoint, counts = read_ever(self._roots, note)
+        if name != self._name(checkpoint.size):
+            raise IntegrityError(f"a checkpoint in {self.where} does not carry the number that it lies under")
+        return Kept(name, note, checkpoint, counts)
+
+    def _names(self) -> list[str]:
+        return sorted(info.name for info in self._store.list(self._folder))
+
+    def every(self) -> list[Kept]:
+        """Every checkpoint, by size; raises IntegrityError for one that no log key ever signed."""
+        names = self._names()
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            return list(threads.map(self._read, names))
+
+    def pinned(self) -> list[Pinned]:
+        """Every checkpoint that counts.
+
+        Those under a log key that was replaced do only while there is none under a present one.
+        """
+        found = self.every()
+        counting = [each for each in found if each.counts] or found
+        return [Pinned(each.checkpoint, f"a checkpoint in {self.where}") for each in counting]
+
+    def newest(self) -> Checkpoint | None:
+        """The newest that counts."""
+        replaced = None
+        for name in reversed(self._names()):
+            found = self._read(name)
+            if found.counts:
+                return found.checkpoint
+            replaced = replaced or found.checkpoint
+        return replaced
+
+    def prune(self) -> None:
+        """Keep the newest: each is over all that came before it. Only after the log was verified."""
+        self.drop_replaced()
+        for name in self._names()[:-_KEPT]:
+            self._store.delete(name)
+
+    def drop_replaced(self) -> None:
+        """Remove checkpoints under log keys that were replaced, once there is one under a present key."""
+        found = self.every()
+        if any(each.counts for each in found):
+            self._drop(each.name for each in found if not each.counts)
+
+    def _drop(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._store.delete(name)
+
+
+def pinned_by(roots: Roots, notes: Sequence[tuple[str, bytes]]) -> list[Pinned]:
+    """Checkpoints that somebody kept, with where each is from in words; raises IntegrityError."""
+    return [Pinned(read_ever(roots, note)[0], where) for where, note in notes]
