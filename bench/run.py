@@ -29,6 +29,7 @@ from vault.model import ChunkIdentity, KeyScope
 # Beside this file, and the repository itself: the servers of the tests are started here too.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent))
+from appends import appends
 from data import KINDS, mixed
 from endurance import long
 from jobs import fan_out, humaneval, rekeys, rewrapping, rivals
@@ -43,6 +44,7 @@ from telling import telling
 _FOLDER = Path(".bench")
 #: What is measured of brokers in processes of their own.
 _BROKERS = {
+    "appends": appends,
     "load": load,
     "streams": streams,
     "lease": leases,
@@ -199,6 +201,7 @@ def main() -> None:
     options.add_argument("--kms", action="store_true", help="only what the KMS is asked")
     options.add_argument("--jobs", action="store_true", help="only fan-outs and rekeys")
     options.add_argument("--planning", action="store_true", help="only the plans of a version with very many chunks")
+    options.add_argument("--appends", action="store_true", help="only durable appends to the audit log")
     options.add_argument("--load", action="store_true", help="only many small reads at once")
     options.add_argument("--telling", action="store_true", help="only how long refusals take")
     options.add_argument("--streams", action="store_true", help="only streams beside bare ones, and 64 at once")

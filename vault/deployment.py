@@ -258,6 +258,7 @@ def _fill_catalog(folder: Path, configuration: Configuration, owner: str) -> Non
         add_holder(parts, transaction, holder, None)
         parts.journal.record_in(transaction, Kind.INIT, vault=configuration.vault)
     parts.journal.checkpoint()
+    parts.catalog.close()
 
 
 def _write_text(path: Path, text: str) -> None:
