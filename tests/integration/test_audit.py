@@ -69,13 +69,12 @@ def test_the_newest_entries_are_had_without_the_others(granted: Lab) -> None:
         "update log set sealed = (select sealed from log where sequence = 3) where sequence = 4",
         "update log set time = '2020-01-01T00:00:00.000000Z' where sequence = 4",
         "update log set hash = zeroblob(32) where sequence = 4",
-        "update log set root = zeroblob(32) where sequence = 4",
         "delete from log where sequence = 4",
         "delete from log where sequence = 1",
         "delete from log where sequence = (select max(sequence) from log)",
         "delete from log",
-        "insert into log select sequence + 1, time, sealed, hash, root from log order by sequence desc limit 1",
-        "insert into log select 0, time, sealed, hash, root from log where sequence = 1",
+        "insert into log select sequence + 1, time, sealed, hash from log order by sequence desc limit 1",
+        "insert into log select 0, time, sealed, hash from log where sequence = 1",
         "update log_tail set note = zeroblob(100)",
         "update log_tail set edge = zeroblob(length(edge))",
         "update log_tail set edge = substr(edge, 33)",
@@ -111,8 +110,8 @@ def _written_anew(lab: Lab, note: Callable[[Checkpoint], bytes] | None = None, w
         tail = Tail()
         for entry in entries:
             (leaf,), tail = append(tail, [entry])
-            row = (leaf.sequence, leaf.time, leaf.sealed, leaf.hash, leaf.root)
-            connection.execute("insert into log values (?, ?, ?, ?, ?)", row)
+            row = (leaf.sequence, leaf.time, leaf.sealed, leaf.hash)
+            connection.execute("insert into log values (?, ?, ?, ?)", row)
         connection.execute("update log_tail set edge = ?", (b"".join(tail.edge.hashes),))
         if note is not None:
             connection.execute("update log_tail set note = ?", (note(tail.checkpoint),))

@@ -150,8 +150,8 @@ def _rewritten(lab: Lab) -> None:
         tail = Tail()
         for time, sealed in kept:
             (leaf,), tail = append(tail, [(from_timestamp(time), sealed)])
-            row = (leaf.sequence, leaf.time, leaf.sealed, leaf.hash, leaf.root)
-            connection.execute("insert into log values (?, ?, ?, ?, ?)", row)
+            row = (leaf.sequence, leaf.time, leaf.sealed, leaf.hash)
+            connection.execute("insert into log values (?, ?, ?, ?)", row)
         signer = parts.signers.keys.signer(Role.LOG, parts.root.current)
         note = sign_checkpoint(parts.vault, tail.checkpoint, signer)
         connection.execute("update log_tail set note = ?, edge = ?", (note, b"".join(tail.edge.hashes)))

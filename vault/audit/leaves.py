@@ -34,16 +34,12 @@ def leaf_bytes(sequence: int, time: str, sealed: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A sealed entry in its place: number from 1, time, hash as a leaf, and the root hash of the log up to it.
-
-    ``root`` is kept of the last entry of each transaction alone: a checkpoint can be about no other.
-    """
+    """A sealed entry in its place: number from 1, time, hash as a leaf."""
 
     sequence: int
     time: str
     sealed: bytes
     hash: bytes
-    root: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +67,6 @@ def append(tail: Tail, entries: Iterable[tuple[datetime, bytes]]) -> tuple[list[
         found = leaf_hash(leaf_bytes(sequence, time, sealed))
         edge = edge.append(found)
         leaves.append(Leaf(sequence, time, sealed, found))
-    if leaves:
-        last = leaves[-1]
-        leaves[-1] = Leaf(last.sequence, last.time, last.sealed, last.hash, edge.root)
     return leaves, Tail(Checkpoint(edge.size, edge.root, time), edge)
 
 
@@ -99,11 +92,8 @@ def verify_log(leaves: Iterable[Leaf], tail: Tail, pinned: Iterable[Pinned]) -> 
             _check_leaf(leaf, edge.size + len(hashes) + 1, before)
             before = leaf.time
             hashes.append(leaf.hash)
-            due = bool(waiting) and waiting[-1].checkpoint.size == edge.size + len(hashes)
-            if due or leaf.root is not None:
+            if waiting and waiting[-1].checkpoint.size == leaf.sequence:
                 edge, hashes = edge.extend(hashes), []
-                if leaf.root is not None and not hmac.compare_digest(leaf.root, edge.root):
-                    raise IntegrityError(f"the log up to entry {leaf.sequence} is not the one that was signed then")
                 _agree(waiting, edge, last=False)
         edge = edge.extend(hashes)
     if (tail.checkpoint.size, tail.checkpoint.root) != (edge.size, edge.root):

@@ -131,13 +131,12 @@ class JobRow:
 
 @dataclass(frozen=True, slots=True)
 class LogRow:
-    """A sealed audit entry in its place, its hash as a leaf, and the tree's root hash where a transaction ended."""
+    """A sealed audit entry in its place, and its hash as a leaf of the log's tree."""
 
     sequence: int
     time: str
     sealed: bytes
     hash: bytes
-    root: bytes | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,8 +189,6 @@ log = Table(
     Column("time", _TIME, nullable=False),
     Column("sealed", LargeBinary, nullable=False),
     Column("hash", LargeBinary(32), nullable=False),
-    # The root hash of the tree up to here, where a transaction ended.
-    Column("root", LargeBinary(32)),
 )
 
 # The signed end of the log, and the hashes of the perfect subtrees of its tree, the largest first.

@@ -587,10 +587,7 @@ class Transaction:
 
     def append_log(self, rows: Sequence[LogRow], tail: LogTailRow) -> None:
         """Append entries and move the signed end with them."""
-        values = [
-            {"sequence": row.sequence, "time": row.time, "sealed": row.sealed, "hash": row.hash, "root": row.root}
-            for row in rows
-        ]
+        values = [{"sequence": row.sequence, "time": row.time, "sealed": row.sealed, "hash": row.hash} for row in rows]
         _ADD_LOG.run_all(self.connection, values)
         moved = _MOVE_TAIL.run(self.connection, note=tail.note, edge=tail.edge)
         if moved.rowcount == 0:

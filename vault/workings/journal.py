@@ -154,7 +154,7 @@ class Journal:
         except KmsError as error:
             raise AuditError(f"{error}; so nothing was done") from error
         row = LogTailRow(note, b"".join(tail.edge.hashes))
-        rows = [LogRow(each.sequence, each.time, each.sealed, each.hash, each.root) for each in leaves]
+        rows = [LogRow(each.sequence, each.time, each.sealed, each.hash) for each in leaves]
         transaction.append_log(rows, row)
         self._last = (root.digest, row, tail)
 
@@ -239,13 +239,17 @@ class Journal:
             self.checkpoint()
 
     def refuse_rollback(self) -> None:
-        """Raise IntegrityError when the catalog's log ends before the newest checkpoint, or differs from it."""
+        """Raise IntegrityError when the catalog's log ends before the newest checkpoint, or is another of its size.
+
+        Its end is signed, and who signs goes on from the end that was there: a log that ends behind the checkpoint and
+        is another before it takes the log key to make, and `verify` to find.
+        """
         mark = self._kept.newest()
         if mark is None or not mark.size:
             return
-        with self._catalog.read() as transaction:
-            row = transaction.log_row(mark.size)
-        if row is None or row.root is None or not hmac.compare_digest(row.root, mark.root):
+        end = self.end()
+        size, root = (end[1].size, end[1].root) if end is not None else (0, b"")
+        if size < mark.size or (size == mark.size and not hmac.compare_digest(root, mark.root)):
             raise IntegrityError("the catalog's log is not the one that a checkpoint was signed over")
 
     def prune_checkpoints(self) -> None:
@@ -335,7 +339,7 @@ class Journal:
 
 
 def _leaf(row: LogRow) -> Leaf:
-    return Leaf(row.sequence, row.time, row.sealed, row.hash, row.root)
+    return Leaf(row.sequence, row.time, row.sealed, row.hash)
 
 
 def _leaves(transaction: Transaction, after: int | None = None) -> Iterator[Leaf]:
