@@ -144,11 +144,19 @@ class _Ending:
         self._over = threading.Event()
         self._serving = threading.Barrier(len(access.profiles) + 1)
 
-    def run(self, turn: threading.Lock) -> _Seen:
-        """End it, in turn with others, and see when each broker refuses."""
+    def run(self, turn: threading.Lock) -> _Seen | None:
+        """End it, in turn with others, and see when each broker refuses.
+
+        None where it expired before every broker had served it once: then there was nothing to end.
+        """
         with ThreadPoolExecutor(len(self._access.profiles)) as pool:
             asking = [pool.submit(self._ask, profile) for profile in self._access.profiles]
-            self._serving.wait(60)
+            try:
+                self._serving.wait(60)
+            except threading.BrokenBarrierError:
+                if self._access.moment is None:
+                    raise
+                return None
             with turn:
                 began, done = self._end()
             self._over.set()
@@ -170,12 +178,18 @@ class _Ending:
             answer = asker.ask(_path(self._dataset), _SMALL)
             if answer.status == 200 and not served:
                 served = True
-                self._serving.wait(60)
+                try:
+                    self._serving.wait(60)
+                except threading.BrokenBarrierError:
+                    break
             elif answer.status == 200:
                 again = again or bool(refused)
             elif answer.status in {401, 403, 404} and served and not refused:
                 # Before it is served the first time, a broker may still hold a head from before a thaw.
                 refused = answer.sent
+            if not served and self._access.moment is not None and time.time() > self._access.moment:
+                self._serving.abort()
+                break
             if not served and time.perf_counter() > given_up:
                 raise RuntimeError("an access was never served")
             time.sleep(_STEP)
@@ -203,7 +217,7 @@ def _requests(lab: Vault, servers: Sequence[Server], folder: Path, times: int, t
         while len(seen) < times:
             endings = [_Ending(make(vendor), vendor.dataset) for vendor in vendors[: times - len(seen)]]
             with ThreadPoolExecutor(len(endings)) as pool:
-                seen += pool.map(lambda ending: ending.run(turn), endings)
+                seen += filter(None, pool.map(lambda ending: ending.run(turn), endings))
         returned = [max(0.0, max(each.refused) - each.done) for each in seen]
         begun = [max(0.0, max(each.refused) - each.began) for each in seen]
         again = sum(each.again for each in seen)
