@@ -38,6 +38,7 @@ class Kind(StrEnum):
     CREDENTIAL_REVOKED = "credential revoked"
     DELEGATION_ENDED = "delegation ended"
     READ_BEGUN = "read begun"
+    READ_WENT_ON = "read went on"
     READ_ENDED = "read ended"
     LEASED = "lease page handed out"
     REFUSED = "request refused"
