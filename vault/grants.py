@@ -307,13 +307,18 @@ def _settle(parts: OwnerParts, vendor: Holder, dataset: Dataset, statement: Gran
             vendor_id=vendor.id,
             grant=statement.id,
             dataset=dataset.name,
+            dataset_id=dataset.id,
             columns=statement.column_names,
+            column_ids=[column.id for column in statement.columns],
+            cuts={column.id: column.fields for column in statement.columns},
+            filter_column_ids=[column.id for column in statement.filter_columns],
             where=statement.where_text,
             purpose=statement.purpose,
             expires=timestamp(statement.expires) if statement.expires else None,
             starts=timestamp(statement.starts) if statement.starts else None,
             masks=statement.shown_masks,
             versions=statement.versions,
+            pinned=statement.pinned,
             limits=dict(statement.limits),
             delivery=statement.delivery,
             statement=signed.digest,
@@ -360,14 +365,14 @@ def revoke(parts: OwnerParts, grant_id: str) -> None:
 
     What a head lists is ended also where its row in the catalog is gone or not what it was: a forger's would be.
     """
-    vendor, dataset = _whose(parts, grant_id)
+    vendor, dataset, dataset_id = _whose(parts, grant_id)
 
     def change(head: VendorHead) -> dict[str, object] | None:
         if grant_id not in head.grants:
             return None
         return {"grants": {key: digest for key, digest in head.grants.items() if key != grant_id}}
 
-    if not removal(parts, vendor, Kind.REVOKED, change, grant=grant_id, dataset=dataset):
+    if not removal(parts, vendor, Kind.REVOKED, change, grant=grant_id, dataset=dataset, dataset_id=dataset_id):
         _withdraw(parts, grant_id, vendor, dataset)
 
 
@@ -379,22 +384,28 @@ def _withdraw(parts: OwnerParts, grant_id: str, vendor: str, dataset: str | None
             return
         transaction.settle_grant(grant_id, timestamp(parts.clock()))
         parts.journal.record_in(
-            transaction, Kind.REVOKED, vendor=vendor, vendor_id=rows[0].vendor, grant=grant_id, dataset=dataset
+            transaction,
+            Kind.REVOKED,
+            vendor=vendor,
+            vendor_id=rows[0].vendor,
+            grant=grant_id,
+            dataset=dataset,
+            dataset_id=rows[0].dataset,
         )
     parts.journal.checkpoint()
 
 
-def _whose(parts: OwnerParts, grant_id: str) -> tuple[str, str | None]:
-    """The names of a grant's vendor and dataset, the latter where the grant can be opened."""
+def _whose(parts: OwnerParts, grant_id: str) -> tuple[str, str | None, str | None]:
+    """The names of a grant's vendor and dataset, and the dataset's id; the latter two where the grant can be opened."""
     with parts.catalog.read() as transaction:
         rows = transaction.grants(grant=grant_id)
     try:
         if rows:
             found, _ = open_grant(parts.root, rows[0], parts.sealer(), own=False)
-            return found.vendor_name, found.dataset_name
+            return found.vendor_name, found.dataset_name, found.dataset
     except IntegrityError:
         pass
     vendor = listing_vendor(parts, lambda head: grant_id in head.grants)
     if vendor is None:
         raise NotFound(f"there is no grant {grant_id[:80]}")
-    return vendor.name, None
+    return vendor.name, None, None
