@@ -251,7 +251,8 @@ class VendorCopy:
             shards=open_to(layout, self.vendor.id),
             started=job.began,
         )
-        return {**about, "version": self._target, **about_columns([self._staged])}
+        versions = sorted({*self._wanted, self._target})
+        return {**about, "version": self._target, "versions": versions, **about_columns([self._staged])}
 
     def commit(self, transaction: Transaction, publisher: Signer) -> HeadRow:
         """Make the vendor's compartment live."""
