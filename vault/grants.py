@@ -99,6 +99,9 @@ def grant(
             SealedValue(own, statement.id, encoded),
             timestamp(statement.issued),
         )
+        if missing := parts.root.seen_by(transaction).missing(signed, dataset.id):
+            # Without the digest: a grant that is live is known to the log by the entry that made it so alone.
+            parts.journal.record_in(transaction, Kind.GRANT_WAITS, **_told(statement), missing=missing)
     if not parts.root.missing(signed, dataset.id):
         _settle(parts, vendor, dataset, statement, signed)
     return statement
@@ -269,6 +272,30 @@ def _filter_column(
     return _granted(replace(column, fields=union(paths) if in_part else None))
 
 
+def _told(statement: Grant) -> dict[str, object]:
+    """What the log says of a grant."""
+    return {
+        "vendor": statement.vendor_name,
+        "vendor_id": statement.vendor,
+        "grant": statement.id,
+        "dataset": statement.dataset_name,
+        "dataset_id": statement.dataset,
+        "columns": statement.column_names,
+        "column_ids": [column.id for column in statement.columns],
+        "cuts": {column.id: column.fields for column in statement.columns},
+        "filter_column_ids": [column.id for column in statement.filter_columns],
+        "where": statement.where_text,
+        "purpose": statement.purpose,
+        "expires": timestamp(statement.expires) if statement.expires else None,
+        "starts": timestamp(statement.starts) if statement.starts else None,
+        "masks": statement.shown_masks,
+        "versions": statement.versions,
+        "pinned": statement.pinned,
+        "limits": dict(statement.limits),
+        "delivery": statement.delivery,
+    }
+
+
 def _refuse_waiting(root: Root, statement: Grant, signed: Signed) -> None:
     if missing := root.missing(signed, statement.dataset):
         raise Refused(f"the grant {statement.id} waits for {missing} more signature{'s' if missing > 1 else ''}")
@@ -303,24 +330,7 @@ def _settle(parts: OwnerParts, vendor: Holder, dataset: Dataset, statement: Gran
         parts.journal.record_in(
             transaction,
             Kind.GRANTED,
-            vendor=vendor.name,
-            vendor_id=vendor.id,
-            grant=statement.id,
-            dataset=dataset.name,
-            dataset_id=dataset.id,
-            columns=statement.column_names,
-            column_ids=[column.id for column in statement.columns],
-            cuts={column.id: column.fields for column in statement.columns},
-            filter_column_ids=[column.id for column in statement.filter_columns],
-            where=statement.where_text,
-            purpose=statement.purpose,
-            expires=timestamp(statement.expires) if statement.expires else None,
-            starts=timestamp(statement.starts) if statement.starts else None,
-            masks=statement.shown_masks,
-            versions=statement.versions,
-            pinned=statement.pinned,
-            limits=dict(statement.limits),
-            delivery=statement.delivery,
+            **_told(statement),
             statement=signed.digest,
             signers=sorted(root.signers(stored[0], Role.AUTHORITY) | root.signers(stored[0], Role.APPROVER)),
         )

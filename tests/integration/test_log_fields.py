@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +13,9 @@ from tests.support.tables import rows
 from vault import access
 from vault.audit import Kind
 from vault.encoding import from_base64, from_timestamp
+from vault.errors import NotGranted
 from vault.policy import Request
+from vault.trust import Role
 from vault.workings.versions import OpenVersion, open_version
 
 
@@ -238,3 +241,36 @@ def test_the_owners_own_read_is_told_of_like_any_other(published: Lab) -> None:
     assert said["dataset_id"] == _last(published, Kind.PUBLISHED)["dataset_id"]
     assert said["compartment"] == version.head.compartment
     assert set(said["epochs"].values()) == {1}
+
+
+def test_the_page_on_the_log_has_every_kind_and_every_field(granted: Lab) -> None:
+    """Whatever an entry says is in the reference, by its name."""
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "log.md").read_text(encoding="utf-8")
+    assert [kind.value for kind in Kind if f"`{kind.value}`" not in page] == []
+    lab, parts = granted.vault, granted.broker_parts()
+    caller = granted.caller(parts, "acme")
+    list(access.open_delivery(parts, caller, Request("evals"), "lang = 'en'").batches)
+    with pytest.raises(NotGranted):
+        access.open_delivery(parts, caller, Request("elsewhere"))
+    lab.scan("evals").read_all()
+    lab.grant("acme", "evals", ["answer"], delivery="lease")
+    access.lease_page(parts, caller, Request("evals", columns=("answer",), lease=True))
+    lab.publish("evals", rows(10, start=100), append=True)
+    lab.freeze("acme")
+    lab.thaw("acme")
+    lab.rekey()
+    lab.rewrap("acme", disable_old=True)
+    lab.erase("evals", keys=[0])
+    lab.revoke(lab.grants()[-1].grant.id)
+    lab.gc(timedelta(0))
+    lab.rotate_key(Role.PUBLISHER)
+    lab.revoke_credential(caller.credential)
+    lab.publish("evals", rows(10), key="id")
+    lab.expire("evals", 1)
+    lab.delete("evals")
+    lab.offboard("acme")
+    parts.journal.settle()
+    entries = [entry for _, entry in lab.audit_entries()]
+    assert len({entry.kind for entry in entries}) > 20
+    unknown = {(entry.kind.value, name) for entry in entries for name in entry.fields if f"`{name}`" not in page}
+    assert unknown == set()

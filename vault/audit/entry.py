@@ -31,6 +31,7 @@ class Kind(StrEnum):
     THAWED = "vendor thawed"
     PUBLISHED = "version published"
     FANNED_OUT = "compartment filled"
+    GRANT_WAITS = "grant waits for approval"
     GRANTED = "grant made"
     APPROVED = "grant approved"
     REVOKED = "grant revoked"

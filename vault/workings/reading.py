@@ -116,6 +116,8 @@ class ReadPlan:
     shards: Sequence[Sequence[int]] = field(init=False, repr=False)
     #: What the chunks of each group hold.
     shapes: Mapping[str, GroupShape] = field(init=False, repr=False)
+    #: Which keys it is read with, as an entry of the log says it: the compartment, and each group's epoch.
+    held: Mapping[str, Any] = field(init=False, repr=False)
     #: The one shard of a read of one at the most; None where there are more.
     only: Sequence[Shard] | None = field(init=False, repr=False)
 
@@ -129,6 +131,10 @@ class ReadPlan:
         shards = runs(any_group.shards.combine_chunks()) if any_group is not None else []
         object.__setattr__(self, "shards", shards)
         object.__setattr__(self, "shapes", {each: group_shape(self.version.manifest, each) for each in self.groups})
+        keys, groups = self.version.keys, sorted(self.groups)
+        epochs = {group: keys[group].scope.epoch for group in groups}
+        held = {"groups": groups, "epochs": epochs, "compartment": self.version.head.compartment}
+        object.__setattr__(self, "held", held)
         few = any_group is None or len(any_group) <= 1
         object.__setattr__(self, "only", tuple(side_by_side(self.chosen)) if few else None)
 
@@ -141,13 +147,6 @@ class ReadPlan:
     def filter_groups(self) -> frozenset[str]:
         """The column groups that the filters read."""
         return frozenset(c.group for c in self.version.manifest.columns if c.name in self.filter_columns)
-
-    @property
-    def held(self) -> dict[str, Any]:
-        """Which keys it is read with, as an entry of the log says it: the compartment, and each group's epoch."""
-        keys, groups = self.version.keys, sorted(self.groups)
-        epochs = {group: keys[group].scope.epoch for group in groups}
-        return {"groups": groups, "epochs": epochs, "compartment": self.version.head.compartment}
 
     @property
     def size(self) -> int:
