@@ -159,6 +159,7 @@ def approve(parts: OwnerParts, offered: Signed) -> Approval:
                 vendor_id=grant.vendor,
                 grant=grant.id,
                 dataset=grant.dataset_name,
+                dataset_id=grant.dataset,
                 approvers=sorted(new),
                 missing=found.missing,
             )

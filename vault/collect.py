@@ -18,13 +18,15 @@ from vault.audit import Kind
 from vault.catalog import CompartmentRow, HeadRow, Transaction
 from vault.encoding import from_timestamp, timestamp
 from vault.errors import IntegrityError
+from vault.manifest import layout_of, shards_of
 from vault.model import MANIFEST_GROUP
-from vault.trust import CompartmentHead, Label, ManifestStatement, Signed
+from vault.trust import Label, ManifestStatement, Signed
 from vault.workings.fanout import Needs, needs_of
-from vault.workings.jobs import ACTIVE, DONE, begin_job, is_dead
-from vault.workings.names import Holder, holders
+from vault.workings.jobs import ACTIVE, DONE, Job, begin_job, is_dead
+from vault.workings.names import Holder, datasets, holders
 from vault.workings.parts import OwnerParts
 from vault.workings.rotation import KIND
+from vault.workings.telling import about_columns, about_compartment
 from vault.workings.trouble import naming
 from vault.workings.usage import Usage, objects_named, survey
 from vault.workings.versions import OpenVersion, open_version
@@ -70,17 +72,19 @@ def collect(parts: OwnerParts, grace: timedelta = DEFAULT_GRACE) -> Collected:
     unsettled = len(unused) - len(garbage)
     if usage.closed:
         garbage = [info for info in garbage if info.name in condemned]
-    keys = _drop_keys(parts)
+    dropped = _drop_keys(parts)
     size = sum(info.size for info in garbage)
     # The entry comes first: a run that is killed among its deletions is in the log.
-    parts.journal.record(Kind.COLLECTED, objects=len(garbage), bytes=size, manifests=manifests, keys=keys)
+    parts.journal.record(
+        Kind.COLLECTED, objects=len(garbage), bytes=size, manifests=manifests, keys=len(dropped), dropped=dropped
+    )
     for info in garbage:
         parts.store.delete(info.name)
     parts.store.discard_unfinished(parts.clock() - _UNFINISHED)
     parts.journal.checkpoint()
     parts.journal.prune_checkpoints()
     left = tuple(sorted(set(usage.closed.values())))
-    return Collected(len(garbage), size, manifests, keys, unsettled, left)
+    return Collected(len(garbage), size, manifests, len(dropped), unsettled, left)
 
 
 def _survey(parts: OwnerParts) -> Usage:
@@ -131,9 +135,9 @@ def _forget_manifests(parts: OwnerParts, grace: timedelta, usage: Usage) -> tupl
     return len(old), condemned
 
 
-def _drop_keys(parts: OwnerParts) -> int:
-    """Forget wrapped keys that neither a head nor a retired manifest needs."""
-    dropped = 0
+def _drop_keys(parts: OwnerParts) -> list[tuple[str, str, int]]:
+    """Forget wrapped keys that neither a head nor a retired manifest needs; returns compartment, group and epoch."""
+    dropped = []
     with parts.catalog.write() as transaction:
         for compartment in transaction.compartments():
             head = parts.heads.compartment_in(transaction, compartment)
@@ -144,7 +148,7 @@ def _drop_keys(parts: OwnerParts) -> int:
                     if row.group in head.live_groups and row.epoch == head.epochs[row.group][0]:
                         continue
                     transaction.delete_key(row.compartment, row.group, row.epoch)
-                    dropped += 1
+                    dropped.append((row.compartment, row.group, row.epoch))
     return dropped
 
 
@@ -152,10 +156,11 @@ def _narrow(parts: OwnerParts, usage: Usage) -> None:
     """Take out of vendors' compartments what no live grant needs any more."""
     with parts.catalog.read() as transaction:
         people = {holder.id: holder for holder in holders(transaction, parts.sealer())}
+        names = {entry.id: entry.name for entry in datasets(transaction, parts.sealer())}
         rows = [row for row in transaction.compartments() if row.holder != parts.owner]
     for row in (row for row in rows if row.id not in usage.closed):
         with naming(parts, people[row.holder]):
-            head = _narrow_one(parts, row, people[row.holder])
+            head = _narrow_one(parts, row, people[row.holder], names.get(row.dataset))
         if head is not None:
             parts.heads.announce([head])
 
@@ -165,7 +170,7 @@ def _needed(parts: OwnerParts, transaction: Transaction, row: CompartmentRow) ->
     return needed.get(row.holder, Needs())
 
 
-def _narrow_one(parts: OwnerParts, row: CompartmentRow, vendor: Holder) -> HeadRow | None:
+def _narrow_one(parts: OwnerParts, row: CompartmentRow, vendor: Holder, dataset: str | None) -> HeadRow | None:
     with parts.catalog.read() as transaction:
         needed = _needed(parts, transaction, row)
         head = parts.heads.compartment_in(transaction, row)
@@ -186,12 +191,15 @@ def _narrow_one(parts: OwnerParts, row: CompartmentRow, vendor: Holder) -> HeadR
         writer = Writer(parts, job, row, vendor.kms_key, head)
         _stage(parts, writer, surplus, wanted)
         writer.retire(unused)
+        told = _told(writer, vendor, row, dataset, versions, wanted, job)
         parts.store.settle(job.folder)
         with parts.catalog.write() as transaction:
             job.finish(transaction)
             if _needed(parts, transaction, row) != needed:
                 return None  # a grant came in the meantime; the next gc looks again
-            return _commit(parts, transaction, writer, vendor, head)
+            committed = writer.commit(transaction, parts.signers.publisher())
+            parts.journal.record_in(transaction, Kind.NARROWED, **told)
+            return committed
     except BaseException:
         job.abandon()
         raise
@@ -211,11 +219,31 @@ def _stage(parts: OwnerParts, writer: Writer, surplus: list[OpenVersion], wanted
             writer.withdraw(number)
 
 
-def _commit(
-    parts: OwnerParts, transaction: Transaction, writer: Writer, vendor: Holder, head: CompartmentHead
-) -> HeadRow:
-    committed = writer.commit(transaction, parts.signers.publisher())
-    parts.journal.record_in(
-        transaction, Kind.NARROWED, vendor=vendor.name, vendor_id=vendor.id, versions=sorted(head.versions)
+def _told(
+    writer: Writer,
+    vendor: Holder,
+    row: CompartmentRow,
+    dataset: str | None,
+    versions: list[OpenVersion],
+    wanted: Mapping[int, set[str]],
+    job: Job,
+) -> dict[str, object]:
+    """What the log says of a compartment that is narrowed: what is left of it, and what is not."""
+    kept = [version for version in versions if version.manifest.version in wanted]
+    left = [(each.manifest.narrowed(wanted[each.manifest.version]), each.load) for each in kept]
+    groups = {group for manifest, _ in left for group in manifest.groups}
+    about = about_compartment(
+        vendor,
+        row,
+        dataset,
+        epochs=writer.epochs(groups),
+        shards=shards_of([layout_of(manifest, load) for manifest, load in left]),
+        started=job.began,
     )
-    return committed
+    return {
+        **about,
+        "versions": [manifest.version for manifest, _ in left],
+        "withdrawn": sorted({version.manifest.version for version in versions} - wanted.keys()),
+        "removed": sorted({group for version in versions for group in version.manifest.groups} - groups),
+        **about_columns(manifest for manifest, _ in left),
+    }

@@ -115,7 +115,8 @@ def scan(
     version: int | None = None,
 ) -> pa.RecordBatchReader:
     """Read a version as its owner; raises NotFound, InvalidInput and what reading raises."""
-    opened = owners_version(parts, _named(parts, name), version)
+    dataset = _named(parts, name)
+    opened = owners_version(parts, dataset, version)
     wanted = columns if columns is not None else [column.name for column in opened.manifest.columns]
     every, arrow = opened.manifest.columns, opened.manifest.schema
 
@@ -133,10 +134,14 @@ def scan(
     entry = parts.journal.record(
         Kind.OWNER_READ,
         dataset=name,
+        dataset_id=dataset.id,
         version=opened.manifest.version,
-        columns=list(wanted),
+        columns=[name for column in chosen for name in column.shown],
+        column_ids=[column.id for column in chosen],
         where=where,
         limit=limit,
+        shards=plan.shards,
+        **plan.held,
     )
     parts.journal.hold(entry)
     schema = plan.schema
@@ -144,7 +149,7 @@ def scan(
         schema = schema.with_metadata(opened.manifest.schema.metadata)
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for batch, _ in read_batches(parts, parts.keyring, plan):
-            yield batch.replace_schema_metadata(schema.metadata)
+        for placed in read_batches(parts, parts.keyring, plan):
+            yield placed.batch.replace_schema_metadata(schema.metadata)
 
     return pa.RecordBatchReader.from_batches(schema, batches())

@@ -91,7 +91,15 @@ def _end_grants(parts: OwnerParts, dataset: Dataset) -> int:
         }
     for vendor, gone in listed.items():
         if gone:
-            removal(parts, vendor, Kind.REVOKED, _without(gone), grants=sorted(gone), dataset=dataset.name)
+            removal(
+                parts,
+                vendor,
+                Kind.REVOKED,
+                _without(gone),
+                grants=sorted(gone),
+                dataset=dataset.name,
+                dataset_id=dataset.id,
+            )
     return sum(map(len, listed.values()))
 
 
@@ -123,7 +131,13 @@ def _end(parts: OwnerParts, dataset: Dataset) -> tuple[tuple[int, ...], tuple[st
         versions = sorted({n for place, head in heads if head and place.holder == parts.owner for n in head.versions})
         copies = sorted(people[place.holder].name for place in places if place.holder != parts.owner)
         parts.journal.record_in(
-            transaction, Kind.DATASET_DELETED, dataset=dataset.name, dataset_id=dataset.id, versions=versions
+            transaction,
+            Kind.DATASET_DELETED,
+            dataset=dataset.name,
+            dataset_id=dataset.id,
+            versions=versions,
+            vendors=copies,
+            compartments={place.holder: place.id for place in places},
         )
     parts.heads.announce(rows)
     parts.keyring.drop(place.id for place in places)
@@ -176,7 +190,16 @@ def _expire_once(parts: OwnerParts, dataset: Dataset, keep: int) -> Expired:
             if not pinned >= _pinned(parts, transaction, dataset):
                 raise Conflict("a grant on one of the versions came in the meantime")
             row = writer.commit(transaction, parts.signers.publisher())
-            parts.journal.record_in(transaction, Kind.VERSIONS_EXPIRED, dataset=dataset.name, versions=gone, left=left)
+            parts.journal.record_in(
+                transaction,
+                Kind.VERSIONS_EXPIRED,
+                dataset=dataset.name,
+                dataset_id=dataset.id,
+                compartment=place.id,
+                versions=gone,
+                left=left,
+                removed=sorted(head.live_groups - needed - {MANIFEST_GROUP}),
+            )
     except BaseException:
         job.abandon()
         raise

@@ -256,7 +256,7 @@ def _fill_catalog(folder: Path, configuration: Configuration, owner: str) -> Non
     holder = Holder(owner, OWNER, parts.kms.create_key(owner, owner=True), timestamp(parts.clock()))
     with parts.catalog.write() as transaction:
         add_holder(parts, transaction, holder, None)
-        parts.journal.record_in(transaction, Kind.INIT, vault=configuration.vault)
+        parts.journal.record_in(transaction, Kind.INIT, vault=configuration.vault, owner=owner, key=holder.kms_key)
     parts.journal.checkpoint()
     parts.catalog.close()
 

@@ -6,7 +6,7 @@ nothing live, and gc can forget them. Vendors' compartments follow from the owne
 killed and run again: before that transaction nothing has changed.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -18,7 +18,19 @@ from vault.compact import chosen
 from vault.encoding import new_id, timestamp
 from vault.errors import Conflict, InvalidInput, NotFound
 from vault.filters import bind, parse
-from vault.manifest import ChunkRef, Entry, Erasure, Listing, Manifest, Part, Shard
+from vault.manifest import (
+    ChunkRef,
+    Entry,
+    Erasure,
+    Layout,
+    Listing,
+    Manifest,
+    Part,
+    Shard,
+    layout_of,
+    open_to,
+    shards_of,
+)
 from vault.model import MANIFEST_GROUP, Column, Cut
 from vault.trust import CompartmentHead, Signer
 from vault.workings.fanout import source_of
@@ -26,6 +38,7 @@ from vault.workings.jobs import Job, begin_job
 from vault.workings.names import Dataset, Holder, dataset_named, holders
 from vault.workings.parts import OwnerParts
 from vault.workings.reading import group_shape, open_chunk
+from vault.workings.telling import about_columns, about_compartment
 from vault.workings.trouble import naming
 from vault.workings.versions import OpenVersion, live_versions
 from vault.workings.writing import Source, Writer
@@ -95,6 +108,14 @@ class _Plan:
     version: OpenVersion
     keep: dict[int, pa.ChunkedArray] = field(default_factory=dict)
     erased: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    """The next state of a vendor's compartment, and the versions in it."""
+
+    writer: Writer
+    manifests: Sequence[Manifest]
 
 
 class _Run:
@@ -231,14 +252,22 @@ class _Run:
         for group in self._head.live_groups:
             writer.key(group)
         self._write_owners(job, writer, plans)
-        for plan in plans:
-            writer.manifest(self._owners_manifest(plan), publisher)
+        after = [self._owners_manifest(plan) for plan in plans]
+        for manifest in after:
+            writer.manifest(manifest, publisher)
         staged = [(self._people[place.holder], self._stage_vendor(job, place, plans, publisher)) for place in places]
+        layouts = {each.version: layout_of(each, plan.version.load) for each, plan in zip(after, plans, strict=True)}
+        told = [self._told(job, owner, self._place, writer, after, layouts)]
+        told += [
+            self._told(job, self._people[place.holder], place, each.writer, each.manifests, layouts)
+            for place, (_, each) in zip(places, staged, strict=True)
+            if each is not None
+        ]
         parts.store.settle(job.folder)
         with parts.catalog.write() as transaction:
             job.finish(transaction)
             heads = [writer.commit(transaction, publisher)]
-            heads += [each.commit(transaction, publisher) for _, each in staged if each is not None]
+            heads += [each.writer.commit(transaction, publisher) for _, each in staged if each is not None]
             # A compartment that came in the meantime was filled from what is no longer live.
             if {row.id for row in transaction.compartments(dataset=self._dataset.id)} - {self._place.id} != {
                 place.id for place in places
@@ -250,9 +279,34 @@ class _Run:
                 dataset=self._dataset.name,
                 dataset_id=self._dataset.id,
                 rows={str(plan.version.manifest.version): plan.erased for plan in plans if plan.erased},
+                layouts={str(number): layout for number, layout in layouts.items()},
                 vendors=[vendor.name for vendor, each in staged if each is not None],
+                started=job.began,
             )
+            for fields in told:
+                parts.journal.record_in(transaction, Kind.REKEYED, **fields)
         return heads, tuple(sorted(vendor.name for vendor, each in staged if each is not None))
+
+    def _told(
+        self,
+        job: Job,
+        holder: Holder,
+        place: CompartmentRow,
+        writer: Writer,
+        manifests: Sequence[Manifest],
+        layouts: Mapping[int, Layout],
+    ) -> dict[str, object]:
+        """What the log says of a compartment whose every key is another now, and what is in it."""
+        groups = {group for each in manifests for group in each.groups} | {MANIFEST_GROUP}
+        about = about_compartment(
+            holder,
+            place,
+            self._dataset.name,
+            epochs=writer.epochs(groups),
+            shards=shards_of([open_to(layouts[each.version], holder.id) for each in manifests]),
+            started=job.began,
+        )
+        return {**about, "versions": [each.version for each in manifests], **about_columns(manifests)}
 
     def _vendors_places(self) -> list[CompartmentRow]:
         with self._parts.catalog.read() as transaction:
@@ -306,7 +360,7 @@ class _Run:
         erased = (Erasure(timestamp(self._parts.clock()), plan.erased),) if plan.erased else ()
         return replace(manifest, parts=parts, erased=manifest.erased + erased)
 
-    def _stage_vendor(self, job: Job, place: CompartmentRow, plans: list[_Plan], publisher: Signer) -> Writer | None:
+    def _stage_vendor(self, job: Job, place: CompartmentRow, plans: list[_Plan], publisher: Signer) -> _Staged | None:
         """A vendor's compartment without the rows; None where it holds nothing."""
         parts, vendor = self._parts, self._people[place.holder]
         with naming(parts, vendor):
@@ -317,6 +371,7 @@ class _Run:
             for group in head.live_groups:
                 writer.key(group)
             by_number = {plan.version.manifest.version: plan for plan in plans}
+            manifests = []
             for version in versions:
                 manifest = self._vendors_manifest(writer, version, by_number.get(version.manifest.version))
                 if manifest is None:
@@ -324,9 +379,10 @@ class _Run:
                     writer.withdraw(version.manifest.version)
                 else:
                     writer.manifest(manifest, publisher)
+                    manifests.append(manifest)
             if all(version.manifest.version not in by_number for version in versions):
                 writer.retire(head.live_groups - {MANIFEST_GROUP})
-            return writer
+            return _Staged(writer, manifests)
 
     def _vendors_manifest(self, writer: Writer, version: OpenVersion, plan: _Plan | None) -> Manifest | None:
         if plan is None:

@@ -99,6 +99,9 @@ def grant(
             SealedValue(own, statement.id, encoded),
             timestamp(statement.issued),
         )
+        if missing := parts.root.seen_by(transaction).missing(signed, dataset.id):
+            # Without the digest: a grant that is live is known to the log by the entry that made it so alone.
+            parts.journal.record_in(transaction, Kind.GRANT_WAITS, **_told(statement), missing=missing)
     if not parts.root.missing(signed, dataset.id):
         _settle(parts, vendor, dataset, statement, signed)
     return statement
@@ -269,6 +272,30 @@ def _filter_column(
     return _granted(replace(column, fields=union(paths) if in_part else None))
 
 
+def _told(statement: Grant) -> dict[str, object]:
+    """What the log says of a grant."""
+    return {
+        "vendor": statement.vendor_name,
+        "vendor_id": statement.vendor,
+        "grant": statement.id,
+        "dataset": statement.dataset_name,
+        "dataset_id": statement.dataset,
+        "columns": statement.column_names,
+        "column_ids": [column.id for column in statement.columns],
+        "cuts": {column.id: column.fields for column in statement.columns},
+        "filter_column_ids": [column.id for column in statement.filter_columns],
+        "where": statement.where_text,
+        "purpose": statement.purpose,
+        "expires": timestamp(statement.expires) if statement.expires else None,
+        "starts": timestamp(statement.starts) if statement.starts else None,
+        "masks": statement.shown_masks,
+        "versions": statement.versions,
+        "pinned": statement.pinned,
+        "limits": dict(statement.limits),
+        "delivery": statement.delivery,
+    }
+
+
 def _refuse_waiting(root: Root, statement: Grant, signed: Signed) -> None:
     if missing := root.missing(signed, statement.dataset):
         raise Refused(f"the grant {statement.id} waits for {missing} more signature{'s' if missing > 1 else ''}")
@@ -303,19 +330,7 @@ def _settle(parts: OwnerParts, vendor: Holder, dataset: Dataset, statement: Gran
         parts.journal.record_in(
             transaction,
             Kind.GRANTED,
-            vendor=vendor.name,
-            vendor_id=vendor.id,
-            grant=statement.id,
-            dataset=dataset.name,
-            columns=statement.column_names,
-            where=statement.where_text,
-            purpose=statement.purpose,
-            expires=timestamp(statement.expires) if statement.expires else None,
-            starts=timestamp(statement.starts) if statement.starts else None,
-            masks=statement.shown_masks,
-            versions=statement.versions,
-            limits=dict(statement.limits),
-            delivery=statement.delivery,
+            **_told(statement),
             statement=signed.digest,
             signers=sorted(root.signers(stored[0], Role.AUTHORITY) | root.signers(stored[0], Role.APPROVER)),
         )
@@ -360,14 +375,14 @@ def revoke(parts: OwnerParts, grant_id: str) -> None:
 
     What a head lists is ended also where its row in the catalog is gone or not what it was: a forger's would be.
     """
-    vendor, dataset = _whose(parts, grant_id)
+    vendor, dataset, dataset_id = _whose(parts, grant_id)
 
     def change(head: VendorHead) -> dict[str, object] | None:
         if grant_id not in head.grants:
             return None
         return {"grants": {key: digest for key, digest in head.grants.items() if key != grant_id}}
 
-    if not removal(parts, vendor, Kind.REVOKED, change, grant=grant_id, dataset=dataset):
+    if not removal(parts, vendor, Kind.REVOKED, change, grant=grant_id, dataset=dataset, dataset_id=dataset_id):
         _withdraw(parts, grant_id, vendor, dataset)
 
 
@@ -379,22 +394,28 @@ def _withdraw(parts: OwnerParts, grant_id: str, vendor: str, dataset: str | None
             return
         transaction.settle_grant(grant_id, timestamp(parts.clock()))
         parts.journal.record_in(
-            transaction, Kind.REVOKED, vendor=vendor, vendor_id=rows[0].vendor, grant=grant_id, dataset=dataset
+            transaction,
+            Kind.REVOKED,
+            vendor=vendor,
+            vendor_id=rows[0].vendor,
+            grant=grant_id,
+            dataset=dataset,
+            dataset_id=rows[0].dataset,
         )
     parts.journal.checkpoint()
 
 
-def _whose(parts: OwnerParts, grant_id: str) -> tuple[str, str | None]:
-    """The names of a grant's vendor and dataset, the latter where the grant can be opened."""
+def _whose(parts: OwnerParts, grant_id: str) -> tuple[str, str | None, str | None]:
+    """The names of a grant's vendor and dataset, and the dataset's id; the latter two where the grant can be opened."""
     with parts.catalog.read() as transaction:
         rows = transaction.grants(grant=grant_id)
     try:
         if rows:
             found, _ = open_grant(parts.root, rows[0], parts.sealer(), own=False)
-            return found.vendor_name, found.dataset_name
+            return found.vendor_name, found.dataset_name, found.dataset
     except IntegrityError:
         pass
     vendor = listing_vendor(parts, lambda head: grant_id in head.grants)
     if vendor is None:
         raise NotFound(f"there is no grant {grant_id[:80]}")
-    return vendor.name, None
+    return vendor.name, None, None

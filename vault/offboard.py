@@ -62,12 +62,17 @@ def _everything(head: VendorHead) -> dict[str, object] | None:
     return {"frozen": True, "grants": {}, "credentials": {}}
 
 
+def _listed(head: VendorHead) -> dict[str, object]:
+    """What ends with it."""
+    return {"grants": sorted(head.grants), "credentials": sorted(head.credentials)}
+
+
 def _destroy(parts: OwnerParts, vendor: Holder) -> int:
     """End its access, destroy every KMS key that it has and ever had, one that a rewrap makes meanwhile too, and forget
     what is under them.
     """
     for _ in range(_TRIES):
-        removal(parts, vendor.name, Kind.OFFBOARDING, _everything)
+        removal(parts, vendor.name, Kind.OFFBOARDING, _everything, _listed)
         vendor = _mark(parts, vendor)
         for key in sorted(vendor.every_kms_key):
             # An earlier key may be gone from the KMS for good; the present one may not be missing.
@@ -116,7 +121,8 @@ def _forget(parts: OwnerParts, vendor: Holder) -> int:
             vendor=vendor.name,
             vendor_id=vendor.id,
             keys=keys,
-            kms_keys=sorted(vendor.kms_keys),
+            kms_keys=sorted(vendor.every_kms_key),
+            compartments=sorted(head.subject for head in heads),
         )
     parts.heads.announce(heads)
     parts.keyring.drop({vendor.id, *(head.subject for head in heads)})

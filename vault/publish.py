@@ -17,7 +17,7 @@ from vault.catalog import CompartmentRow, HeadRow, Transaction
 from vault.chunks import EncodeOptions, unsupported
 from vault.encoding import new_id, timestamp
 from vault.errors import Conflict, InvalidInput, NotFound
-from vault.manifest import Entry, Gathering, Listing, Manifest, Part, Shard, arrange
+from vault.manifest import Entry, Gathering, Layout, Listing, Manifest, Part, Shard, arrange, layout_of
 from vault.model import OWNER, Column, check_column_names, check_name
 from vault.sources import Source as RowSource
 from vault.sources import open_source
@@ -496,6 +496,7 @@ class _Publication:
 
     def _commit(self, manifest: Manifest, publisher: Signer) -> tuple[str, ...]:
         self._parts.store.settle(self._job.folder)
+        layout = layout_of(manifest, self._load)
         for _ in range(_COMMIT_TRIES):
             for copy in self._copies.values():
                 copy.stage(manifest, self._load, publisher)
@@ -503,7 +504,7 @@ class _Publication:
             with self._parts.catalog.write() as transaction:
                 needed = self._needed(transaction)
                 if needed == {vendor: copy.needs for vendor, copy in self._copies.items()}:
-                    heads = self._commit_in(transaction, publisher, manifest)
+                    heads = self._commit_in(transaction, publisher, manifest, layout)
                     vendors = tuple(sorted(copy.vendor.name for copy in self._copies.values()))
                     break
             self._follow(needed, manifest)
@@ -518,7 +519,9 @@ class _Publication:
         for vendor in needed.keys() - self._copies.keys():
             self._copy(vendor, needed[vendor], manifest.parts)
 
-    def _commit_in(self, transaction: Transaction, publisher: Signer, manifest: Manifest) -> list[HeadRow]:
+    def _commit_in(
+        self, transaction: Transaction, publisher: Signer, manifest: Manifest, layout: Layout
+    ) -> list[HeadRow]:
         plan, parts = self._plan, self._parts
         self._job.finish(transaction)
         if plan.is_new:
@@ -536,6 +539,30 @@ class _Publication:
             version=self._version,
             rows=manifest.rows,
             columns=[column.name for column in self._columns],
+            column_ids=[column.id for column in self._columns],
+            groups=[column.group for column in self._columns],
+            layout=layout,
+            base=self._base(),
+            renamed=self._renamed(),
+            compartment=plan.compartment.id,
+            epochs=self._writer.epochs(sorted(self._by_group)),
             vendors=[copy.vendor.name for copy in self._copies.values()],
+            started=self._job.began,
         )
+        for copy in self._copies.values():
+            parts.journal.record_in(transaction, Kind.FANNED_OUT, **copy.told(plan.dataset.name, layout, self._job))
         return heads
+
+    def _renamed(self) -> dict[str, str]:
+        """The columns that have another name than in the version before, by that."""
+        present = self._plan.present
+        before = {column.id: column.name for column in present.manifest.columns} if present is not None else {}
+        both = ((before.get(column.id, column.name), column.name) for column in self._columns)
+        return {old: new for old, new in both if old != new}
+
+    def _base(self) -> dict[str, int] | None:
+        """The version whose rows this one begins with, and the number behind that of its last shard."""
+        if self._carried is None:
+            return None
+        earlier = self._carried.version.manifest
+        return {"version": earlier.version, "shards": max((part.last for part in earlier.parts), default=-1) + 1}

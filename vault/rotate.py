@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from vault.audit import Kind
 from vault.catalog import CompartmentRow
 from vault.errors import Conflict, InvalidInput, NotFound, PartlyDone, VaultError
-from vault.manifest import ChunkRef, Manifest, Part
+from vault.manifest import ChunkRef, Manifest, Part, layout_of, shards_of
 from vault.trust import CompartmentHead
 from vault.workings.fanout import source_of
 from vault.workings.names import Holder, datasets, holders
 from vault.workings.parts import OwnerParts
 from vault.workings.rotation import Rotation, begin_rotation
+from vault.workings.telling import about_columns, about_compartment
 from vault.workings.trouble import each_holder
 from vault.workings.versions import OpenVersion, live_versions
 from vault.workings.writing import Writer
@@ -228,6 +229,14 @@ def _rekey_once(parts: OwnerParts, target: _Target, rotation: Rotation, counter:
     rotation.flush()
     parts.store.settle(rotation.job.folder)
     size = sum(new.size for old, new in copied.items() if old not in before)
+    about = about_compartment(
+        target.holder,
+        target.row,
+        target.dataset,
+        epochs=writer.epochs(groups),
+        shards=shards_of([layout_of(version.manifest, version.load) for version in versions]),
+        started=rotation.job.began,
+    )
     with parts.catalog.write() as transaction:
         rotation.job.finish(transaction)
         transaction.delete_steps(rotation.job.id)
@@ -235,11 +244,9 @@ def _rekey_once(parts: OwnerParts, target: _Target, rotation: Rotation, counter:
         parts.journal.record_in(
             transaction,
             Kind.REKEYED,
-            vendor=target.holder.name,
-            vendor_id=target.holder.id,
-            dataset=target.dataset,
+            **about,
             versions=[version.manifest.version for version in versions],
-            groups=sorted(groups),
+            **about_columns((version.manifest for version in versions), groups),
             chunks=len(copied),
             bytes=sum(new.size for new in copied.values()),
         )

@@ -51,7 +51,7 @@ def add_vendor(parts: OwnerParts, name: str) -> Holder:
         head = next_vendor_head(parts, parts.signers.authority(), None, vendor, by_authority=True)
         add_holder(parts, transaction, holder, sealer)
         transaction.add_head(head)
-        parts.journal.record_in(transaction, Kind.VENDOR_ADDED, vendor=name, vendor_id=vendor)
+        parts.journal.record_in(transaction, Kind.VENDOR_ADDED, vendor=name, vendor_id=vendor, key=holder.kms_key)
     announce(parts, head)
     return holder
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from vault.errors import InvalidInput
+from vault_cli.entries import details
 from vault_cli.files import read_bytes
 from vault_cli.opening import open_vault
 from vault_cli.options import Json, VaultDir
@@ -47,9 +48,7 @@ def show(
                 sequence,
                 entry.time.isoformat(timespec="seconds"),
                 entry.kind.value,
-                ", ".join(
-                    f"{name}={value}" for name, value in _named(entry.fields, names).items() if _telling(name, value)
-                ),
+                details(_named(entry.fields, names)),
             )
             for sequence, entry in entries
         ]
@@ -62,10 +61,6 @@ def _named(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any
     """An entry's fields with the vendor's name: a refusal is written by who knows its id only."""
     vendor = names.get(str(fields.get("vendor_id")))
     return {**({"vendor": vendor} if vendor else {}), **fields}
-
-
-def _telling(name: str, value: object) -> bool:
-    return value is not None and not name.endswith("_id") and name not in {"column_ids", "groups", "statement"}
 
 
 @app.command()

@@ -56,6 +56,9 @@ def test_a_grant_waits_for_its_approval(published: Lab) -> None:
     assert _states(published) == [("live", 0)]
     assert _served(published, token) == 50
     entries = {entry.kind.value: entry.fields for _, entry in published.vault.audit_entries()}
+    waits = entries["grant waits for approval"]
+    assert (waits["grant"], waits["missing"], waits["columns"]) == (granted.id, 1, granted.column_names)
+    assert "statement" not in waits, "it would make a grant known that a thief listed"
     assert entries["grant approved"]["approvers"] == [approvers.ids[0]]
     assert entries["grant made"]["signers"] == list(found.signers)
     assert list(entries["root document changed"]["protected"].values()) == [2]

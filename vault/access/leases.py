@@ -21,7 +21,7 @@ from vault.access.records import Charge, begin, mark, refusals_recorded
 from vault.audit import Kind
 from vault.cursors import SALT_BYTES, Cursor, Ticket, open_ticket, seal_ticket
 from vault.derivation import chunk_key, ticket_key
-from vault.encoding import ID_BYTES, canonical, timestamp
+from vault.encoding import ID_BYTES, canonical, timestamp, to_base64
 from vault.errors import KmsError, LimitReached, NotFound, NotGranted
 from vault.keyring import ScopedKeyring
 from vault.limits import Usage, left
@@ -109,13 +109,19 @@ def _page(allowed: Permitted, plan: ReadPlan, most_bytes: int, usage: Usage, unt
         "delivery": "lease",
         "columns": [column.name for column in columns],
         "column_ids": [column.id for column in columns],
-        "groups": sorted(listings),
+        **plan.held,
         "shards": runs(pa.array([shard.index for shard in shards], pa.int32())),
+        "chunks": {group: _chunk_ids(shards, group) for group in sorted(listings)},
         "rows": rows,
         "bytes": size,
         "until": timestamp(until),
     }
     return _Page({"rows": rows, "bytes": size}, fields, shards)
+
+
+def _chunk_ids(shards: Sequence[Shard], group: str) -> str:
+    """The ids of the chunks of a group whose keys go out, one behind the other."""
+    return to_base64(b"".join(bytes.fromhex(shard.chunks[group].chunk) for shard in shards))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from vault.access.accounts import Account
 from vault.access.callers import Arrival, Caller
 from vault.access.permits import Permitted, mask_key, masks_of, permitted
 from vault.access.places import Places
-from vault.access.records import Charge, Outdated, begin, day, mark, refusals_recorded, who
+from vault.access.records import Charge, Outdated, begin, day, mark, refusals_recorded
 from vault.audit import Kind
 from vault.catalog import Transaction
 from vault.compact import compact_batch
@@ -80,7 +81,8 @@ def _opened(parts: Parts, arrival: Arrival, request: Request, cursor: bytes | No
         still_allowed(permit.basis, parts.heads.vendor(caller.vendor), trusted_now(parts))
 
     read, _ = begin(parts, arrival, permit, Kind.READ_BEGUN, lambda _usage: Charge({}, _fields(permit, plan)), holds)
-    batches = _deliver(parts, caller, permit, keys, cursors, check, read)
+    account = Account(parts, caller, permit, read)
+    batches = _deliver(parts, permit, keys, cursors, check, account)
     short = plan.short and not allowed.narrowed
     return Delivery(permit, plan.schema, batches, cursors.seal, check, short, _total(allowed))
 
@@ -112,7 +114,7 @@ class _Cursors:
 
     def advance(self, placed: Placed, rows: int) -> None:
         """A batch leaves, or the first rows of it."""
-        self._position = Position(placed.position.shard, placed.position.row - placed.batch.num_rows + rows)
+        self._position = Position(placed.position.shard, placed.first + rows)
         self._sent += rows
 
     def seal(self) -> bytes:
@@ -155,9 +157,10 @@ def _fields(permit: Permit, plan: ReadPlan) -> dict[str, object]:
         "delivery": "stream",
         "columns": [name for column in permit.columns for name in column.shown],
         "column_ids": [column.id for column in permit.columns],
-        "groups": sorted(plan.groups),
+        **plan.held,
         "shards": plan.shards,
         "where": permit.where.text() if permit.where else None,
+        "filtered": bool(plan.filters),
         "limit": permit.limit,
         "masks": {shown(path): mask.text for path, mask in plan.masks.items()},
         "resumed": [plan.start.shard, plan.start.row] if plan.start is not None else None,
@@ -181,26 +184,26 @@ def _charged(parts: Parts, permit: Permit, batch: pa.RecordBatch) -> pa.RecordBa
 
 def _deliver(
     parts: Parts,
-    caller: Caller,
     permit: Permit,
     keys: ScopedKeyring,
     cursors: _Cursors,
     check: Callable[[], None],
-    read: int,
+    account: Account,
 ) -> Iterator[pa.RecordBatch]:
-    rows, outcome = 0, "broken off"
+    outcome = "broken off"
     try:
         for placed in read_batches(parts, keys, cursors.plan):
             check()
             batch = placed.batch
             piece = _charged(parts, permit, batch) if permit.grant.limits else batch
-            rows += piece.num_rows
+            # Before the batch leaves: what nobody was handed may be in the account, and never the other way round.
+            account.add(placed, piece)
             cursors.advance(placed, piece.num_rows)
             if piece.num_rows:
                 yield piece
             if piece.num_rows < batch.num_rows:
                 raise LimitReached(
-                    f"the grant's limit is used up after {rows} rows of this read; the rest was not sent"
+                    f"the grant's limit is used up after {account.rows} rows of this read; the rest was not sent"
                 )
         check()
         outcome = "complete"
@@ -209,6 +212,5 @@ def _deliver(
         raise
     finally:
         # Of a short read all is at hand before any of it leaves: nobody waits for the disk a second time.
-        record = parts.journal.record_soon if cursors.plan.short else parts.journal.record
-        record(Kind.READ_ENDED, **who(caller, permit), read=read, rows=rows, outcome=outcome)
+        account.close(outcome, soon=cursors.plan.short)
         mark(parts)

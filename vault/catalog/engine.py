@@ -27,7 +27,8 @@ from vault.errors import Conflict, IntegrityError, InvalidInput, Unavailable, Va
 
 __all__ = ["Catalog", "open_catalog"]
 
-_BUSY_SECONDS = 30
+#: How long a change waits for others.
+BUSY_SECONDS: float = 30
 _FIRST_LOOK = 0.0002
 _LAST_LOOK = 0.004
 #: Connections that a serving process keeps; more are opened and closed where more are needed at once.
@@ -161,7 +162,7 @@ def _engine(url: str, parsed: URL, *, serving: bool) -> Engine:
     pool: dict[str, Any] = (
         {"poolclass": QueuePool, "pool_size": _POOL, "max_overflow": -1} if serving else {"poolclass": NullPool}
     )
-    arguments = {"timeout": _BUSY_SECONDS, "check_same_thread": False}
+    arguments = {"timeout": BUSY_SECONDS, "check_same_thread": False}
     engine = create_engine(url, hide_parameters=True, connect_args=arguments, **pool)
 
     @event.listens_for(engine, "checkout")
@@ -202,7 +203,7 @@ def _begin_write(connection: Any) -> None:
     """
     connection.execute("PRAGMA busy_timeout=0")
     try:
-        ends, wait = time.monotonic() + _BUSY_SECONDS, _FIRST_LOOK
+        ends, wait = time.monotonic() + BUSY_SECONDS, _FIRST_LOOK
         while True:
             try:
                 connection.execute("BEGIN IMMEDIATE")
@@ -214,7 +215,7 @@ def _begin_write(connection: Any) -> None:
             else:
                 return
     finally:
-        connection.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
+        connection.execute(f"PRAGMA busy_timeout={round(BUSY_SECONDS * 1000)}")
 
 
 def _file_of(url: URL) -> tuple[int, int] | None:

@@ -7,6 +7,7 @@ compartment's ``manifest`` key learns a column's name or a shard's size from any
 by a statement that the publisher signs, the parts' by the manifest. Format: ``docs/reference/format.md`` section 5.
 """
 
+from vault.manifest.layout import Layout, layout_of, open_to, shards_of
 from vault.manifest.listing import ChunkRef, Entry, Listing, Shard
 from vault.manifest.parts import Gathering, Part, Place, arrange
 from vault.manifest.sealed import Erasure, Manifest, decode_manifest, decode_part, encode_manifest, encode_part
@@ -16,6 +17,7 @@ __all__ = [
     "Entry",
     "Erasure",
     "Gathering",
+    "Layout",
     "Listing",
     "Manifest",
     "Part",
@@ -26,4 +28,7 @@ __all__ = [
     "decode_part",
     "encode_manifest",
     "encode_part",
+    "layout_of",
+    "open_to",
+    "shards_of",
 ]

@@ -14,7 +14,7 @@ from vault.catalog import CompartmentRow, FieldSealer, HeadRow, Transaction
 from vault.encoding import new_id
 from vault.errors import IntegrityError
 from vault.keyring import WrappedKey
-from vault.manifest import ChunkRef, Listing, Manifest, Part
+from vault.manifest import ChunkRef, Layout, Listing, Manifest, Part, open_to
 from vault.model import MANIFEST_GROUP, Cut
 from vault.projection import narrowed_field
 from vault.trust import CompartmentHead, Grant, Signer
@@ -23,6 +23,7 @@ from vault.workings.names import Holder
 from vault.workings.parts import OwnerParts
 from vault.workings.permissions import live_for_vendor
 from vault.workings.reading import GroupShape
+from vault.workings.telling import about_columns, about_compartment
 from vault.workings.trouble import naming
 from vault.workings.versions import OpenVersion, live_versions
 from vault.workings.writing import Source, Writer
@@ -142,6 +143,7 @@ class VendorCopy:
         }
         self._held: dict[str, dict[str, ChunkRef]] = {}
         self._copied: dict[str, ChunkRef] = {}
+        self._staged: Manifest | None = None
 
     def take(self, ref: ChunkRef, source: Callable[[], Source], shape: GroupShape) -> None:
         """Copy a chunk of the owner's that is not there, if it belongs here; may run in several threads."""
@@ -220,7 +222,7 @@ class VendorCopy:
         """Write the vendor's manifest. Of other versions only what is needed stays, and those that no grant is pinned
         to are withdrawn: rows and columns that a vendor is not to have any more do not stay under its keys.
         """
-        manifest = self.manifest(owners, load)
+        manifest = self._staged = self.manifest(owners, load)
         with naming(self._parts, self.vendor):
             self.writer.manifest(manifest, publisher)
         left = set(manifest.groups)
@@ -237,6 +239,20 @@ class VendorCopy:
             left |= kept.groups
         if self._head is not None:
             self.writer.retire(self._head.live_groups - left - {MANIFEST_GROUP})
+
+    def told(self, dataset: str, layout: Layout, job: Job) -> dict[str, object]:
+        """What the log says of what was staged, of a version of the owner's with this layout."""
+        assert self._staged is not None
+        about = about_compartment(
+            self.vendor,
+            self.row,
+            dataset,
+            epochs=self.writer.epochs(self._staged.groups),
+            shards=open_to(layout, self.vendor.id),
+            started=job.began,
+        )
+        versions = sorted({*self._wanted, self._target})
+        return {**about, "version": self._target, "versions": versions, **about_columns([self._staged])}
 
     def commit(self, transaction: Transaction, publisher: Signer) -> HeadRow:
         """Make the vendor's compartment live."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from vault.audit import Kind
 from vault.catalog import CompartmentRow, HeadRow, Transaction
 from vault.errors import Conflict, NotFound
+from vault.manifest import layout_of
 from vault.trust import Grant
 from vault.workings.fanout import Needs, begin_copy, fill, needs_of
 from vault.workings.jobs import begin_job
@@ -84,6 +85,7 @@ def _fill_once(
         current = copy.is_current(owners)
         if not current:
             copy.stage(owners.manifest, owners.load, publisher)
+        told = {} if current else copy.told(dataset.name, layout_of(owners.manifest, owners.load), job)
         parts.store.settle(job.folder)
         with parts.catalog.write() as transaction:
             place = CompartmentRow(owners.head.compartment, owners.head.holder, owners.head.dataset)
@@ -93,14 +95,7 @@ def _fill_once(
             job.finish(transaction)
             heads = [] if current else [copy.commit(transaction, publisher)]
             if heads:
-                parts.journal.record_in(
-                    transaction,
-                    Kind.FANNED_OUT,
-                    vendor=vendor.name,
-                    vendor_id=vendor.id,
-                    dataset=dataset.name,
-                    version=owners.manifest.version,
-                )
+                parts.journal.record_in(transaction, Kind.FANNED_OUT, **told)
             if then is not None:
                 heads.append(then(transaction))
     except BaseException:

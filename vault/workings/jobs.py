@@ -29,8 +29,10 @@ _SILENCE: Final = timedelta(minutes=15)
 class Job:
     """A registered act that writes objects below its own folder."""
 
-    def __init__(self, identifier: str, catalog: Catalog, clock: Callable[[], datetime]) -> None:
+    def __init__(self, identifier: str, catalog: Catalog, clock: Callable[[], datetime], began: str) -> None:
         self.id = identifier
+        #: When its work began, maybe in another process.
+        self.began = began
         self._catalog = catalog
         self._clock = clock
         self._beaten = clock()
@@ -79,14 +81,14 @@ def begin_job(catalog: Catalog, kind: str, clock: Callable[[], datetime]) -> Job
     identifier, now = new_id(), timestamp(clock())
     with catalog.write() as transaction:
         transaction.add_job(JobRow(identifier, kind, ACTIVE, _this_process(), now, now))
-    return Job(identifier, catalog, clock)
+    return Job(identifier, catalog, clock, now)
 
 
 def take_job(catalog: Catalog, row: JobRow, clock: Callable[[], datetime]) -> Job | None:
     """Take up a job that is dead; None when somebody else did, or gc ended it."""
     with catalog.write() as transaction:
         taken = transaction.take_job(row, _this_process(), timestamp(clock()))
-    return Job(row.id, catalog, clock) if taken else None
+    return Job(row.id, catalog, clock, row.started) if taken else None
 
 
 def _this_process() -> str:

@@ -72,10 +72,20 @@ class Position:
 
 
 class Placed(NamedTuple):
-    """A batch, and the place behind it."""
+    """A batch, the place behind it, and what it is of: the ``of`` rows of a shard, or those where ``keep`` is true.
+
+    It is the last of them up to its place: ``keep`` and the place say which rows of the shard it holds.
+    """
 
     batch: pa.RecordBatch
     position: Position
+    of: int
+    keep: pa.ChunkedArray | None
+
+    @property
+    def first(self) -> int:
+        """How many rows of the shard that pass are before the batch."""
+        return self.position.row - int(self.batch.num_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +116,8 @@ class ReadPlan:
     shards: Sequence[Sequence[int]] = field(init=False, repr=False)
     #: What the chunks of each group hold.
     shapes: Mapping[str, GroupShape] = field(init=False, repr=False)
+    #: Which keys it is read with, as an entry of the log says it: the compartment, and each group's epoch.
+    held: Mapping[str, Any] = field(init=False, repr=False)
     #: The one shard of a read of one at the most; None where there are more.
     only: Sequence[Shard] | None = field(init=False, repr=False)
 
@@ -119,6 +131,10 @@ class ReadPlan:
         shards = runs(any_group.shards.combine_chunks()) if any_group is not None else []
         object.__setattr__(self, "shards", shards)
         object.__setattr__(self, "shapes", {each: group_shape(self.version.manifest, each) for each in self.groups})
+        keys, groups = self.version.keys, sorted(self.groups)
+        epochs = {group: keys[group].scope.epoch for group in groups}
+        held = {"groups": groups, "epochs": epochs, "compartment": self.version.head.compartment}
+        object.__setattr__(self, "held", held)
         few = any_group is None or len(any_group) <= 1
         object.__setattr__(self, "only", tuple(side_by_side(self.chosen)) if few else None)
 
@@ -261,14 +277,14 @@ def read_batches(parts: Parts, keys: KeySource, plan: ReadPlan) -> Iterator[Plac
     reading = _Reading(parts, keys, plan)
     left = plan.limit
     try:
-        for shard, table in reading.tables():
-            row = plan.start.row if plan.start is not None and plan.start.shard == shard else 0
+        for shard, keep, table in reading.tables():
+            row = plan.start.row if plan.start is not None and plan.start.shard == shard.index else 0
             piece = table.slice(row, left)
             for batch in piece.to_batches(max_chunksize=_BATCH_ROWS):
                 row += batch.num_rows
                 # Rows that come later, or not at all, are not sent in the buffers of these.
                 own = batch if batch.num_rows == table.num_rows else compact_batch(batch)
-                yield Placed(own, Position(shard, row))
+                yield Placed(own, Position(shard.index, row), shard.rows, keep)
             if left is not None:
                 left -= piece.num_rows
                 if not left:
@@ -299,8 +315,8 @@ class _Reading:
         self._small = plan.size <= _SMALL_BYTES
         self._mask_key: bytes | None = None
 
-    def tables(self) -> Iterator[tuple[int, pa.Table]]:
-        """Shard by shard the rows that pass."""
+    def tables(self) -> Iterator[tuple[Shard, pa.ChunkedArray | None, pa.Table]]:
+        """Shard by shard which of its rows pass (None: all), and these."""
         passing: deque[_Passing] = deque()
 
         def places() -> Iterator[tuple[_Passing, str]]:
@@ -310,12 +326,12 @@ class _Reading:
 
         if not self._rest:
             for each in self._passing():
-                yield each.shard.index, self._joined(each, [])
+                yield each.shard, each.keep, self._joined(each, [])
             return
         opened = self._map(lambda place: self._open(place[0].shard, place[1], place[0].keep), places(), len(self._rest))
         for table in opened:
             each = passing.popleft()
-            yield each.shard.index, self._joined(each, [table, *(next(opened) for _ in self._rest[1:])])
+            yield each.shard, each.keep, self._joined(each, [table, *(next(opened) for _ in self._rest[1:])])
 
     def _passing(self) -> Iterator[_Passing]:
         """The shards where rows pass."""

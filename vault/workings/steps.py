@@ -1,6 +1,6 @@
 """Steps in a vendor's history: who it is, the next head, and what must follow a commit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from vault.audit import Kind
 from vault.catalog import CompartmentRow, HeadRow, Transaction
@@ -101,10 +101,12 @@ def removal(
     name: str,
     kind: Kind,
     change: Callable[[VendorHead], dict[str, object] | None],
+    told: Callable[[VendorHead], Mapping[str, object]] = lambda _head: {},
     **fields: object,
 ) -> bool:
     """Sign a removal with the responder's key; ``change`` gives what the next head changes, or None.
 
+    The entry has ``fields``, and what ``told`` says of the head that is changed.
     Returns whether anything was changed: False where it had been done before.
     """
     vendor = vendor_named(parts, name)
@@ -121,7 +123,8 @@ def removal(
                 **changes,  # type: ignore[arg-type]
             )
             transaction.add_head(head)
-            parts.journal.record_in(transaction, kind, vendor=name, vendor_id=vendor.id, **fields)
+            about = {"vendor": name, "vendor_id": vendor.id, **fields, **told(present)}
+            parts.journal.record_in(transaction, kind, **about)
     if changes is None:
         # Done before, perhaps by a run that was killed between the catalog and the store.
         parts.heads.reconcile()

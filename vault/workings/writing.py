@@ -298,6 +298,12 @@ class Writer:
             self._parts_by_content[part.content] = placed
         return placed
 
+    def epochs(self, groups: Iterable[str]) -> dict[str, int]:
+        """The epoch that each of these groups is under in what is staged."""
+        live = self._head.epochs if self._head is not None else {}
+        with self._lock:
+            return {each: self._keys[each][0].scope.epoch if each in self._keys else live[each][0] for each in groups}
+
     def retire(self, groups: Iterable[str]) -> None:
         """Say that nothing live is under these groups' keys any more, so that gc may forget them."""
         self._unused.update(groups)
