@@ -101,11 +101,14 @@ def test_reordered_entries_are_found(granted: Lab) -> None:
         granted.vault.audit_verify()
 
 
-def _written_anew(lab: Lab, note: Callable[[Checkpoint], bytes] | None = None, without: int = 4) -> None:
-    """Drop an entry and compute all hashes behind it again, with or without a signed end."""
+def _written_anew(
+    lab: Lab, note: Callable[[Checkpoint], bytes] | None = None, without: int = 4, instead: bool = False
+) -> None:
+    """Drop an entry, or put the first in its place, and compute all hashes anew, with or without a signed end."""
     with sql(lab) as connection:
-        kept = connection.execute("select time, sealed from log where sequence <> ? order by sequence", (without,))
-        entries = [(from_timestamp(time), sealed) for time, sealed in kept.fetchall()]
+        kept = connection.execute("select time, sealed from log order by sequence").fetchall()
+        entries = [(from_timestamp(time), sealed) for time, sealed in kept]
+        entries[without - 1 : without] = [(entries[without - 1][0], entries[0][1])] if instead else []
         connection.execute("delete from log")
         tail = Tail()
         for entry in entries:
@@ -136,6 +139,20 @@ def test_a_log_that_a_broker_wrote_anew_and_signed_contradicts_the_store(granted
     with pytest.raises(IntegrityError, match="changed, or forked|cut off"):
         granted.vault.audit_verify()
     with pytest.raises(IntegrityError):
+        vault.open(granted.folder)
+
+
+def test_another_log_of_the_same_size_is_not_opened(granted: Lab) -> None:
+    """A log with as many entries, one of them another, that was signed all the same, is refused when a vault is opened."""
+    end = granted.vault.parts.journal.end()
+    assert end is not None
+    with sql(granted) as connection:
+        note = _as_the_broker(granted)(Checkpoint(end[1].size, bytes(32), end[1].time))
+        connection.execute("update log_tail set note = ?", (note,))
+    with pytest.raises(IntegrityError):
+        vault.open(granted.folder)
+    _written_anew(granted, _as_the_broker(granted), without=4, instead=True)
+    with pytest.raises(IntegrityError, match="not the one that a checkpoint was signed over"):
         vault.open(granted.folder)
 
 
