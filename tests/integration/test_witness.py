@@ -201,6 +201,22 @@ def test_a_witness_without_checkpoints_is_no_witness(granted: Lab, tmp_path: Pat
         granted.vault.audit_verify(witness=str(tmp_path / "nothing"))
 
 
+def test_a_witness_that_cannot_be_read_verifies_nothing(witnessed: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever cannot read the witness is told so, and not that the log is whole."""
+
+    def failing(_store: ObjectStore, name: str) -> bytes:
+        raise Unavailable("the store could not be reached")
+
+    listed = ObjectStore.get
+    monkeypatch.setattr(
+        ObjectStore,
+        "get",
+        lambda store, name: (failing if name.startswith(witnessed.vault.parts.vault) else listed)(store, name),
+    )
+    with pytest.raises(Unavailable, match="the witness could not be read, so that the log is not verified"):
+        witnessed.vault.audit_verify()
+
+
 def test_garbage_at_the_witness_is_told(witnessed: Lab) -> None:
     """What no log key ever signed is named when the log is verified."""
     folder = witnessed.folder / "witness" / witnessed.vault.parts.vault / "checkpoints"

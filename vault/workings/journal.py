@@ -31,7 +31,7 @@ from vault.audit import (
     verify_log,
 )
 from vault.catalog import Catalog, LogRow, LogTailRow, Transaction
-from vault.errors import AuditError, IntegrityError, InvalidInput, KmsError, VaultError
+from vault.errors import AuditError, IntegrityError, InvalidInput, KmsError, Unavailable, VaultError
 from vault.objects import ObjectStore
 from vault.trust import Role, Root, Signer
 from vault.workings.checkpoints import Checkpoints, pinned_by
@@ -289,7 +289,10 @@ class Journal:
 
     @staticmethod
     def _witnessed_by(witness: Checkpoints) -> list[Pinned]:
-        found = witness.pinned()
+        try:
+            found = witness.pinned()
+        except Unavailable as error:
+            raise Unavailable(f"the witness could not be read, so that the log is not verified ({error})") from error
         if not found:
             raise IntegrityError("the witness holds no checkpoint of this vault's log")
         return found
