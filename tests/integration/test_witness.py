@@ -12,7 +12,7 @@ from tests.conftest import Lab
 from tests.support.catalog import sql
 from tests.support.reading import read
 from vault import access
-from vault.audit import Kind, append, sign_checkpoint
+from vault.audit import Checkpoint, Kind, append, sign_checkpoint
 from vault.audit.leaves import Tail
 from vault.encoding import from_timestamp
 from vault.errors import AuditError, IntegrityError, InvalidInput, Unavailable
@@ -234,6 +234,29 @@ def test_what_somebody_put_in_a_checkpoints_place_holds_nothing_up(witnessed: La
     witnessed.vault.freeze("acme")
     assert witnessed.vault.vendors()[0].frozen
     with pytest.raises(IntegrityError):
+        witnessed.vault.audit_verify()
+
+
+def test_what_a_replaced_log_key_signed_holds_nothing_up(witnessed: Lab) -> None:
+    """A thief of the old log key who has taken the names of checkpoints to come stops nobody, and is not believed."""
+    parts = witnessed.vault.parts
+    thief = parts.signers.keys.signer(Role.LOG, parts.root.current)
+    witnessed.vault.rotate_key(Role.LOG)
+    end = parts.journal.end()
+    assert end is not None
+    for size in range(end[1].size + 1, end[1].size + 6):
+        parts.store.put(f"checkpoints/{size:020d}", sign_checkpoint(parts.vault, Checkpoint(size, bytes(32)), thief))
+    witnessed.vault.freeze("acme")
+    witnessed.vault.thaw("acme")
+    assert witnessed.vault.audit_verify() > end[1].size
+
+
+def test_a_checkpoint_under_another_number_is_told(witnessed: Lab) -> None:
+    """A checkpoint that was moved to where one of another size would be is named when the log is verified."""
+    folder = witnessed.folder / "store" / "checkpoints"
+    newest = max(folder.iterdir())
+    (folder / f"{int(newest.name) + 1:020d}").write_bytes(newest.read_bytes())
+    with pytest.raises(IntegrityError, match="does not carry the number"):
         witnessed.vault.audit_verify()
 
 
