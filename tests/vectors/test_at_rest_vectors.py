@@ -169,6 +169,29 @@ def test_checkpoints(number: int) -> None:
             read_checkpoint(root, note)
 
 
+def test_a_checkpoint_of_another_log_under_a_line_of_this_one_is_refused() -> None:
+    """The text says whose log it is about, whatever name stands beside the signature."""
+    text = Checkpoint(1, bytes(32), make_at_rest.TIMES[0]).text(HOLDER)
+    mixed = make_at_rest.note(text, name=f"dsvault/{VAULT}").encode()
+    with pytest.raises(IntegrityError, match="another vault"):
+        read_checkpoint(ROOT, mixed)
+
+
+@pytest.mark.parametrize("text", ["", "dsvault/x", "other/x\n", canonical("dsvault signed").decode() + "\n"])
+def test_the_log_key_signs_nothing_but_notes(text: str) -> None:
+    """A text that does not begin as a note does, and so might be another statement, is not signed."""
+    with pytest.raises(IntegrityError):
+        Signer(make_at_rest.LOG).sign_note(text)
+
+
+def test_a_clock_that_runs_back_does_not_take_the_log_with_it() -> None:
+    """An entry of an earlier moment than the one before it gets that one's time."""
+    first, second = (from_timestamp(time) for time in (make_at_rest.TIMES[2], make_at_rest.TIMES[0]))
+    leaves, tail = append(Tail(), [(first, b"a"), (second, b"b")])
+    (third,), _ = append(tail, [(second, b"c")])
+    assert {leaf.time for leaf in (*leaves, third)} == {make_at_rest.TIMES[2]}
+
+
 @pytest.mark.parametrize("number", range(3))
 def test_a_changed_log_is_refused(number: int) -> None:
     """A bit, a time or a place changed, entries swapped or taken out: the log does not hold."""
