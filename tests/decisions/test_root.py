@@ -156,6 +156,7 @@ def test_a_remote_signer_signs_like_a_local_one() -> None:
     local, remote = Signer(b"\x07" * 32), RemoteSigner(key.public_key().public_bytes_raw(), key.sign)
     assert remote.key_id == local.key_id
     assert remote.sign(Label.GRANT, {"a": 1}) == local.sign(Label.GRANT, {"a": 1})
+    assert local.sign_note("dsvault/log\n") == remote.sign_note("dsvault/log\n")
     assert repr(remote) == f"RemoteSigner({local.key_id})"
 
 
@@ -167,6 +168,8 @@ def test_a_remote_signers_answer_is_not_believed() -> None:
     for answer in answers:
         with pytest.raises(KmsError):
             RemoteSigner(public, answer).sign(Label.GRANT, {"a": 1})
+        with pytest.raises(KmsError):
+            RemoteSigner(public, answer).sign_note("dsvault/log\n")
 
 
 def _proposal(**changes: Any) -> Signed:
