@@ -30,6 +30,8 @@ Runs = npt.NDArray[np.int64]
 _LAST_SHARD: Final = 2**31 - 1
 _LAST_ROW: Final = 2**62
 _MOST_BITS: Final = 2**24
+#: How hard a bitmap is packed: beyond this it takes far more time, and little less room.
+_LEVEL: Final = 3
 #: The least that a run takes as JSON: two digits, two brackets and two commas.
 _RUN_LEAST: Final = 6
 
@@ -70,8 +72,14 @@ class Rows:
 
 def runs_of(mask: npt.ArrayLike) -> Runs:
     """The places where a mask is true, as runs: the first and the last of each."""
-    edges = np.diff(np.asarray(mask, dtype=np.int8), prepend=np.int8(0), append=np.int8(0))
-    return np.stack([np.flatnonzero(edges == 1), np.flatnonzero(edges == -1) - 1], axis=1)
+    bools = np.asarray(mask, dtype=np.bool_)
+    inner = np.flatnonzero(bools[1:] != bools[:-1]) + 1
+    # Where a run begins and where it is over, in turn.
+    before, behind = [0] if bools[:1].any() else [], [len(bools)] if bools[-1:].any() else []
+    edges = np.concatenate([np.array(before, np.int64), inner, np.array(behind, np.int64)])
+    runs = edges.reshape(-1, 2)
+    runs[:, 1] -= 1
+    return runs
 
 
 def items_of_shards(first: int, last: int) -> Item:
@@ -89,7 +97,7 @@ def item_of(shard: int, mask: npt.ArrayLike) -> Item:
         return items_of_shards(shard, shard)
     if len(bools) > _MOST_BITS:
         return _item_of_runs(shard, runs.tolist())
-    packed = zlib.compress(np.packbits(bools, bitorder="little").tobytes())
+    packed = zlib.compress(np.packbits(bools, bitorder="little").tobytes(), _LEVEL)
     bits = {"shard": shard, "of": len(bools), "bits": to_base64(packed)}
     if _RUN_LEAST * len(runs) > len(json_bytes(bits)):
         return bits  # so many runs need not be written out to be known to be longer

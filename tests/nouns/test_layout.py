@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vault.encoding import new_id
@@ -27,6 +27,7 @@ def _listing(shards: list[int], rows: list[int], assigned: list[str | None]) -> 
     return Listing(new_id(), pa.table({name: columns[name] for name in _FIELDS.names}, schema=_FIELDS))
 
 
+@settings(deadline=None)
 @given(_SHARDS, st.integers(1, 40))
 def test_a_layout_says_of_each_shard_what_the_parts_do(shards: list[Any], cut: int) -> None:
     """Whatever its gaps, lengths and owners, and wherever parts begin; neighbours that are alike are one run."""
@@ -61,6 +62,7 @@ def test_a_version_without_rows_has_no_layout() -> None:
     assert open_to([], "acme") == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 9)), max_size=6), max_size=4))
 def test_the_shards_of_several_are_those_of_any(several: list[list[tuple[int, int]]]) -> None:
     """As runs that do not touch."""
