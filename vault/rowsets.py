@@ -30,6 +30,8 @@ Runs = npt.NDArray[np.int64]
 _LAST_SHARD: Final = 2**31 - 1
 _LAST_ROW: Final = 2**62
 _MOST_BITS: Final = 2**24
+#: About what an item takes beside its runs or its bitmap.
+_AROUND: Final = 40
 #: How hard a bitmap is packed: beyond this it takes far more time, and little less room.
 _LEVEL: Final = 3
 #: The least that a run takes as JSON: two digits, two brackets and two commas.
@@ -234,7 +236,8 @@ class Gathered:
 
     def _put(self, item: Item) -> None:
         self._items.append(item)
-        self._size += len(json_bytes(item)) + 1
+        # Of what little there is to write of a small read, as little as may be is spent on measuring it.
+        self._size += _AROUND + (len(item["bits"]) if "bits" in item else len(str(item.get("rows", ""))))
 
     @property
     def size(self) -> int:
