@@ -496,7 +496,7 @@ class _Publication:
 
     def _commit(self, manifest: Manifest, publisher: Signer) -> tuple[str, ...]:
         self._parts.store.settle(self._job.folder)
-        layout = layout_of(manifest, self._load)
+        layout = layout_of(manifest, self._load, self._parts.engine.map)
         for _ in range(_COMMIT_TRIES):
             for copy in self._copies.values():
                 copy.stage(manifest, self._load, publisher)

@@ -20,10 +20,14 @@ __all__ = ["Layout", "layout_of", "open_to", "shards_of"]
 Layout = list[list[Any]]
 
 
-def layout_of(manifest: Manifest, load: Callable[[Part], Listing]) -> Layout:
-    """The layout of a version; ``load`` opens its parts, those of one column group. None are no shards."""
+def layout_of(
+    manifest: Manifest,
+    load: Callable[[Part], Listing],
+    over: Callable[[Callable[[Part], Listing], Iterable[Part]], Iterable[Listing]] = map,
+) -> Layout:
+    """The layout of a version; ``load`` opens its parts, those of one column group, and ``over`` maps it over them."""
     parts = manifest.parts_of(manifest.parts[0].group) if manifest.parts else []
-    return _layout([load(part) for part in parts])
+    return _layout(list(over(load, parts)))
 
 
 def _layout(listings: Sequence[Listing]) -> Layout:

@@ -85,7 +85,9 @@ def _fill_once(
         current = copy.is_current(owners)
         if not current:
             copy.stage(owners.manifest, owners.load, publisher)
-        told = {} if current else copy.told(dataset.name, layout_of(owners.manifest, owners.load), job)
+        told = (
+            {} if current else copy.told(dataset.name, layout_of(owners.manifest, owners.load, parts.engine.map), job)
+        )
         parts.store.settle(job.folder)
         with parts.catalog.write() as transaction:
             place = CompartmentRow(owners.head.compartment, owners.head.holder, owners.head.dataset)
