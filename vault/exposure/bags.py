@@ -12,7 +12,7 @@ import numpy as np
 
 from vault.encoding import from_base64
 from vault.errors import IntegrityError
-from vault.exposure.intervals import NONE, Runs, joined, minus
+from vault.exposure.intervals import NONE, Runs, joined, minus, of_pairs
 from vault.exposure.rows import MOST_ROWS, Bits, Layout, RowSet, bits_of_runs
 
 __all__ = ["Bag", "Items", "read_items", "read_shards"]
@@ -140,16 +140,18 @@ class Bag:
     def merge(self) -> None:
         """Put together what overlaps."""
         if self._shards:
-            self.whole = joined(self.whole, np.array(self._shards, dtype=np.int64).reshape(-1, 2))
+            self.whole = joined(self.whole, of_pairs(self._shards))
             self._shards = []
         if self._rows:
-            self.rows = joined(self.rows, np.array(self._rows, dtype=np.int64).reshape(-1, 2))
+            self.rows = joined(self.rows, of_pairs(self._rows))
             self._rows = []
             if len(self.rows) > _LOOSE:
                 self._pack()
 
     def _by_shard(self) -> dict[int, Runs]:
         """The runs of rows by their shard, each from the shard's first row on."""
+        if not len(self.rows):
+            return {}
         numbers = self.rows[:, 0] >> _SHIFT
         shards, starts = np.unique(numbers, return_index=True)
         inside = self.rows - (numbers << _SHIFT)[:, None]

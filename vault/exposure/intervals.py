@@ -48,16 +48,26 @@ def _combined(one: Runs, other: Runs, rule: Callable[[_Flags, _Flags], _Flags]) 
 
 def joined(one: Runs, other: Runs) -> Runs:
     """The numbers of either."""
+    if not len(one) or not len(other):
+        return one if len(one) else other
     return of_pairs(np.concatenate([one, other]))
 
 
 def common(one: Runs, other: Runs) -> Runs:
     """The numbers of both."""
+    if len(one) == 1:
+        one, other = other, one
+    if len(other) == 1:
+        # Mostly there is one run of all that there is.
+        cut = np.clip(one, other[0, 0], other[0, 1])
+        return cut[cut[:, 1] > cut[:, 0]]
     return _combined(one, other, np.logical_and)
 
 
 def minus(one: Runs, other: Runs) -> Runs:
     """The numbers of the one that the other lacks."""
+    if not len(one) or not len(other):
+        return one
     return _combined(one, other, lambda mine, theirs: mine & ~theirs)
 
 

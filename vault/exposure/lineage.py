@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from vault.exposure.intervals import NONE, Runs, of_pairs
-from vault.exposure.rows import Layout
 from vault.exposure.world import Version
 
 __all__ = ["Lineage"]
@@ -37,7 +36,3 @@ class Lineage:
         mine, theirs = self._origins(dataset, one), self._origins(dataset, other)
         shards = max((min(mine[each], theirs[each]) for each in mine.keys() & theirs.keys()), default=0)
         return of_pairs([(0, shards)]) if shards else NONE
-
-    def same(self, dataset: str, one: int, layout: Layout, other: int, others: Layout) -> Runs:
-        """The shards that two versions, each in a state, have row for row: none that lost rows in one of them only."""
-        return layout.alike(others, self.common(dataset, one, other))

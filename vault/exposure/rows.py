@@ -71,11 +71,6 @@ class Layout:
         mine = [at for at, each in enumerate(self._holders) if each is None or each == holder]
         return of_pairs(np.stack([self._first[mine], self._stop[mine]], axis=1))
 
-    def assigned(self, holder: str) -> Runs:
-        """The shards that are assigned to just this holder."""
-        mine = [at for at, each in enumerate(self._holders) if each == holder]
-        return of_pairs(np.stack([self._first[mine], self._stop[mine]], axis=1))
-
     def alike(self, other: "Layout", shards: Runs) -> Runs:
         """Of some shards those that have as many rows in the other layout."""
         both = common(common(shards, self.shards), other.shards)

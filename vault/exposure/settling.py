@@ -33,7 +33,7 @@ from vault.exposure.exposure import (
     Window,
 )
 from vault.exposure.gathering import BOUND, EXACT, LEASE, NO_END, Act, Gathering, Open, What, micro
-from vault.exposure.intervals import Runs, common, length, of_pairs
+from vault.exposure.intervals import Runs, common, length, minus, of_pairs
 from vault.exposure.lineage import Lineage
 from vault.exposure.names import masks_on, paired
 from vault.exposure.rows import Layout, RowSet
@@ -278,12 +278,12 @@ class _Settling:
             rows.could = done[key]
 
     def _without(self, place: _Place, could: RowSet, seen: list[tuple[_Place, _Rows]]) -> RowSet:
+        had = RowSet.of(could.layout)
         for other, rows in seen:
-            had = rows.exact | rows.bound
-            if other[:3] != place[:3]:
-                had = self._carried(place, could.layout, other, had)
-            could = could - had
-        return could
+            for each in (rows.exact, rows.bound):
+                if len(each.whole) or each.part:
+                    had = _or(had, each if other[:3] == place[:3] else self._carried(place, could.layout, other, each))
+        return could - had
 
     def _carried(self, place: _Place, layout: Layout, other: _Place, had: RowSet) -> RowSet:
         """Rows of another version or state as rows of this one.
@@ -291,10 +291,11 @@ class _Settling:
         Of a shard that lost rows in between it cannot be told which of them are left: all of it counts as read.
         """
         shared = self._lineage.common(place[0], place[1], other[1])
-        same = layout.alike(had.layout, shared)
         touched = common(had.shards, shared)
-        changed = RowSet.of(layout, touched) - RowSet.of(layout, same)
-        return had.moved(layout, same) | changed
+        if not len(touched):
+            return RowSet.of(layout)
+        same = layout.alike(had.layout, touched)
+        return had.moved(layout, same) | RowSet.of(layout, minus(touched, same))
 
     def _parts(self, numbers: Mapping[str, _Column]) -> Iterator[Part]:
         whats = len(self._found.what.values)
@@ -452,30 +453,29 @@ class _Settling:
         for part in served:
             groups.setdefault((part.dataset_id, part.version, part.state), []).append(part)
         for (dataset, version, state), members in groups.items():
-            held: dict[tuple[int, int | None], list[tuple[Part, RowSet, RowSet]]] = {}
+            none = RowSet.of(members[0].layout)
+            exact, bound, names, times = none, none, dict[str, None](), []
             for part in members:
                 for since, until, shards in self._holdings(other, dataset, version, part):
-                    exact, bound = part.exact.within(shards), part.bound.within(shards)
-                    if exact or bound:
-                        held.setdefault((since, until), []).append((part, exact, bound))
-            for (since, until), found in sorted(held.items(), key=lambda item: item[0][0]):
-                exact, bound = found[0][1], found[0][2]
-                for _, more, most in found[1:]:
-                    exact, bound = _or(exact, more), _or(bound, most)
-                names = tuple(dict.fromkeys(part.column for part, _, _ in found))
+                    mine, most = part.exact.within(shards), part.bound.within(shards)
+                    if mine or most:
+                        exact, bound = _or(exact, mine), _or(bound, most)
+                        names[part.column] = None
+                        times.append((since, until))
+            if times:
                 yield Shared(
-                    "", other, members[0].dataset, version, state, names, exact.count, (bound - exact).count, since,
-                    until,
+                    "", other, members[0].dataset, version, state, tuple(names), exact.count, (bound - exact).count,
+                    min(since for since, _ in times), _end(max(until for _, until in times)),
                 )  # fmt: skip
 
-    def _holdings(self, other: str, dataset: str, version: int, part: Part) -> Iterator[tuple[int, int | None, Runs]]:
+    def _holdings(self, other: str, dataset: str, version: int, part: Part) -> Iterator[tuple[int, int, Runs]]:
         """From when until when another vendor has which shards of a part's rows."""
         for (identity, number), holdings in self._world.others[other].holdings.items():
             if identity == dataset:
                 shards = self._lineage.common(dataset, version, number)
                 for each in holdings:
                     if each.column_ids is None or part.column_id in each.column_ids:
-                        yield each.since, _end(each.until), common(shards, each.shards)
+                        yield each.since, each.until, common(shards, each.shards)
 
     def _events(self) -> Iterator[Event]:
         for act in self._found.acts:
