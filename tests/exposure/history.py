@@ -512,7 +512,12 @@ class History:
         found[0], found[1], found[2] = found[0] + 1, found[1] + rows, found[2] + size
 
     def happened(
-        self, keys: list[Key], where: dict[Key, set[int]], said: set[int], received: set[int], identities: dict[int, int]
+        self,
+        keys: list[Key],
+        where: dict[Key, set[int]],
+        said: set[int],
+        received: set[int],
+        identities: dict[int, int],
     ) -> None:
         for key in keys:
             where.setdefault(key, set()).update(said)

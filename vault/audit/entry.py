@@ -47,6 +47,7 @@ class Kind(StrEnum):
     DATASET_DELETED = "dataset deleted"
     VERSIONS_EXPIRED = "versions expired"
     ROWS_ERASED = "rows erased"
+    REPORTED = "report made"
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,3 +197,10 @@ class RowSet:
             pieces.append(runs + int(self.layout.before([shard])[0]))
         found = of_pairs(np.concatenate(pieces))
         return None if most is not None and len(found) > most else found
+
+    def first_ranges(self, most: int) -> list[tuple[int, int]]:
+        """Some of the first of its `ranges`, first and last row of each: never more, and fewer where they touch."""
+        few = RowSet(self.layout, self.whole[:most], {shard: self.part[shard] for shard in sorted(self.part)[:most]})
+        found = few.ranges()
+        assert found is not None
+        return [(first, stop - 1) for first, stop in found[:most].tolist()]

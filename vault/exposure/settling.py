@@ -103,6 +103,9 @@ class _Settling:
         last = self._through + 1 if self._until is None else min(self._until, self._through + 1)
         self._period = of_pairs([(self._since or 0, last)])
         self._places: dict[_Place, _Rows] = {}
+        self._empty: dict[int, RowSet] = {}
+        self._openings: dict[int, RowSet] = {}
+        self._unions: dict[tuple[int, int], tuple[RowSet, RowSet, RowSet]] = {}
 
     def exposure(self) -> Exposure:
         found, world = self._found, self._world
@@ -206,11 +209,11 @@ class _Settling:
         for number, sets in by_what.items():
             what = self._found.what.values[number]
             layout = next(iter(sets.values())).layout
-            none = RowSet.of(layout)
+            none = self._nothing(layout)
             for place in self._columns(what):
                 rows = self._at(place, layout)
-                rows.exact = _or(rows.exact, sets.get(True, none))
-                rows.bound = _or(rows.bound, sets.get(False, none))
+                rows.exact = self._union(rows.exact, sets.get(True, none))
+                rows.bound = self._union(rows.bound, sets.get(False, none))
                 rows.whats = [*(rows.whats or []), number]
         # The same sets, served of many columns, are made smaller once.
         smaller: dict[tuple[int, int], RowSet] = {}
@@ -224,9 +227,25 @@ class _Settling:
     def _at(self, place: _Place, layout: Layout) -> _Rows:
         rows = self._places.get(place)
         if rows is None:
-            none = RowSet.of(layout)
+            none = self._nothing(layout)
             rows = self._places[place] = _Rows(none, none, none)
         return rows
+
+    def _nothing(self, layout: Layout) -> RowSet:
+        """The one set without rows of a layout."""
+        return self._empty.setdefault(id(layout), RowSet.of(layout))
+
+    def _open_to_vendor(self, layout: Layout) -> RowSet:
+        """All rows of a layout that the vendor may have."""
+        return self._openings.setdefault(id(layout), RowSet.of(layout, layout.open_to(self._found.vendor)))
+
+    def _union(self, one: RowSet, other: RowSet) -> RowSet:
+        """The rows of both; the very same set for every column that has the same ones."""
+        found = self._unions.get((id(one), id(other)))
+        if found is None:
+            # The sets are held too, so that none takes the place of another.
+            found = self._unions[id(one), id(other)] = one, other, _or(one, other)
+        return found[2]
 
     def _columns(self, what: What) -> Iterator[_Place]:
         version = self._world.versions[what.dataset_id, what.version]
@@ -247,10 +266,10 @@ class _Settling:
         times, numbers = opened(self._world, terms, self._period), set()
         for version, state, there in readable(self._world, terms, times):
             numbers.add(version.number)
-            rows = RowSet.of(there.layout, there.layout.open_to(self._found.vendor))
+            rows = self._open_to_vendor(there.layout)
             for name, identity, masks in places(terms, version):
                 at = self._at((terms.dataset_id, version.number, state, name, identity, masks), there.layout)
-                at.could = _or(at.could, rows)
+                at.could = self._union(at.could, rows)
                 at.up_to = at.up_to and terms.where is not None
         return Window(
             terms.grant, terms.dataset, terms.dataset_id, terms.columns, tuple(sorted(terms.masks.items())),
@@ -531,7 +550,7 @@ def _cut(rows: RowSet, start: int, stop: int) -> RowSet:
 
 def _or(one: RowSet, other: RowSet) -> RowSet:
     """The rows of both; the very set where the other one has none, so that equal ones stay one."""
-    if not len(other.whole) and not other.part:
+    if one is other or (not len(other.whole) and not other.part):
         return one
     return other if not len(one.whole) and not one.part else one | other
 
