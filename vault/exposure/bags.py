@@ -12,7 +12,7 @@ import numpy as np
 
 from vault.encoding import from_base64
 from vault.errors import IntegrityError
-from vault.exposure.intervals import NONE, Runs, joined, minus, of_pairs
+from vault.exposure.intervals import NONE, Runs, holds, joined, minus, of_pairs
 from vault.exposure.rows import MOST_ROWS, Bits, Layout, RowSet, bits_of_runs
 
 __all__ = ["Bag", "Items", "read_items", "read_shards"]
@@ -182,17 +182,23 @@ class Bag:
         self.merge()
         if len(minus(self.whole, layout.shards)):
             return False
-        for shard, runs in self._by_shard().items():
-            if int(runs[-1, 1]) > layout.rows_of(shard):
+        by_shard = self._by_shard()
+        for rows, runs in zip(layout.rows_of_each(by_shard), by_shard.values(), strict=True):
+            if int(runs[-1, 1]) > rows:
                 return False
-        return all(_within(bits, layout.rows_of(shard)) for shard, bits in self.bits.items())
+        sizes = layout.rows_of_each(self.bits)
+        return all(_within(bits, rows) for rows, bits in zip(sizes, self.bits.values(), strict=True))
 
     def settled(self, layout: Layout) -> RowSet:
         """The rows as a set, of those that there are."""
         self.merge()
         part = dict(self.bits)
-        for shard, runs in self._by_shard().items():
-            bits = bits_of_runs(runs, layout.rows_of(shard))
+        by_shard = self._by_shard()
+        whole = self.whole
+        for rows, (shard, runs) in zip(layout.rows_of_each(by_shard), by_shard.items(), strict=True):
+            if not rows or holds(whole, np.array([shard]))[0]:
+                continue
+            bits = bits_of_runs(runs, rows)
             mine = part.get(shard)
             if mine is not None:
                 together = np.zeros(max(len(mine), len(bits)), dtype=np.uint8)
@@ -200,7 +206,7 @@ class Bag:
                 together[: len(bits)] |= bits
                 bits = together
             part[shard] = bits
-        return RowSet.of(layout, self.whole, part)
+        return RowSet.of(layout, whole, part)
 
 
 def _within(bits: Bits, rows: int) -> bool:

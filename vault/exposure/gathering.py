@@ -204,8 +204,8 @@ class Gathering:
         self.keys: Numbered[Keys] = Numbered()
         self.outcomes: Numbered[str] = Numbered()
         self.deliveries = Deliveries()
-        #: By what, credential, and whether it is exact.
-        self.bags: dict[tuple[int, str, bool], Bag] = {}
+        #: By what was delivered, and whether it is exact.
+        self.bags: dict[tuple[int, bool], Bag] = {}
         self.open: dict[int, Open] = {}
         self.loose: dict[int, list[Act]] = {}
         self.refused: dict[Refusal, Tally] = {}
@@ -329,10 +329,10 @@ class Gathering:
             read.number, read.begun, ended, read.what, read.who, read.keys, EXACT if exact else BOUND,
             self.outcomes.of(outcome), rows, size,
         )  # fmt: skip
-        self._bag(read.what, read.who, exact).put(items)
+        self._bag(read.what, exact).put(items)
 
-    def _bag(self, what: int, who: int, exact: bool) -> Bag:
-        place = what, self.who.values[who].credential, exact
+    def _bag(self, what: int, exact: bool) -> Bag:
+        place = what, exact
         bag = self.bags.get(place)
         if bag is None:
             bag = self.bags[place] = Bag()
@@ -350,7 +350,7 @@ class Gathering:
         places = {(of.compartment, _text(group), _number(epochs[group])): data for group, data in chunks.items()}
         at = micro(time)
         self.deliveries.add(number, at, at, what, who, keys, LEASE, self.outcomes.of("lease"), rows, size)
-        self._bag(what, who, False).put(shards)
+        self._bag(what, False).put(shards)
         for place, data in places.items():
             self.leased.setdefault(place, []).append(data)
 
@@ -386,8 +386,8 @@ class Gathering:
             "outcome": [self.outcomes.of(outcome) for outcome in later.outcomes.values],
         }
         self.deliveries.take(later.deliveries, numbers)
-        for (what, credential, exact), bag in later.bags.items():
-            place = numbers["what"][what], credential, exact
+        for (what, exact), bag in later.bags.items():
+            place = numbers["what"][what], exact
             if place in self.bags:
                 self.bags[place].take(bag)
             else:

@@ -4,7 +4,7 @@ A set takes one bit for each row of the shards that are in it in part, and next 
 they were read. Nothing here makes an object for a row or a cell.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +20,8 @@ Bits = npt.NDArray[np.uint8]
 #: No shard has as many rows: an entry that speaks of more was not written by dsvault.
 MOST_ROWS: Final = 2**27
 _LAST_SHARD: Final = 2**31 - 1
+#: So few runs are set one by one.
+_FEW: Final = 256
 
 
 class Layout:
@@ -63,8 +65,13 @@ class Layout:
 
     def rows_of(self, shard: int) -> int:
         """How many rows a shard has, 0 where there is none."""
-        first, stop = self.before([shard, shard + 1])
-        return int(stop - first)
+        return self.rows_of_each([shard])[0]
+
+    def rows_of_each(self, shards: Iterable[int]) -> list[int]:
+        """The same for each of some shards."""
+        numbers = np.fromiter(shards, dtype=np.int64)
+        found: list[int] = (self.before(numbers + 1) - self.before(numbers)).tolist()
+        return found
 
     def open_to(self, holder: str) -> Runs:
         """The shards that are assigned to a holder, or to nobody."""
@@ -84,13 +91,40 @@ class Layout:
         return of_pairs(np.stack([starts[kept], edges[1:][kept]], axis=1))
 
 
+def _held(runs: Runs, shards: Iterable[int]) -> list[int]:
+    """Of some shards those that are in runs of them."""
+    numbers = np.fromiter(shards, dtype=np.int64)
+    found: list[int] = numbers[holds(runs, numbers)].tolist()
+    return found
+
+
 def bits_of_runs(runs: Runs, rows: int) -> Bits:
     """Runs of rows of a shard as a bitmap of all its rows; what lies beyond them is left out."""
     inside = np.minimum(runs, rows)
-    edges = np.zeros(rows + 1, dtype=np.int32)
-    np.add.at(edges, inside[:, 0], 1)
-    np.add.at(edges, inside[:, 1], -1)
-    return np.packbits(np.cumsum(edges[:-1]) > 0, bitorder="little")
+    if len(inside) <= _FEW:
+        bits = np.zeros((rows + 7) // 8, dtype=np.uint8)
+        for first, stop in inside.tolist():
+            _set(bits, first, stop)
+        return bits
+    # They are apart, so that each row is begun once at the most.
+    edges = np.zeros(rows + 1, dtype=np.int8)
+    edges[inside[:, 0]] = 1
+    edges[inside[:, 1]] -= 1
+    return np.packbits(np.cumsum(edges[:-1], dtype=np.int8).view(np.bool_), bitorder="little")
+
+
+def _set(bits: Bits, first: int, stop: int) -> None:
+    """Set the bits of some rows that follow each other."""
+    if first >= stop:
+        return
+    low, high = first // 8, (stop - 1) // 8
+    head, tail = 0xFF << first % 8 & 0xFF, 0xFF >> 7 - (stop - 1) % 8
+    if low == high:
+        bits[low] |= head & tail
+        return
+    bits[low] |= head
+    bits[low + 1 : high] = 0xFF
+    bits[high] |= tail
 
 
 def runs_of_bits(bits: Bits) -> Runs:
@@ -101,6 +135,8 @@ def runs_of_bits(bits: Bits) -> Runs:
 
 def _fitted(bits: Bits, rows: int) -> Bits:
     """A bitmap cut, or filled up, to so many rows."""
+    if len(bits) == (rows + 7) // 8 and (not rows % 8 or not int(bits[-1]) >> rows % 8):
+        return bits
     fitted = np.zeros((rows + 7) // 8, dtype=np.uint8)
     fitted[: min(len(bits), len(fitted))] = bits[: len(fitted)]
     if rows % 8 and len(fitted):
@@ -125,8 +161,9 @@ class RowSet:
         if part:
             numbers = np.fromiter(part, dtype=np.int64, count=len(part))
             taken = set(numbers[holds(shards, numbers)].tolist())
-            for shard, bits in part.items():
-                rows = 0 if shard in taken else layout.rows_of(shard)
+            for (shard, bits), rows in zip(part.items(), layout.rows_of_each(part), strict=True):
+                if shard in taken:
+                    continue
                 fitted = _fitted(bits, rows)
                 count = int(np.bitwise_count(fitted).sum())
                 if rows and count == rows:
@@ -160,22 +197,19 @@ class RowSet:
 
     def __sub__(self, other: "RowSet") -> "RowSet":
         cut = of_pairs([(shard, shard + 1) for shard in other.part])
-        part = {
-            shard: ~other.part[shard]
-            for shard in other.part
-            if len(self.whole) and holds(self.whole, np.array([shard]))[0]
-        }
+        part = {shard: ~other.part[shard] for shard in _held(self.whole, other.part)}
+        gone = set(_held(other.whole, self.part))
         for shard, bits in self.part.items():
             theirs = other.part.get(shard)
             if theirs is not None:
                 part[shard] = bits & ~theirs
-            elif not holds(other.whole, np.array([shard]))[0]:
+            elif shard not in gone:
                 part[shard] = bits
         return RowSet.of(self.layout, minus(minus(self.whole, other.whole), cut), part)
 
     def within(self, shards: Runs) -> "RowSet":
         """The rows that lie in some shards."""
-        part = {shard: bits for shard, bits in self.part.items() if holds(shards, np.array([shard]))[0]}
+        part = {shard: self.part[shard] for shard in _held(shards, self.part)}
         return RowSet(self.layout, common(self.whole, shards), part)
 
     def moved(self, layout: Layout, shards: Runs) -> "RowSet":
@@ -189,12 +223,13 @@ class RowSet:
             return None
         pieces = [self.layout.before(self.whole.ravel()).reshape(-1, 2)]
         total = len(self.whole)
-        for shard, bits in self.part.items():
+        starts = self.layout.before(np.fromiter(self.part, dtype=np.int64)).tolist()
+        for start, bits in zip(starts, self.part.values(), strict=True):
             runs = runs_of_bits(bits)
             total += len(runs)
             if most is not None and total > 2 * most:
                 return None
-            pieces.append(runs + int(self.layout.before([shard])[0]))
+            pieces.append(runs + start)
         found = of_pairs(np.concatenate(pieces))
         return None if most is not None and len(found) > most else found
 

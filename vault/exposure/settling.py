@@ -33,7 +33,7 @@ from vault.exposure.exposure import (
     Window,
 )
 from vault.exposure.gathering import BOUND, EXACT, LEASE, NO_END, Act, Gathering, Open, What, micro
-from vault.exposure.intervals import Runs, common, length, minus, of_pairs
+from vault.exposure.intervals import NONE, Runs, common, length, minus, of_pairs
 from vault.exposure.lineage import Lineage
 from vault.exposure.names import masks_on, paired
 from vault.exposure.rows import Layout, RowSet
@@ -167,8 +167,7 @@ class _Settling:
             except IntegrityError:
                 self._odd.append(read.number)
                 rows = RowSet.of(layout, layout.open_to(self._found.vendor))
-            place = read.what, self._found.who.values[read.who].credential, False
-            self._found.bags.setdefault(place, Bag()).add_set(rows)
+            self._found.bags.setdefault((read.what, False), Bag()).add_set(rows)
         count = rows.count if rows is not None else 0
         self._found.deliveries.add(
             read.number, read.begun, -1, read.what, read.who, read.keys, NO_END, self._found.outcomes.of("no end"),
@@ -194,7 +193,7 @@ class _Settling:
     def _served(self) -> None:
         """Bring what was served into the places of columns."""
         by_what: dict[int, dict[bool, RowSet]] = {}
-        for (number, _, exact), bag in self._found.bags.items():
+        for (number, exact), bag in self._found.bags.items():
             what = self._found.what.values[number]
             layout = self._layout(what)
             if layout is None:
@@ -204,8 +203,7 @@ class _Settling:
                     f"The log says that rows were read which version {what.version} of {what.dataset} does not have; "
                     "they are not counted."
                 )
-            found, sets = bag.settled(layout), by_what.setdefault(number, {})
-            sets[exact] = sets[exact] | found if exact in sets else found
+            by_what.setdefault(number, {})[exact] = bag.settled(layout)
         for number, sets in by_what.items():
             what = self._found.what.values[number]
             layout = next(iter(sets.values())).layout
@@ -536,16 +534,16 @@ def _reached(rows: RowSet, start: int, limit: int) -> int:
 def _cut(rows: RowSet, start: int, stop: int) -> RowSet:
     """The rows of a set of whole shards that lie between two rows of the version."""
     layout, items = rows.layout, Bag()
-    shards = []
+    shards = [NONE]
     for first, last in rows.whole.tolist():
         edges = layout.before(np.arange(first, last + 1))
         inside = (edges[:-1] >= start) & (edges[1:] <= stop)
         whole = np.flatnonzero(inside) + first
-        shards += [(int(shard), int(shard) + 1) for shard in whole]
+        shards.append(np.stack([whole, whole + 1], axis=1))
         for at in np.flatnonzero(~inside & (edges[1:] > start) & (edges[:-1] < stop)).tolist():
             low, high = max(start, int(edges[at])) - int(edges[at]), min(stop, int(edges[at + 1])) - int(edges[at])
             items.put_rows(first + at, low, high)
-    return RowSet.of(layout, of_pairs(shards) if shards else of_pairs([])) | items.settled(layout)
+    return RowSet.of(layout, of_pairs(np.concatenate(shards))) | items.settled(layout)
 
 
 def _or(one: RowSet, other: RowSet) -> RowSet:

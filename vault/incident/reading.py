@@ -30,6 +30,7 @@ __all__ = ["gather"]
 RANGE: Final = 25_000
 #: A log of so many entries is read by this process alone: another one takes half a second to start.
 ALONE: Final = 50_000
+_LOOKED: Final = 1000
 _HASH: Final = 32
 _Submit = Callable[[Asked, int, int], "Future[Range]"]
 
@@ -52,11 +53,12 @@ def gather(
     count = processes or (1 if last <= ALONE else _processors())
     with _readers(catalog, count) as submit:
 
-        def read(task: Asked) -> Iterator[Range]:
+        def read(task: Asked, size: int) -> Iterator[Range]:
             return _in_order(lambda after, up_to: submit(task, after, up_to), 2 * count, last=last, size=size)
 
-        vendor = asked.vendor or _vendor(read(asked), asked.name or "")
-        return _verified(read(replace(asked, vendor=vendor, name=None)), tail, pinned)
+        # Vendors are mostly added early: what is read for that alone is little.
+        vendor = asked.vendor or _vendor(read(asked, min(size, _LOOKED)), asked.name or "")
+        return _verified(read(replace(asked, vendor=vendor, name=None), size), tail, pinned)
 
 
 def _vendor(ranges: Iterator[Range], name: str) -> str:
@@ -156,7 +158,11 @@ class _Process:
             stderr=None if os.environ.get("DSVAULT_DEBUG") else subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": paths},
         )
-        self._tell(url)
+        try:
+            self._tell(url)
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __enter__(self) -> "_Process":
         return self

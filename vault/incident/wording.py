@@ -13,7 +13,8 @@ _UNITS = ("bytes", "KB", "MB", "GB", "TB", "PB")
 
 def harmless(text: object) -> str:
     """Text without what acts on a screen or turns its direction: such characters are shown as a dot."""
-    return "".join(each if each.isprintable() else "·" for each in str(text))
+    shown = str(text)
+    return shown if shown.isprintable() else "".join(each if each.isprintable() else "·" for each in shown)
 
 
 def moment(at: int) -> str:
@@ -132,7 +133,7 @@ def _in_doubt(found: Exposure) -> list[str]:
     if found.odd:
         numbers = ", ".join(map(str, found.odd[:10])) + (", …" if len(found.odd) > 10 else "")
         sentences.append(
-            f"{plural(len(found.odd), 'entry', 'entries')} of the log cannot be understood, and may be false: {numbers}."
+            f"{plural(len(found.odd), 'entry', 'entries')} of the log cannot be understood and may be false: {numbers}."
         )
     return sentences
 
