@@ -3,9 +3,10 @@
 import json
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import jsonschema
 import pytest
@@ -110,7 +111,7 @@ def hostile() -> Report:
         column_ids=list(HOSTILE),
         columns=[],
     )
-    model.add("data keys opened", keys=[[two, one, 1]], process=five)
+    model.add(Kind.KEYS_OPENED, keys=[[two, one, 1]], process=five)
     add(Kind.FROZEN, vendor=one, vendor_id=vendor, reason=two)
     return report_of(model.entries, vendor)
 
@@ -157,6 +158,12 @@ def test_markdown_is_text(hostile: Report) -> None:
     assert not re.search(r"(?<!\\)`", text)
     assert "\x1b" not in text
     assert escaped("a|b<c>") == "a\\|b&lt;c&gt;"
+    assert escaped("1. see https://x.example www.x.example a@x.example") == (
+        "1\\. see https\\://x.example www\\.x.example a\\@x.example"
+    )
+    assert [escaped(text) for text in ("- a", "+b", "# c", "2026-01-01 00:00")] == [
+        "\\- a", "\\+b", "\\# c", "2026-01-01 00:00",
+    ]  # fmt: skip
 
 
 def test_every_table_of_markdown_is_even(hostile: Report) -> None:
@@ -194,9 +201,9 @@ def test_the_same_log_gives_the_same_bytes() -> None:
     assert (one.html(), one.json(), one.markdown()) == (other.html(), other.json(), other.markdown())
 
 
-def _svg(report: Report) -> ElementTree.Element:
+def _svg(report: Report) -> ET.Element:
     text = report.html().decode()
-    return ElementTree.fromstring(text[text.index("<svg") : text.index("</svg>") + 6])
+    return ET.fromstring(text[text.index("<svg") : text.index("</svg>") + 6])
 
 
 @pytest.mark.parametrize("which", ["generated", "hostile"])
@@ -218,7 +225,7 @@ def test_the_picture_stays_in_its_frame(which: str, request: pytest.FixtureReque
             assert tops[-1] <= top < bottom <= tops[-1] + 19
         assert float(label.attrib["x"]) < 230
         assert 990 < float(amount.attrib["x"]) < width
-    assert all(later - earlier >= 20 for earlier, later in zip(tops, tops[1:], strict=False))
+    assert all(later - earlier >= 20 for earlier, later in pairwise(tops))
     assert tops[-1] + 20 <= height
     assert all(0 <= float(text.attrib["x"]) <= width for text in svg.iter("text"))
 

@@ -228,7 +228,7 @@ class Gathering:
         if kind in _OF_READS:
             if fields.get("vendor_id") != self.vendor:
                 return
-            if kind == "read begun":
+            if kind == Kind.READ_BEGUN:
                 self._begin(number, time, fields)
             elif kind == Kind.LEASED:
                 self._lease(number, time, fields)
@@ -236,7 +236,7 @@ class Gathering:
                 self._refuse(time, fields)
             else:
                 self._go_on(Act(number, kind, time, fields))
-        elif kind == "data keys opened":
+        elif kind == Kind.KEYS_OPENED:
             self._unwrap(time, fields)
         elif kind != Kind.OWNER_READ and (kind in _OF_ALL or fields.get("vendor_id") == self.vendor):
             self.acts.append(Act(number, kind, time, fields))
@@ -418,7 +418,9 @@ class Gathering:
         return what._replace(state=what.state + self.states.get((what.dataset_id, what.version), 0))
 
 
-_OF_READS: Final = frozenset({"read begun", "read went on", "read ended", Kind.LEASED.value, Kind.REFUSED.value})
+_OF_READS: Final = frozenset(
+    kind.value for kind in (Kind.READ_BEGUN, Kind.READ_WENT_ON, Kind.READ_ENDED, Kind.LEASED, Kind.REFUSED)
+)
 #: What concerns a vendor whomever it is about: what there is to read, who else has it, and the keys of all.
 _OF_ALL: Final = frozenset(
     {

@@ -4,6 +4,7 @@ A set takes one bit for each row of the shards that are in it in part, and next 
 they were read. Nothing here makes an object for a row or a cell.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -179,6 +180,14 @@ class RowSet:
         """How many rows there are."""
         edges = self.layout.before(self.whole.ravel()).reshape(-1, 2)
         return length(edges) + sum(int(np.bitwise_count(bits).sum()) for bits in self.part.values())
+
+    @property
+    def content(self) -> bytes:
+        """Bytes that are equal for equal sets of one layout, and for no others."""
+        digest = hashlib.sha256(self.whole.tobytes())
+        for shard in sorted(self.part):
+            digest.update(shard.to_bytes(8, "big") + self.part[shard].tobytes())
+        return digest.digest()
 
     @property
     def shards(self) -> Runs:

@@ -26,15 +26,19 @@ class _Sets:
 
     def __init__(self) -> None:
         self.told: list[dict[str, Any]] = []
+        #: Equal sets are mostly the very same one, and else are told apart by what they hold.
         self._held: dict[int, tuple[RowSet, int]] = {}
+        self._places: dict[tuple[int, bytes], int] = {}
 
     def place(self, rows: RowSet) -> int | None:
         """The place of a set; None for one without rows."""
         if not rows:
             return None
         if id(rows) not in self._held:
-            self._held[id(rows)] = rows, len(self.told)
-            self.told.append(_told(rows))
+            place = self._places.setdefault((id(rows.layout), rows.content), len(self.told))
+            if place == len(self.told):
+                self.told.append(_told(rows))
+            self._held[id(rows)] = rows, place
         return self._held[id(rows)][1]
 
 

@@ -9,14 +9,17 @@ from vault.incident.wording import count, harmless, moment, summary
 
 __all__ = ["escaped", "plain"]
 
-#: ASCII punctuation may be escaped in Markdown (CommonMark 2.4), so that none of it is markup.
-_ACTING: Final = re.compile(r"([!-/:-@\[-`{-~])")
+#: What is markup wherever it stands, what makes a link of an address, and what begins a list or a heading (CommonMark
+#: 0.31, and GitHub's extensions). A backslash before punctuation lets it stand for itself.
+_ACTING: Final = re.compile(
+    r"([\\`*_{}\[\]<>&|#~!@$])|(:)(?=/)|(?<=www)(\.)|^(\s*)([-+=])|^(\s*[0-9]+)([.)])", re.IGNORECASE
+)
 _ENTITIES: Final = {"\\<": "&lt;", "\\>": "&gt;", "\\&": "&amp;"}
 
 
 def escaped(text: str) -> str:
     """Text that stands as it is, in a paragraph or a cell of a table."""
-    found = _ACTING.sub(r"\\\1", harmless(text))
+    found = _ACTING.sub(lambda each: f"{each[4] or each[6] or ''}\\{each[0][-1]}", harmless(text))
     for markup, entity in _ENTITIES.items():
         found = found.replace(markup, entity)
     return found

@@ -79,13 +79,27 @@ def _version(part: Part) -> str:
     return f"{part.version}" + (f" after {plural(part.state, 'erasure')}" if part.state else "")
 
 
+class _Contents:
+    """What sets of rows hold, in few bytes; many columns have the very same set."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, bytes] = {}
+
+    def of(self, rows: RowSet) -> bytes:
+        """The content of a set that outlives this."""
+        if id(rows) not in self._known:
+            self._known[id(rows)] = rows.content
+        return self._known[id(rows)]
+
+
 def _columns(found: Exposure) -> Table:
-    # Columns that were read together have the very same rows: they are told together.
+    # Columns that were read together have the same rows: they are told together.
     groups: dict[tuple[Any, ...], list[Part]] = {}
+    content = _Contents()
     for part in found.parts:
         if part.exact or part.bound:
             mask = masked(part)
-            key = (part.dataset_id, part.version, part.state, mask, id(part.exact), id(part.bound))
+            key = (part.dataset_id, part.version, part.state, mask, content.of(part.exact), content.of(part.bound))
             groups.setdefault(key, []).append(part)
     return _table(
         "Served, by column",
@@ -170,9 +184,10 @@ def _bounds(found: Exposure) -> Table:
 
 def _could(found: Exposure) -> Table:
     groups: dict[tuple[Any, ...], list[Part]] = {}
+    content = _Contents()
     for part in found.parts:
         if part.could:
-            key = (part.dataset_id, part.version, part.state, masked(part), id(part.could), part.up_to)
+            key = (part.dataset_id, part.version, part.state, masked(part), content.of(part.could), part.up_to)
             groups.setdefault(key, []).append(part)
     return _table(
         "Could have been read and was not",
