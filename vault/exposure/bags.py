@@ -20,6 +20,8 @@ __all__ = ["Bag", "Items", "read_items", "read_shards"]
 _LAST_SHARD: Final = 2**31 - 1
 #: A row of a shard as one number; no run of rows reaches into the next shard.
 _SHIFT: Final = 28
+#: From so many runs on an array is made of them at once.
+_MANY: Final = 8
 #: So many numbers are gathered before they are merged.
 _LOOSE: Final = 1 << 18
 
@@ -66,8 +68,11 @@ def read_items(items: Any) -> Items:
             case {"shards": [first, last]} if len(item) == 1 and _is_run(first, last, _LAST_SHARD):
                 found.shards.extend((first, last + 1))
             case {"shard": shard, "rows": [*runs]} if len(item) == 2 and _is_run(shard, shard, _LAST_SHARD):
-                for run in _pairs(runs, MOST_ROWS - 1):
-                    found.rows.append((shard << _SHIFT) + run)
+                base = shard << _SHIFT
+                if len(runs) < _MANY:
+                    found.rows.extend([base + each for each in _pairs(runs, MOST_ROWS - 1)])
+                else:
+                    found.rows.extend(_many_pairs(runs, base))
             case {"shard": shard, "of": of, "bits": bits} if len(item) == 3 and _is_run(shard, shard, _LAST_SHARD):
                 found.bits.append((shard, _bits(of, bits)))
             case _:
@@ -89,6 +94,20 @@ def _pairs(runs: Sequence[Any], most: int) -> Iterator[int]:
             raise _malformed()
         yield run[0]
         yield run[1] + 1
+
+
+def _many_pairs(runs: Sequence[Any], base: int) -> list[int]:
+    """The same for many runs of rows, each behind a number."""
+    try:
+        table = np.array(runs)
+    except ValueError as error:
+        raise _malformed() from error
+    if table.dtype != np.int64 or table.ndim != 2 or table.shape[1] != 2:
+        raise _malformed()
+    if (table < 0).any() or (table >= MOST_ROWS).any() or (table[:, 1] < table[:, 0]).any():
+        raise _malformed()
+    found: list[int] = np.add(table, np.array((base, base + 1))).ravel().tolist()
+    return found
 
 
 class Bag:

@@ -105,6 +105,8 @@ class _Settling:
         self._places: dict[_Place, _Rows] = {}
         self._empty: dict[int, RowSet] = {}
         self._openings: dict[int, RowSet] = {}
+        self._reachable: dict[tuple[Any, ...], RowSet] = {}
+        self._added: set[tuple[int, int]] = set()
         self._unions: dict[tuple[int, int], tuple[RowSet, RowSet, RowSet]] = {}
 
     def exposure(self) -> Exposure:
@@ -162,17 +164,27 @@ class _Settling:
         layout = self._layout(what)
         rows = None
         if layout is not None:
-            try:
-                rows = _reachable(read, layout)
-            except IntegrityError:
-                self._odd.append(read.number)
-                rows = RowSet.of(layout, layout.open_to(self._found.vendor))
-            self._found.bags.setdefault((read.what, False), Bag()).add_set(rows)
+            rows = self._had_at_most(read, layout)
+            if (read.what, id(rows)) not in self._added:
+                self._added.add((read.what, id(rows)))
+                self._found.bags.setdefault((read.what, False), Bag()).add_set(rows)
         count = rows.count if rows is not None else 0
         self._found.deliveries.add(
             read.number, read.begun, -1, read.what, read.who, read.keys, NO_END, self._found.outcomes.of("no end"),
             count if read.limit is None else min(count, read.limit), -1,
         )  # fmt: skip
+
+    def _had_at_most(self, read: Open, layout: Layout) -> RowSet:
+        """The rows that a read may have had; the very same set for reads that began alike."""
+        try:
+            pairs = read_shards(read.shards).shards
+        except IntegrityError:
+            self._odd.append(read.number)
+            return self._open_to_vendor(layout)
+        key = id(layout), tuple(pairs), read.resumed, read.limit, read.filtered
+        if key not in self._reachable:
+            self._reachable[key] = _reachable(read, of_pairs(pairs), layout)
+        return self._reachable[key]
 
     def _version(self, what: What) -> tuple[Version, Layout] | None:
         version = self._world.versions.get((what.dataset_id, what.version))
@@ -504,11 +516,10 @@ class _Settling:
                 yield Event(act.number, at, act.kind, _told(act))
 
 
-def _reachable(read: Open, layout: Layout) -> RowSet:
-    """All rows that a read may have had, as far as it is known what it began with; raises IntegrityError."""
+def _reachable(read: Open, shards: Runs, layout: Layout) -> RowSet:
+    """All rows that a read of some shards may have had, from where it was resumed and up to its limit."""
     first = read.resumed[0] if read.resumed is not None else 0
-    pairs = read_shards(read.shards).shards
-    rows = RowSet.of(layout, common(of_pairs(pairs), of_pairs([(first, 2**31)])))
+    rows = RowSet.of(layout, common(shards, of_pairs([(first, 2**31)])))
     if read.filtered:
         return rows  # which of its rows pass, and how many of those had left, does not tell which they were
     skipped = 0

@@ -4,8 +4,11 @@ What is checked here is each entry by itself: its number, its hash, its time. Wh
 hashes against the signed end of the log. Most entries are of others' deliveries; of those no more is read than that.
 """
 
+import gc
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,6 +24,7 @@ _KIND: Final = re.compile(rb'"kind":"([^"\\]*)"')
 _OF_DELIVERIES: Final = frozenset(
     kind.value.encode() for kind in (Kind.READ_BEGUN, Kind.READ_WENT_ON, Kind.READ_ENDED, Kind.LEASED, Kind.REFUSED)
 )
+_DECODER: Final = json.JSONDecoder()
 _ADDED: Final = Kind.VENDOR_ADDED.value.encode()
 
 
@@ -60,6 +64,23 @@ def read_range(catalog: Catalog, opener: Opener, asked: Asked, after: int, last:
 
     Raises IntegrityError that names the first entry that is wrong or does not open, and Unavailable.
     """
+    with _without_collector():
+        return _read_range(catalog, opener, asked, after, last)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Within it Python looks for no cycles of objects: of the millions that are made here none is in one."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _read_range(catalog: Catalog, opener: Opener, asked: Asked, after: int, last: int) -> Range:
     gathered = Gathering(asked.vendor, asked.since, asked.until)
     hashes, before, first, number, found = bytearray(), "", "", after, None
     vendor, name = asked.vendor.encode(), asked.name
@@ -88,8 +109,12 @@ def read_range(catalog: Catalog, opener: Opener, asked: Asked, after: int, last:
 
 def _gather(gathered: Gathering, number: int, plain: bytes) -> None:
     try:
-        document = json.loads(plain)
+        # Canonical JSON has no white space around it: what `json.loads` does beside this is a third of its time.
+        text = plain.decode()
+        document, end = _DECODER.raw_decode(text)
         kind, time = document.pop("kind"), document.pop("time")
+        if end != len(text):
+            raise ValueError("there is something behind it")
     except (ValueError, RecursionError, KeyError, AttributeError, TypeError):
         gathered.odd.append(number)
         return
