@@ -112,7 +112,8 @@ class Read:
     listed: set[int] = field(default_factory=set)
     most: set[int] = field(default_factory=set)
     identities: dict[int, int] = field(default_factory=dict)
-    untold_rows: int = 0
+    limit: int | None = None
+    filtered: bool = False
     sent: int = 0
 
 
@@ -452,7 +453,7 @@ class History:
             {s: len(version.shards[s].rows) for s in shards}, {s: starts[s] for s in shards}, 0,
         )  # fmt: skip
         read.identities = {p: i for p, (i, _) in numbered.items()}
-        read.most = _most(version, shards, resumed, limit, filtered)
+        read.most, read.limit, read.filtered = _most(version, shards, resumed, limit, filtered), limit, filtered
         self.reads[number] = read
 
     def go_on(self, read: Read) -> None:
@@ -478,6 +479,8 @@ class History:
         rows = read.rows - read.sent
         self.add(Kind.READ_WENT_ON, **read.who, read=read.number, served=read.told, rows=rows, bytes=rows * 7)
         read.told, read.sent = [], read.rows
+        # From here on the log knows these rows, and that whatever else leaves lies behind them.
+        read.listed = set(read.left)
 
     def end(self, read: Read, outcome: str) -> None:
         del self.reads[read.number]
@@ -485,6 +488,10 @@ class History:
             while read.plan:
                 self.go_on(read)
         if outcome == "killed":
+            if read.listed:
+                behind = sorted(row for row in read.most if row > max(read.listed))
+                room = None if read.limit is None or read.filtered else max(0, read.limit - len(read.listed))
+                read.most = read.listed | set(behind[:room])
             # Nothing more is written; what left after the last entry nobody knows.
             while read.plan and self.random.random() < 0.7:
                 shard, mask = read.plan.pop(0)

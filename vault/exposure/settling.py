@@ -14,7 +14,7 @@ import numpy.typing as npt
 from vault.audit import Entry
 from vault.encoding import timestamp
 from vault.errors import IntegrityError, NotFound
-from vault.exposure.bags import Bag, read_shards
+from vault.exposure.bags import Bag, read_items, read_shards
 from vault.exposure.drawing import drawn
 from vault.exposure.exposure import (
     Amounts,
@@ -106,7 +106,7 @@ class _Settling:
         self._empty: dict[int, RowSet] = {}
         self._openings: dict[int, RowSet] = {}
         self._reachable: dict[tuple[Any, ...], RowSet] = {}
-        self._added: set[tuple[int, int]] = set()
+        self._added: dict[tuple[int, int], RowSet] = {}
         self._unions: dict[tuple[int, int], tuple[RowSet, RowSet, RowSet]] = {}
 
     def exposure(self) -> Exposure:
@@ -166,7 +166,7 @@ class _Settling:
         if layout is not None:
             rows = self._had_at_most(read, layout)
             if (read.what, id(rows)) not in self._added:
-                self._added.add((read.what, id(rows)))
+                self._added[read.what, id(rows)] = rows  # held, so that no other one takes its place
                 self._found.bags.setdefault((read.what, False), Bag()).add_set(rows)
         count = rows.count if rows is not None else 0
         self._found.deliveries.add(
@@ -182,9 +182,24 @@ class _Settling:
             self._odd.append(read.number)
             return self._open_to_vendor(layout)
         key = id(layout), tuple(pairs), read.resumed, read.limit, read.filtered
+        listed = self._listed(read, layout)
+        if listed is not None:
+            return _behind(read, of_pairs(pairs), listed)
         if key not in self._reachable:
             self._reachable[key] = _reachable(read, of_pairs(pairs), layout)
         return self._reachable[key]
+
+    @staticmethod
+    def _listed(read: Open, layout: Layout) -> RowSet | None:
+        """The rows that a read without an end is known to have sent; None where it is of none, or cannot be read."""
+        if not read.readable or not read.items:
+            return None
+        bag = Bag()
+        try:
+            bag.put(read_items(read.items))
+        except IntegrityError:
+            return None
+        return (bag.settled(layout) or None) if bag.fits(layout) else None
 
     def _version(self, what: What) -> tuple[Version, Layout] | None:
         version = self._world.versions.get((what.dataset_id, what.version))
@@ -526,8 +541,17 @@ def _reachable(read: Open, shards: Runs, layout: Layout) -> RowSet:
     if read.resumed is not None and read.resumed[1]:
         skipped = min(read.resumed[1], layout.rows_of(first))
     start = int(layout.before([first])[0]) + skipped
-    stop = layout.rows if read.limit is None else None
-    return _cut(rows, start, stop if stop is not None else _reached(rows, start, read.limit or 0))
+    return _cut(rows, start, layout.rows if read.limit is None else _reached(rows, start, read.limit))
+
+
+def _behind(read: Open, shards: Runs, listed: RowSet) -> RowSet:
+    """Rows that are known to have been sent, and all rows of some shards behind the last of them, up to the limit."""
+    layout, ranges = listed.layout, listed.ranges()
+    assert ranges is not None
+    rows, start = RowSet.of(layout, shards), int(ranges[-1, 1])
+    if read.limit is None or read.filtered:
+        return listed | _cut(rows, start, layout.rows)
+    return listed | _cut(rows, start, _reached(rows, start, max(0, read.limit - listed.count)))
 
 
 def _reached(rows: RowSet, start: int, limit: int) -> int:

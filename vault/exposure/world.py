@@ -13,6 +13,7 @@ from vault.exposure.bags import read_shards
 from vault.exposure.gathering import Act, micro
 from vault.exposure.intervals import Runs, of_pairs
 from vault.exposure.rows import Layout
+from vault.model import OWNER
 
 __all__ = ["EVER", "Holding", "Other", "Permission", "State", "Terms", "Version", "World"]
 
@@ -149,7 +150,7 @@ class World:
     def _added(self, fields: Mapping[str, Any], _at: int) -> None:
         if self._is_vendor(fields):
             self.name = str(fields["vendor"])
-        else:
+        elif self._is_others(fields):
             self._other(fields)
 
     def _other(self, fields: Mapping[str, Any]) -> Other:
@@ -200,36 +201,60 @@ class World:
         version.states[-1].until = min(version.states[-1].until, at)
 
     def _filled(self, fields: Mapping[str, Any], at: int) -> None:
-        identity = str(fields["dataset_id"])
         self._know(fields)
-        if self._is_vendor(fields):
+        if not self._is_others(fields):
             return
-        other, columns = self._other(fields), fields.get("column_ids")
-        ids = frozenset(map(str, columns)) if columns is not None else None
-        shards = read_shards(fields["shards"]).shards if fields.get("shards") is not None else None
-        held = of_pairs(shards) if shards is not None else _ALL_SHARDS
-        for number in _numbers(fields):
-            self._hold(other, identity, number, Holding(ids, held, at))
+        other, identity, number = self._other(fields), str(fields["dataset_id"]), int(fields["version"])
+        columns, shards = fields.get("column_ids"), fields.get("shards")
+        self._hold(
+            other,
+            (identity, number),
+            Holding(
+                frozenset(map(str, columns)) if columns is not None else None,
+                of_pairs(read_shards(shards).shards) if shards is not None else _ALL_SHARDS,
+                at,
+            ),
+        )
+        if fields.get("versions") is not None:
+            self._end_holdings(other, identity, set(fields["versions"]), at)
 
-    def _know(self, fields: Mapping[str, Any]) -> None:
-        """Remember whose a compartment is."""
+    def _is_others(self, fields: Mapping[str, Any]) -> bool:
+        """Whether an entry is about a vendor other than this one, and not about the lab itself."""
+        return not self._is_vendor(fields) and fields["vendor"] != OWNER
+
+    def _know(self, fields: Mapping[str, Any], _at: int = 0) -> None:
+        """Remember whose a compartment is. A rekey gives it other keys, and nothing else to hold."""
         if fields.get("compartment"):
             self.compartments[str(fields["compartment"])] = str(fields["vendor_id"]), str(fields["dataset_id"])
 
-    def _hold(self, other: Other, dataset: str, number: int, holding: Holding) -> None:
-        before = other.holdings.setdefault((dataset, number), [])
+    @staticmethod
+    def _hold(other: Other, place: tuple[str, int], holding: Holding) -> None:
+        before = other.holdings.setdefault(place, [])
         if before and before[-1].until == EVER:
             before[-1].until = holding.since
         before.append(holding)
 
-    def _narrowed(self, fields: Mapping[str, Any], at: int) -> None:
-        self._filled(fields, at)
-        if self._is_vendor(fields):
-            return
-        other, left = self._other(fields), set(_numbers(fields))
-        for (dataset, number), holdings in other.holdings.items():
-            if dataset == fields["dataset_id"] and number not in left:
+    @staticmethod
+    def _end_holdings(other: Other, dataset: str, left: set[Any], at: int) -> None:
+        """Versions of a dataset that are not left any more."""
+        for (identity, number), holdings in other.holdings.items():
+            if identity == dataset and number not in left:
                 holdings[-1].until = min(holdings[-1].until, at)
+
+    def _narrowed(self, fields: Mapping[str, Any], at: int) -> None:
+        self._know(fields)
+        if not self._is_others(fields):
+            return
+        other, identity = self._other(fields), str(fields["dataset_id"])
+        self._end_holdings(other, identity, set(fields["versions"]), at)
+        columns = fields.get("column_ids")
+        for (dataset, _), holdings in other.holdings.items():
+            held = holdings[-1]
+            if dataset == identity and held.until == EVER and columns is not None:
+                # What is said is of all its versions together: none of them has more than it had.
+                left = frozenset(map(str, columns))
+                held.until = at
+                holdings.append(Holding(left if held.column_ids is None else held.column_ids & left, held.shards, at))
 
     def _granted(self, fields: Mapping[str, Any], at: int) -> None:
         if not self._is_vendor(fields):
@@ -328,7 +353,7 @@ class World:
         Kind.VERSIONS_EXPIRED.value: _expired,
         Kind.DATASET_DELETED.value: _deleted,
         Kind.FANNED_OUT.value: _filled,
-        Kind.REKEYED.value: _filled,
+        Kind.REKEYED.value: _know,
         Kind.NARROWED.value: _narrowed,
         Kind.GRANTED.value: _granted,
         Kind.REVOKED.value: _revoked,
@@ -340,8 +365,3 @@ class World:
         Kind.OFFBOARDED.value: _offboarded,
         Kind.ROOT_CHANGED.value: _root_changed,
     }
-
-
-def _numbers(fields: Mapping[str, Any]) -> list[int]:
-    found = fields.get("versions")
-    return [int(number) for number in (found if found is not None else [fields["version"]])]
