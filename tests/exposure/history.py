@@ -141,6 +141,8 @@ class History:
         self.seen: dict[tuple[str, str, tuple[tuple[str, str], ...]], set[int]] = {}
         self.amounts = {"exact": [0, 0, 0], "bound": [0, 0, 0]}
         self.refused = 0
+        #: By vendor, dataset and version the columns and shards that a compartment holds.
+        self.held: dict[tuple[str, str, int], tuple[set[str], set[int]]] = {}
         self.chunks: set[bytes] = set()
         for name, identity in VENDORS.items():
             self.add(Kind.VENDOR_ADDED, vendor=name, vendor_id=identity)
@@ -212,6 +214,7 @@ class History:
         version = self.random.choice(dataset.versions)
         shards = [n for n, shard in enumerate(version.shards) if shard.holder in {None, VENDORS[vendor]}]
         columns = [name for name in version.columns if self.random.random() < 0.6] or ["id"]
+        self.held[vendor, dataset.name, version.number] = set(columns), set(shards)
         self.add(
             Kind.FANNED_OUT,
             vendor=vendor,
@@ -399,7 +402,7 @@ class History:
             return
         self.chunks |= set(chunks)
         self.count("bound", rows, rows * 10)
-        places = {p: i for p, (i, s) in _numbered(version).items() if s in taken}
+        places = {p: i for p, (i, s) in numbered(version).items() if s in taken}
         # Whether the vendor fetched them nobody knows.
         fetched = {place for place in places if self.random.random() < 0.5}
         self.happened(keys, self.bound, set(places), fetched, places)
@@ -427,7 +430,7 @@ class History:
             shards = [shard for shard in shards if shard >= at]
             before = row + sum(int(passing[s].sum()) for s in passing if s < at)
             left = max(0, limit - before) if limit is not None else None
-        numbered, starts = _numbered(version), version.starts()
+        lying, starts = numbered(version), version.starts()
         number = self.add(
             Kind.READ_BEGUN,
             **who,
@@ -452,7 +455,7 @@ class History:
             number, vendor, who, keys, vendor == "acme" and self.counts(), plan,
             {s: len(version.shards[s].rows) for s in shards}, {s: starts[s] for s in shards}, 0,
         )  # fmt: skip
-        read.identities = {p: i for p, (i, _) in numbered.items()}
+        read.identities = {p: i for p, (i, _) in lying.items()}
         read.most, read.limit, read.filtered = _most(version, shards, resumed, limit, filtered), limit, filtered
         self.reads[number] = read
 
@@ -604,7 +607,7 @@ def _keys(grant: Grant, version: Version, shown: list[str]) -> list[tuple[Key, s
     return found
 
 
-def _numbered(version: Version) -> dict[int, tuple[int, int]]:
+def numbered(version: Version) -> dict[int, tuple[int, int]]:
     """By its place in the version each row's identity and shard."""
     if version.numbered is not None and version.numbered[0] == version.state:
         return version.numbered[1]
@@ -620,7 +623,7 @@ def _numbered(version: Version) -> dict[int, tuple[int, int]]:
 def _places(version: Version, vendor: str) -> dict[int, int]:
     return {
         place: row
-        for place, (row, shard) in _numbered(version).items()
+        for place, (row, shard) in numbered(version).items()
         if version.shards[shard].holder in {None, VENDORS[vendor]}
     }
 
@@ -628,7 +631,7 @@ def _places(version: Version, vendor: str) -> dict[int, int]:
 def _most(version: Version, shards: list[int], resumed: Any, limit: int | None, filtered: bool) -> set[int]:
     """All rows that a read may have had, told one by one."""
     found, starts = [], version.starts()
-    for place, (_, shard) in _numbered(version).items():
+    for place, (_, shard) in numbered(version).items():
         row = place - starts[shard]
         behind = resumed is None or shard > resumed[0] or (shard == resumed[0] and (filtered or row >= resumed[1]))
         if shard in shards and behind:
