@@ -37,6 +37,7 @@ from kms import kms
 from load import load
 from memory import memory
 from planning import planning
+from report import report
 from revocation import revocation
 from streaming import leases, streams
 from telling import telling
@@ -50,6 +51,7 @@ _BROKERS = {
     "lease": leases,
     "revocation": revocation,
     "telling": telling,
+    "report": report,
     "long": long,
 }
 _THREE = ["id", "label", "score"]
@@ -207,6 +209,7 @@ def main() -> None:
     options.add_argument("--streams", action="store_true", help="only streams beside bare ones, and 64 at once")
     options.add_argument("--lease", action="store_true", help="only what a broker takes of the processor for a lease")
     options.add_argument("--long", action="store_true", help="only ten minutes of everything at once")
+    options.add_argument("--report", action="store_true", help="only the report of a vendor's exposure")
     options.add_argument("--revocation", action="store_true", help="only how long an access goes on after its end")
     options.add_argument("--large", action="store_true", help="only the publishing of large files")
     chosen = options.parse_args()

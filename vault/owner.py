@@ -18,6 +18,7 @@ from vault import deletion as _deletion
 from vault import deployment
 from vault import erasure as _erasure
 from vault import grants as _grants
+from vault import incident as _incident
 from vault import offboard as _offboard
 from vault import publish as _publish
 from vault import rewrap as _rewrap
@@ -422,6 +423,18 @@ class Vault:
     def audit_growth(self, checkpoint: bytes) -> LogProof:
         """The proof that the log only grew since a checkpoint; raises IntegrityError where it did not."""
         return growth_since(self.parts.journal, self.parts.root, checkpoint)
+
+    # Incidents
+
+    def incident_report(
+        self, vendor: str, *, since: "str | datetime | timedelta | None" = None, until: "str | datetime | None" = None
+    ) -> _incident.Report:
+        """What a vendor was served and could have been, from the log alone; needs the auditor's key.
+
+        ``since`` is a moment or how long ago, as text in ISO 8601 or like ``2h``. Raises NotFound for a vendor that the
+        log does not know, and IntegrityError where the log does not verify.
+        """
+        return _incident.report(self.parts, vendor, since, until)
 
     # Root document
 

@@ -10,7 +10,19 @@ import typer
 
 from vault._version import __version__
 from vault.errors import VaultError
-from vault_cli import approval, credentials, datasets, evidence, fetching, grants, kms, root, rotation, vendors
+from vault_cli import (
+    approval,
+    credentials,
+    datasets,
+    evidence,
+    fetching,
+    grants,
+    incident,
+    kms,
+    root,
+    rotation,
+    vendors,
+)
 from vault_cli.demo import demo
 from vault_cli.serving import serve
 
@@ -58,6 +70,16 @@ app.add_typer(rotation.app, name="rotate", help="Rotate keys: rekey, rewrap.")
 app.add_typer(kms.app, name="kms", help="KMS keys: list, policy, disable, enable, passphrase.")
 app.add_typer(root.app, name="root", help="The root document: show, propose, sign, apply, rotate, new-key.")
 app.add_typer(evidence.app, name="audit", help="The audit log: show, verify, compare.")
+incidents = typer.Typer(no_args_is_help=True)
+
+
+@incidents.callback()
+def _incidents() -> None:
+    """Incidents."""
+
+
+incidents.command("report")(incident.report)
+app.add_typer(incidents, name="incident", help="Incidents: report.")
 app.command("check")(rotation.check)
 app.command("gc")(rotation.gc)
 app.command("demo")(demo)

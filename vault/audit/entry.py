@@ -47,6 +47,8 @@ class Kind(StrEnum):
     DATASET_DELETED = "dataset deleted"
     VERSIONS_EXPIRED = "versions expired"
     ROWS_ERASED = "rows erased"
+    KEYS_OPENED = "data keys opened"
+    REPORTED = "report made"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ about. Verifying needs the root document only, and not the auditor's key.
 
 import hmac
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -83,38 +83,45 @@ def verify_log(leaves: Iterable[Leaf], tail: Tail, pinned: Iterable[Pinned]) -> 
 
     Returns the number of entries; raises IntegrityError naming the first entry, or the checkpoint, that is wrong.
     """
+    return verify_hashes(_checked_pages(leaves), tail, pinned)
+
+
+def verify_hashes(pages: Iterable[Sequence[bytes]], tail: Tail, pinned: Iterable[Pinned]) -> int:
+    """The same for the hashes of leaves that were checked, in order, some at a time."""
     waiting = sorted(pinned, key=lambda each: each.checkpoint.size, reverse=True)
-    edge, before = Edge(), ""
+    edge = Edge()
     _agree(waiting, edge, last=False)
-    for page in _pages(leaves):
-        hashes: list[bytes] = []
-        for leaf in page:
-            _check_leaf(leaf, edge.size + len(hashes) + 1, before)
-            before = leaf.time
-            hashes.append(leaf.hash)
-            if waiting and waiting[-1].checkpoint.size == leaf.sequence:
-                edge, hashes = edge.extend(hashes), []
-                _agree(waiting, edge, last=False)
-        edge = edge.extend(hashes)
+    for page in pages:
+        begun, at = edge.size, 0
+        while waiting and (stop := waiting[-1].checkpoint.size - begun) <= len(page):
+            edge, at = edge.extend(page[at:stop]), stop
+            _agree(waiting, edge, last=False)
+        edge = edge.extend(page[at:])
     if (tail.checkpoint.size, tail.checkpoint.root) != (edge.size, edge.root):
         raise IntegrityError(f"the log ends at entry {edge.size}, which is not where its signed end says")
     _agree(waiting, edge, last=True)
     return edge.size
 
 
-def _pages(leaves: Iterable[Leaf]) -> Iterator[list[Leaf]]:
+def _checked_pages(leaves: Iterable[Leaf]) -> Iterator[list[bytes]]:
     rows = iter(leaves)
+    number, before = 0, ""
     while page := list(islice(rows, _PAGE)):
-        yield page
+        for leaf in page:
+            number += 1
+            check_leaf(leaf.sequence, leaf.time, leaf.sealed, leaf.hash, number, before)
+            before = leaf.time
+        yield [leaf.hash for leaf in page]
 
 
-def _check_leaf(leaf: Leaf, sequence: int, before: str) -> None:
-    if leaf.sequence != sequence:
-        raise IntegrityError(f"log entry {sequence} is missing or out of order")
-    if not hmac.compare_digest(leaf.hash, leaf_hash(leaf_bytes(leaf.sequence, leaf.time, leaf.sealed))):
-        raise IntegrityError(f"log entry {sequence} was changed")
-    if leaf.time < before:
-        raise IntegrityError(f"log entry {sequence} is from before the one that it follows")
+def check_leaf(sequence: int, time: str, sealed: bytes, found: bytes, expected: int, before: str) -> None:
+    """Raise IntegrityError unless an entry has the number that is expected, the hash beside it, and is not earlier."""
+    if sequence != expected:
+        raise IntegrityError(f"log entry {expected} is missing or out of order")
+    if not hmac.compare_digest(found, leaf_hash(leaf_bytes(sequence, time, sealed))):
+        raise IntegrityError(f"log entry {expected} was changed")
+    if time < before:
+        raise IntegrityError(f"log entry {expected} is from before the one that it follows")
 
 
 def _agree(waiting: list[Pinned], edge: Edge, *, last: bool) -> None:

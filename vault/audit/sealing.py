@@ -16,6 +16,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, final
 
 from cryptography.exceptions import InvalidTag
@@ -39,6 +40,8 @@ _VERSION: Final = b"\x01"
 _SESSION_END: Final = 1 + 32 + 32 + 16
 _HEADER: Final = _SESSION_END + 1 + 32
 _NONCE: Final = 12
+#: What stands before a key in what is hashed of it: a log is long, and all keys are as long as each other.
+_COMMITTED: Final = canonical("dsvault log entry key", bytes(_KEY))[:-_KEY]
 _SHORTEST: Final = _HEADER + _NONCE + 16
 #: Sessions that an auditor holds open at a time, of 8 KiB.
 _MOST_SESSIONS: Final = 1024
@@ -55,11 +58,17 @@ def _keys(secret: bytes, vault: str) -> bytes:
 
 
 def _commitment(key: bytes) -> bytes:
-    return hashlib.sha256(canonical("dsvault log entry key", key)).digest()
+    return hashlib.sha256(_COMMITTED + key).digest()
+
+
+@lru_cache(maxsize=16)
+def _before_header(vault: str) -> bytes:
+    """What stands before the header in what is authenticated of every entry of a vault."""
+    return canonical("dsvault log entry", vault, bytes(_HEADER))[:-_HEADER]
 
 
 def _bound(header: bytes, vault: str) -> bytes:
-    return canonical("dsvault log entry", vault, header)
+    return _before_header(vault) + header
 
 
 @final

@@ -48,6 +48,11 @@ class Catalog:
         self._engine = engine
         self._shared = SharedWrites(self.write)
 
+    @property
+    def url(self) -> str:
+        """What it was opened with, its password too: for another process of the same owner, by a pipe."""
+        return self._engine.url.render_as_string(hide_password=False)
+
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """One consistent view."""

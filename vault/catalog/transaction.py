@@ -1,6 +1,6 @@
 """One transaction's reads and writes, one method for each question that the rest of dsvault asks."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, or_, select, update
@@ -75,6 +75,11 @@ _TAIL = _Often(select(*_TAIL_COLUMNS))
 _TAIL_TO_MOVE = _Often(select(*_TAIL_COLUMNS), select(*_TAIL_COLUMNS).with_for_update())
 _ADD_LOG = _Often(insert(schema.log))
 _MOVE_TAIL = _Often(update(schema.log_tail).values(note=bindparam("note"), edge=bindparam("edge")))
+_LOG_RANGE = _Often(
+    select(schema.log.c.sequence, schema.log.c.time, schema.log.c.sealed, schema.log.c.hash)
+    .where(and_(schema.log.c.sequence > bindparam("after"), schema.log.c.sequence <= bindparam("last")))
+    .order_by(schema.log.c.sequence)
+)
 _LOG_HASHES = _Often(
     select(schema.log.c.hash)
     .where(and_(schema.log.c.sequence > bindparam("after"), schema.log.c.sequence <= bindparam("last")))
@@ -605,6 +610,10 @@ class Transaction:
         if after is not None:
             query = query.where(table.c.sequence > after)
         return [LogRow(*row) for row in self.connection.execute(query)]
+
+    def log_range(self, after: int, last: int) -> Iterator[tuple[int, str, bytes, bytes]]:
+        """Sequence, time, sealed entry and hash of the entries behind one and up to another, in order."""
+        yield from _LOG_RANGE.run(self.connection, after=after, last=last)
 
     def log_hashes(self, after: int, last: int) -> list[bytes]:
         """The hashes of the entries behind one and up to another, in order."""

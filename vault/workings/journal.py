@@ -287,6 +287,15 @@ class Journal:
             tail = self._tail(self._roots.seen_by(transaction), transaction.log_tail())
             return verify_log(_leaves(transaction), tail, pinned)
 
+    def claimed(self) -> tuple[Tail, list[Pinned]]:
+        """Where the log ends by its own signature, and the checkpoints of the store that it has to agree with.
+
+        For whoever reads the whole log and verifies what it has read.
+        """
+        pinned = self._kept.pinned()
+        with self._catalog.read() as transaction:
+            return self._tail(self._roots.seen_by(transaction), transaction.log_tail()), pinned
+
     @staticmethod
     def _witnessed_by(witness: Checkpoints) -> list[Pinned]:
         try:

@@ -1,0 +1,45 @@
+"""Exposure: what a vendor was served and could have been, from the log's entries alone; no I/O."""
+
+from vault.exposure.exposure import (
+    Amounts,
+    Chunks,
+    Delivered,
+    Event,
+    Exposure,
+    Flow,
+    Held,
+    Line,
+    Part,
+    Picture,
+    Refused,
+    Shared,
+    Span,
+    Unwrapped,
+    Window,
+)
+from vault.exposure.gathering import Gathering
+from vault.exposure.rows import Layout, RowSet
+from vault.exposure.settling import exposure, settle
+
+__all__ = [
+    "Amounts",
+    "Chunks",
+    "Delivered",
+    "Event",
+    "Exposure",
+    "Flow",
+    "Gathering",
+    "Held",
+    "Layout",
+    "Line",
+    "Part",
+    "Picture",
+    "Refused",
+    "RowSet",
+    "Shared",
+    "Span",
+    "Unwrapped",
+    "Window",
+    "exposure",
+    "settle",
+]

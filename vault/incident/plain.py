@@ -1,0 +1,56 @@
+"""The report as Markdown; every character of the log's text that Markdown or HTML would act on is escaped."""
+
+import re
+from typing import Final
+
+from vault.exposure import Exposure
+from vault.incident.tables import Table, tables
+from vault.incident.wording import count, harmless, moment, summary
+
+__all__ = ["escaped", "plain"]
+
+#: What is markup wherever it stands, what makes a link of an address, and what begins a list or a heading (CommonMark
+#: 0.31, and GitHub's extensions). A backslash before punctuation lets it stand for itself.
+_ACTING: Final = re.compile(
+    r"([\\`*_{}\[\]<>&|#~!@$])|(:)(?=/)|(?<=www)(\.)|^(\s*)([-+=])|^(\s*[0-9]+)([.)])", re.IGNORECASE
+)
+_ENTITIES: Final = {"\\<": "&lt;", "\\>": "&gt;", "\\&": "&amp;"}
+
+
+def escaped(text: str) -> str:
+    """Text that stands as it is, in a paragraph or a cell of a table."""
+    found = _ACTING.sub(lambda each: f"{each[4] or each[6] or ''}\\{each[0][-1]}", harmless(text))
+    for markup, entity in _ENTITIES.items():
+        found = found.replace(markup, entity)
+    return found
+
+
+def plain(found: Exposure) -> str:
+    """The text."""
+    lines = [
+        f"# Exposure of {escaped(found.vendor)}",
+        "",
+        f"From the audit log alone, its entries 1 to {count(found.entries)} ({moment(found.through)} UTC), verified "
+        "against its signed end. All times are UTC.",
+        "",
+        *(f"- {escaped(sentence)}" for sentence in summary(found)),
+    ]
+    for table in tables(found):
+        if table.rows:
+            lines += ["", *_table(table)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(table: Table) -> list[str]:
+    lines = [f"## {table.title}", ""]
+    if table.about:
+        lines += [table.about, ""]
+    lines += [_row(table.headings), _row(["---"] * len(table.headings))]
+    lines += [_row([escaped(cell) for cell in row]) for row in table.rows]
+    if table.left_out:
+        lines += ["", f"{table.left_out} more are in the JSON form of this report."]
+    return lines
+
+
+def _row(cells: "list[str] | tuple[str, ...]") -> str:
+    return f"| {' | '.join(cells)} |"

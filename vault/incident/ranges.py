@@ -1,0 +1,130 @@
+"""Reading a range of the log: each entry is checked, opened, and gathered if it concerns the vendor.
+
+What is checked here is each entry by itself: its number, its hash, its time. Whoever puts ranges together holds their
+hashes against the signed end of the log. Most entries are of others' deliveries; of those no more is read than that.
+"""
+
+import gc
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from vault.audit import Kind, Opener, check_leaf
+from vault.catalog import Catalog
+from vault.errors import IntegrityError
+from vault.exposure import Gathering
+
+__all__ = ["Asked", "Range", "read_range"]
+
+_KIND: Final = re.compile(rb'"kind":"([^"\\]*)"')
+#: Entries of deliveries: each names the vendor that it is of by its id.
+_OF_DELIVERIES: Final = frozenset(
+    kind.value.encode() for kind in (Kind.READ_BEGUN, Kind.READ_WENT_ON, Kind.READ_ENDED, Kind.LEASED, Kind.REFUSED)
+)
+_DECODER: Final = json.JSONDecoder()
+_ADDED: Final = Kind.VENDOR_ADDED.value.encode()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Asked:
+    """What is read for: a vendor by its id, with ``name`` None; or the id of the vendor of that name."""
+
+    vault: str
+    secrets: tuple[bytes, ...]
+    vendor: str = ""
+    name: str | None = None
+    since: str | None = None
+    until: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Asked({self.vendor or self.name})"
+
+
+@dataclass(slots=True)
+class Range:
+    """What a range holds: hashes of its entries in one piece, its first and last time, and what was gathered.
+
+    ``found`` is the id of the vendor whose name was asked for, where it was added in this range.
+    """
+
+    after: int
+    last: int
+    hashes: bytes
+    first_time: str
+    last_time: str
+    gathered: Gathering = field(repr=False)
+    found: str | None = None
+
+
+def read_range(catalog: Catalog, opener: Opener, asked: Asked, after: int, last: int) -> Range:
+    """Read the entries behind one and up to another.
+
+    Raises IntegrityError that names the first entry that is wrong or does not open, and Unavailable.
+    """
+    with _without_collector():
+        return _read_range(catalog, opener, asked, after, last)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Within it Python looks for no cycles of objects: of the millions that are made here none is in one."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _read_range(catalog: Catalog, opener: Opener, asked: Asked, after: int, last: int) -> Range:
+    gathered = Gathering(asked.vendor, asked.since, asked.until)
+    hashes, before, first, number, found = bytearray(), "", "", after, None
+    vendor, name = asked.vendor.encode(), asked.name
+    with catalog.read() as transaction:
+        for sequence, time, sealed, leaf in transaction.log_range(after, last):
+            number += 1
+            check_leaf(sequence, time, sealed, leaf, number, before)
+            before, first = time, first or time
+            hashes += leaf
+            try:
+                plain = opener.plain(sealed)
+            except IntegrityError as error:
+                raise IntegrityError(f"log entry {number}: {error}") from error
+            if name is not None:
+                found = found or _added(plain, name)
+                continue
+            kind = _KIND.search(plain)
+            if kind is not None and kind[1] in _OF_DELIVERIES and vendor not in plain:
+                continue
+            _gather(gathered, number, plain)
+    if number != last:
+        raise IntegrityError(f"log entry {number + 1} is missing or out of order")
+    gathered.last_number, gathered.last_time = last, before
+    return Range(after, last, bytes(hashes), first, before, gathered, found)
+
+
+def _gather(gathered: Gathering, number: int, plain: bytes) -> None:
+    try:
+        # Canonical JSON has no white space around it: what `json.loads` does beside this is a third of its time.
+        text = plain.decode()
+        document, end = _DECODER.raw_decode(text)
+        kind, time = document.pop("kind"), document.pop("time")
+        if end != len(text):
+            raise ValueError("there is something behind it")
+    except (ValueError, RecursionError, KeyError, AttributeError, TypeError):
+        gathered.odd.append(number)
+        return
+    gathered.add(number, kind, time, document)
+
+
+def _added(plain: bytes, name: str) -> str | None:
+    """The id of a vendor of a name, from the entry that says that it was added."""
+    kind = _KIND.search(plain)
+    if kind is None or kind[1] != _ADDED:
+        return None
+    document = json.loads(plain)
+    return str(document["vendor_id"]) if document.get("vendor") == name else None

@@ -1,0 +1,114 @@
+"""The report of a vendor's exposure: what it was served, and could have been, from the log alone.
+
+It takes the auditor's key and the signed end of the log, and neither grants, heads nor a KMS: a vendor that was
+offboarded, and one whose keys nobody has any more, is reported on like any other. That a report was made is in the log
+before anybody sees it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from vault.audit import Entry, Kind
+from vault.encoding import json_bytes, timestamp
+from vault.errors import InvalidInput
+from vault.exposure import Exposure, exposure, settle
+from vault.incident.document import document
+from vault.incident.page import page
+from vault.incident.plain import plain
+from vault.incident.ranges import Asked
+from vault.incident.reading import gather
+from vault.incident.times import moment
+from vault.incident.wording import summary
+from vault.workings.files import put_file
+from vault.workings.parts import OwnerParts
+
+__all__ = ["FORMS", "Report", "form_of", "report", "report_of"]
+
+#: The forms of a report by the ending of its file.
+FORMS: Final = {".html": "html", ".json": "json", ".md": "markdown"}
+Time = str | datetime | timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An exposure, and its forms."""
+
+    exposure: Exposure
+
+    def summary(self) -> list[str]:
+        """What matters, in sentences."""
+        return summary(self.exposure)
+
+    def document(self) -> dict[str, Any]:
+        """What `json` encodes."""
+        return document(self.exposure)
+
+    def html(self) -> bytes:
+        """One page that needs nothing beside it."""
+        return page(self.exposure).encode()
+
+    def json(self) -> bytes:
+        """Canonical JSON (docs/reference/incident-report.md)."""
+        return json_bytes(self.document()) + b"\n"
+
+    def markdown(self) -> bytes:
+        """Text."""
+        return plain(self.exposure).encode()
+
+    def save(self, path: Path) -> None:
+        """Write it in the form that the ending says, for its owner only, whole or not at all; raises InvalidInput."""
+        data = {"html": self.html, "json": self.json, "markdown": self.markdown}[form_of(path)]()
+        try:
+            put_file(path, data)
+        except OSError as error:
+            raise InvalidInput(f"-o: {path} cannot be written ({error.strerror})") from error
+
+
+def form_of(path: Path) -> str:
+    """The form that a file's ending says; raises InvalidInput."""
+    try:
+        return FORMS[path.suffix.lower()]
+    except KeyError:
+        raise InvalidInput(f"-o: {path.name[:80]!r} has none of the endings .html, .json and .md") from None
+
+
+def report(parts: OwnerParts, vendor: str, since: Time = None, until: Time = None) -> Report:
+    """Report on a vendor; needs the auditor's key.
+
+    Reads count by when they began, at ``since`` or later and before ``until``. Raises NotFound for a vendor that the
+    log does not know, InvalidInput, IntegrityError where the log does not verify, and AuditError.
+    """
+    now = parts.clock()
+    first, last = moment(since, "--since", now), moment(until, "--until", now)
+    if first is not None and first > now:
+        raise InvalidInput("--since: that is in the future")
+    if first is not None and last is not None and first >= last:
+        raise InvalidInput("--until: it is not behind --since")
+    asked = Asked(
+        vault=parts.vault,
+        secrets=tuple(parts.signers.keys.auditor_secrets()),
+        name=vendor,
+        since=timestamp(first) if first is not None else None,
+        until=timestamp(last) if last is not None else None,
+    )
+    tail, pinned = parts.journal.claimed()
+    found = settle(gather(parts.catalog, tail, pinned, asked))
+    parts.journal.record(
+        Kind.REPORTED,
+        vendor=found.vendor,
+        vendor_id=found.vendor_id,
+        since=asked.since,
+        until=asked.until,
+        entries=found.entries,
+    )
+    return Report(found)
+
+
+def report_of(
+    entries: Iterable[tuple[int, Entry]], vendor: str, since: str | None = None, until: str | None = None
+) -> Report:
+    """The report that follows from some entries of a log about a vendor, by its id; nothing is verified or recorded."""
+    return Report(exposure(entries, vendor, since, until))
