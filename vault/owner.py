@@ -20,6 +20,7 @@ from vault import erasure as _erasure
 from vault import grants as _grants
 from vault import offboard as _offboard
 from vault import publish as _publish
+from vault import reconcile as _reconcile
 from vault import rewrap as _rewrap
 from vault import roots as _roots
 from vault import rotate as _rotate
@@ -422,6 +423,23 @@ class Vault:
     def audit_growth(self, checkpoint: bytes) -> LogProof:
         """The proof that the log only grew since a checkpoint; raises IntegrityError where it did not."""
         return growth_since(self.parts.journal, self.parts.root, checkpoint)
+
+    def reconcile(
+        self,
+        *logs: "str | os.PathLike[str]",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        skew: timedelta = _reconcile.DEFAULT_SKEW,
+        audit_device: str | None = None,
+    ) -> _reconcile.Reconciled:
+        """Compare files of the KMS's own log with what the log says that dsvault's processes asked the KMS for.
+
+        They are an OpenBao audit device's or CloudTrail's; ``audit_device`` is the device whose hashes stand in the
+        place of contexts. ``skew`` is how far the clocks may be apart.
+        """
+        hashed = deployment.audit_hasher(self.folder, audit_device) if audit_device is not None else None
+        period = _reconcile.Period(since, until)
+        return _reconcile.reconcile(self.parts, [Path(log) for log in logs], period, skew, hashed)
 
     # Root document
 

@@ -13,10 +13,12 @@ from vault_cli.files import read_bytes
 from vault_cli.opening import open_vault
 from vault_cli.options import Json, VaultDir
 from vault_cli.output import emit, table
+from vault_cli.reconciling import reconcile
 
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True)
+app.command()(reconcile)
 Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write it there.")]
 
 

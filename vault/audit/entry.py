@@ -34,6 +34,7 @@ class Kind(StrEnum):
     LEASED = "lease page handed out"
     REFUSED = "request refused"
     OWNER_READ = "owner read"
+    KEYS_OPENED = "data keys opened"
     REKEYED = "compartment rekeyed"
     NARROWED = "compartment narrowed"
     COLLECTED = "garbage collected"
