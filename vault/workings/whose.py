@@ -27,7 +27,7 @@ _OTHERS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Whose:
-    """A data key in words; what nothing here knows is None, or empty. ``use`` is what one is for that is no column's."""
+    """A data key in words; what nothing here knows is None or empty. ``use`` is what one is for that is no column's."""
 
     holder: str | None
     dataset: str | None
