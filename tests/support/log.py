@@ -1,0 +1,11 @@
+"""What tests look for in the log."""
+
+from vault.audit import Entry, Kind
+from vault.owner import Vault
+
+__all__ = ["acts"]
+
+
+def acts(opened: Vault) -> list[Entry]:
+    """The entries in their order, without those that say which data keys were asked for: they come a moment later."""
+    return [entry for _, entry in opened.audit_entries() if entry.kind is not Kind.KEYS_OPENED]
