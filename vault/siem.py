@@ -29,7 +29,7 @@ _SEVERITIES: Final = {1: "Informational", 2: "Low", 3: "Medium", 4: "High"}
 _APPLICATION: Final = (6, "Application Activity")
 _IAM: Final = (3, "Identity & Access Management")
 #: Lists that say row by row, or chunk by chunk, what was had: too long for a line.
-_LONG: Final = frozenset({"served", "chunks", "layout", "layouts"})
+_LONG: Final = frozenset({"served", "chunks", "layout", "layouts", "dropped"})
 _OWNER: Final = "owner"
 
 Fields = Mapping[str, Any]
@@ -70,6 +70,7 @@ _ACTS: Final[Mapping[str, _Act]] = {
     "compartment rekeyed": _Act(_DATA, 9, "Encrypt"),
     "compartment narrowed": _Act(_DATA, 7, "Delete"),
     "grant made": _Act(_ACCESS, 1, "Assign Privileges"),
+    "grant waits for approval": _Act(_ENTITY, 1, "Create", entity=("grant", "grant", "grant")),
     "grant approved": _Act(_ENTITY, 3, "Update", entity=("grant", "grant", "grant")),
     "grant revoked": _Act(_ACCESS, 2, "Revoke Privileges"),
     "credential issued": _Act(_ENTITY, 1, "Create", entity=("credential", "credential", "credential")),
@@ -159,10 +160,14 @@ def ocsf(vault: str, sequence: int, entry: Entry, names: Mapping[str, str]) -> d
         "metadata": _metadata(vault, sequence, entry),
         "actor": _actor(vault, entry.kind.value, fields),
         "src_endpoint": _endpoint(fields),
-        "unmapped": {key: value for key, value in fields.items() if key not in _LONG and value is not None},
+        "unmapped": {key: value for key, value in fields.items() if _short(key, value)},
         **_PARTS[act.kind](act, vault, sequence, fields),
     }
     return {key: value for key, value in event.items() if value is not None}
+
+
+def _short(name: str, value: object) -> bool:
+    return value is not None and (name not in _LONG or isinstance(value, int))
 
 
 def _activity(act: _Act, fields: Fields) -> tuple[int, str]:

@@ -16,7 +16,7 @@ from tests.conftest import Lab
 from tests.support.brokers import broker
 from tests.support.servers import OpenBao
 from tests.support.tables import rows
-from vault.errors import InvalidInput
+from vault.errors import IntegrityError, InvalidInput
 from vault.kms.transit import TransitKms, associated_data
 from vault.model import KeyScope
 from vault.workings.parts import wrapped_key
@@ -318,3 +318,17 @@ def test_a_line_that_is_spoiled_stops_the_comparison_and_a_cut_last_one_does_not
     path.write_text("\n".join([*lines[:3], lines[3][:50], *lines[4:]]))
     with pytest.raises(InvalidInput, match="line 4"):
         kept.vault.reconcile(path)
+
+
+def test_a_log_that_was_changed_explains_nothing(granted: Lab, tmp_path: Path) -> None:
+    """What is announced in a log that does not verify is not looked at."""
+    from tests.support.catalog import sql
+
+    granted.vault.parts.journal.settle()
+    record = {"eventSource": "kms.amazonaws.com", "eventName": "ListKeys", "eventTime": "2026-12-01T00:00:00Z"}
+    path = _file(tmp_path / "trail.jsonl", [record])
+    assert granted.vault.reconcile(path).ok
+    with sql(granted) as connection:
+        connection.execute("update log set sealed = zeroblob(200) where sequence = 2")
+    with pytest.raises(IntegrityError):
+        granted.vault.reconcile(path)
