@@ -189,6 +189,19 @@ def test_a_process_that_ends_at_once_has_announced_its_calls(granted: Lab, end: 
     assert sum(_announced(granted.vault, before).values()) == 1
 
 
+def test_a_process_that_ends_waits_for_the_commit_that_is_under_way(granted: Lab) -> None:
+    """What another thread has begun to write is not cut off with it."""
+    before = _end(granted.vault)
+    slow = (
+        "import time\nfrom vault.workings.journal import Journal\nrecord = Journal.record_in\n"
+        "def later(*words, **fields):\n    time.sleep(1)\n    return record(*words, **fields)\n"
+        "Journal.record_in = later\n"
+    )
+    command = [sys.executable, "-c", slow + _SCRIPT.format(end="time.sleep(0.5)"), str(granted.folder)]
+    assert subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
+    assert sum(_announced(granted.vault, before).values()) == 1
+
+
 def test_a_process_that_was_forked_announces_nothing_of_its_parents(granted: Lab) -> None:
     """What waits in the parent at that moment is written by the parent alone."""
     before = _end(granted.vault)

@@ -185,9 +185,11 @@ class SharedWrites:
             change.finish(result)
 
     def end(self) -> None:
-        """What this process still has to write as it ends."""
-        while self._soon:
-            self._wait(_Change(_nothing))
+        """Write what this process still has to, as it ends, and wait for the commit that another thread is at."""
+        with self._lock:
+            idle = not self._soon and not self._led
+        if not idle:
+            self.settle()
 
     def forget(self) -> None:
         """In a process that was forked: what waited is the parent's, and so are the threads that would write it."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, final
 
-from vault.audit import Entry
+from vault.audit import Entry, Kind
 from vault.errors import VaultError
 from vault.model import MANIFEST_GROUP, MASK_GROUP, METADATA_GROUP, KeyScope
 from vault.workings.filling import owners_version
@@ -63,8 +63,9 @@ class Names:
         """Take over what an entry says about compartments and column groups."""
         fields = entry.fields
         columns, groups, place = fields.get("columns"), fields.get("groups"), fields.get("compartment")
-        if isinstance(columns, list) and isinstance(groups, list) and len(columns) == len(groups):
-            for column, group in zip(columns, groups, strict=True):
+        # Elsewhere the groups of an entry are in no order.
+        if entry.kind is Kind.PUBLISHED and isinstance(columns, list) and isinstance(groups, list):
+            for column, group in zip(columns, groups, strict=False):
                 self._groups[str(group)][str(column)] = None
         if isinstance(place, str) and place not in self._places and isinstance(fields.get("dataset"), str):
             self._places[place] = (str(fields.get("vendor") or "owner"), fields["dataset"])
