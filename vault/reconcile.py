@@ -9,6 +9,7 @@ What this cannot see: a call that the KMS's log does not have, and one that a pr
 over. The first shows the other way round, as items without an unwrap, the second as an entry of that process.
 """
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -130,8 +131,9 @@ def reconcile(
     spare = [_with_whose(item, names) for item in spare if item.since in period or item.time in period]
     missing = tuple(item for item in spare if _reaches(told, item))
     beyond = tuple(item for item in spare if not _reaches(told, item))
+    times = _times(opened)
     unexplained = tuple(
-        Unexplained(call, names.of(call.scope) if call.scope is not None else None, _near(call, opened, skew))
+        Unexplained(call, names.of(call.scope) if call.scope is not None else None, _near(call, times, skew))
         for call in sorted(over, key=lambda call: call.time)
         if call.time in period
     )
@@ -238,9 +240,18 @@ def _span(item: Announced) -> tuple[float, float]:
     return min(ends), max(ends)
 
 
-def _near(call: Call, opened: list[Call], skew: timedelta) -> int:
+def _times(opened: list[Call]) -> dict[KeyScope | None, list[datetime]]:
+    """When each data key was opened, in order."""
+    times: dict[KeyScope | None, list[datetime]] = defaultdict(list)
+    for call in sorted(opened, key=lambda call: call.time):
+        times[call.scope].append(call.time)
+    return times
+
+
+def _near(call: Call, times: dict[KeyScope | None, list[datetime]], skew: timedelta) -> int:
     """How many unwraps of the same data key there are within the time that an item explains."""
-    return sum(each.scope == call.scope and abs(each.time - call.time) <= skew for each in opened)
+    found = times[call.scope]
+    return bisect_right(found, call.time + skew) - bisect_left(found, call.time - skew)
 
 
 def _reaches(told: Told, item: Announced) -> bool:

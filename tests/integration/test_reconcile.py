@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,15 @@ import pytest
 import vault
 from tests.conftest import Lab
 from tests.support.brokers import broker
+from tests.support.catalog import sql
 from tests.support.servers import OpenBao
 from tests.support.tables import rows
+from vault.audit import Entry, Kind, Sealer
+from vault.encoding import timestamp
 from vault.errors import IntegrityError, InvalidInput
 from vault.kms.transit import TransitKms, associated_data
 from vault.model import KeyScope
+from vault.trust import Role
 from vault.workings.parts import wrapped_key
 
 
@@ -320,15 +324,20 @@ def test_a_line_that_is_spoiled_stops_the_comparison_and_a_cut_last_one_does_not
         kept.vault.reconcile(path)
 
 
-def test_a_log_that_was_changed_explains_nothing(granted: Lab, tmp_path: Path) -> None:
-    """What is announced in a log that does not verify is not looked at."""
-    from tests.support.catalog import sql
-
-    granted.vault.parts.journal.settle()
+def test_an_announcement_that_was_slipped_into_the_log_explains_nothing(granted: Lab, tmp_path: Path) -> None:
+    """Anybody can seal an entry to the auditor, and whoever writes the catalog can put it there: the log must verify."""
+    parts = granted.vault.parts
+    parts.journal.settle()
+    size = granted.vault.audit_verify()
     record = {"eventSource": "kms.amazonaws.com", "eventName": "ListKeys", "eventTime": "2026-12-01T00:00:00Z"}
     path = _file(tmp_path / "trail.jsonl", [record])
     assert granted.vault.reconcile(path).ok
+    now = datetime.now(UTC)
+    fields = {"keys": [["1" * 32, "2" * 32, 1]], "since": timestamp(now), "process": "3" * 32}
+    sealed = Sealer(parts.vault, parts.root.current.public_key(Role.AUDITOR)).seal(Entry(Kind.KEYS_OPENED, now, fields))
     with sql(granted) as connection:
-        connection.execute("update log set sealed = zeroblob(200) where sequence = 2")
+        slipped_in = (size + 1, timestamp(now), sealed, bytes(32), bytes(32))
+        connection.execute("insert into log (sequence, time, sealed, hash, root) values (?, ?, ?, ?, ?)", slipped_in)
+    assert granted.vault.audit_entries()[-1][1].fields == fields
     with pytest.raises(IntegrityError):
         granted.vault.reconcile(path)
