@@ -336,8 +336,8 @@ def test_an_announcement_that_was_slipped_into_the_log_explains_nothing(granted:
     fields = {"keys": [["1" * 32, "2" * 32, 1]], "since": timestamp(now), "process": "3" * 32}
     sealed = Sealer(parts.vault, parts.root.current.public_key(Role.AUDITOR)).seal(Entry(Kind.KEYS_OPENED, now, fields))
     with sql(granted) as connection:
-        slipped_in = (size + 1, timestamp(now), sealed, bytes(32), bytes(32))
-        connection.execute("insert into log (sequence, time, sealed, hash, root) values (?, ?, ?, ?, ?)", slipped_in)
+        slipped_in = (size + 1, timestamp(now), sealed, bytes(32))
+        connection.execute("insert into log (sequence, time, sealed, hash) values (?, ?, ?, ?)", slipped_in)
     assert granted.vault.audit_entries()[-1][1].fields == fields
     with pytest.raises(IntegrityError):
         granted.vault.reconcile(path)
