@@ -17,16 +17,11 @@ from vault.errors import IntegrityError, InvalidInput, Unavailable
 from vault.workings.names import holders
 from vault.workings.parts import OwnerParts
 
-__all__ = ["entries", "follow", "names", "number_before"]
+__all__ = ["follow", "names", "number_before"]
 
 _LOG = logging.getLogger("dsvault.log")
 #: How many entries one look at the catalog takes: a slow reader holds no view of it open.
 _PAGE: Final = 1000
-
-
-def entries(parts: OwnerParts, after: int = 0) -> Iterator[tuple[int, Entry]]:
-    """Every entry behind a number, oldest first, opened with the auditor's key; raises IntegrityError."""
-    return _entries(parts, parts.journal.opener(parts.signers.keys.auditor_secrets()), after)
 
 
 def _entries(parts: OwnerParts, opener: Opener, after: int) -> Iterator[tuple[int, Entry]]:
@@ -44,10 +39,11 @@ def _entries(parts: OwnerParts, opener: Opener, after: int) -> Iterator[tuple[in
 
 
 def follow(parts: OwnerParts, after: int, again: Callable[[], bool]) -> Iterator[tuple[int, Entry]]:
-    """The same, and what is appended afterwards; ``again`` waits for the next look, and says whether there is one.
+    """Every entry behind a number, oldest first, and what is appended afterwards, opened with the auditor's key.
 
-    A catalog that cannot be reached is asked again. Raises IntegrityError where the log ends before what was read of
-    it: it was rolled back.
+    ``again`` waits for the next look, and says whether there is one. A catalog that cannot be reached is asked again.
+    Raises IntegrityError where an entry does not open, and where the log ends before what was read of it: it was
+    rolled back.
     """
     opener = parts.journal.opener(parts.signers.keys.auditor_secrets())
     reached = True

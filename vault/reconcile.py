@@ -34,6 +34,8 @@ __all__ = ["DEFAULT_SKEW", "Announced", "Period", "Reconciled", "Unexplained", "
 #: How far the clocks of the KMS and of dsvault's machines may be apart, and how long an item may take to be written.
 DEFAULT_SKEW: Final = timedelta(minutes=2)
 _SLACK: Final = timedelta(seconds=1)
+#: How long a client of ours goes on asking a KMS that fails.
+_REPEATED: Final = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +127,8 @@ def reconcile(
     mine = [call for call in calls if _is_mine(call, parts.vault, own)]
     others = [call for call in calls if not _is_mine(call, parts.vault, own)]
     opened = [call for call in mine if call.opened]
-    over, spare = _match(opened, items, skew)
-    # A call that the KMS refused was announced like any other.
-    _, spare = _match([call for call in mine if not call.opened], spare, skew)
+    # A call that the KMS refused was announced like any other, and its item explains no unwrap of somebody else's.
+    over, spare = _match(opened + _given_up(mine), items, skew)
     spare = [_with_whose(item, names) for item in spare if item.since in period or item.time in period]
     missing = tuple(item for item in spare if _reaches(told, item))
     beyond = tuple(item for item in spare if not _reaches(told, item))
@@ -135,7 +136,7 @@ def reconcile(
     unexplained = tuple(
         Unexplained(call, names.of(call.scope) if call.scope is not None else None, _near(call, times, skew))
         for call in sorted(over, key=lambda call: call.time)
-        if call.time in period
+        if call.opened and call.time in period
     )
     inside = [call for call in opened if call.time in period]
     return Reconciled(
@@ -212,6 +213,27 @@ def _shown(
 
 def _revealed(call: Call, hashes: dict[str, KeyScope]) -> Call:
     return replace(call, scope=hashes.get(call.hidden or ""))
+
+
+def _given_up(calls: list[Call]) -> list[Call]:
+    """The calls that were refused, without those that the same client made again soon after and that were then done.
+
+    Such a pair was announced once: a KMS that fails for a moment is asked again.
+    """
+    done: dict[tuple[object, ...], list[datetime]] = defaultdict(list)
+    for call in sorted((call for call in calls if call.opened), key=lambda call: call.time):
+        done[_client(call)].append(call.time)
+
+    def repeated(call: Call) -> bool:
+        later = done[_client(call)]
+        at = bisect_left(later, call.time)
+        return at < len(later) and later[at] - call.time <= _REPEATED
+
+    return [call for call in calls if not call.opened and not repeated(call)]
+
+
+def _client(call: Call) -> tuple[object, ...]:
+    return call.scope, *sorted((name, value) for name, value in call.who.items() if name != "event")
 
 
 def _match(calls: list[Call], items: list[Announced], skew: timedelta) -> tuple[list[Call], list[Announced]]:

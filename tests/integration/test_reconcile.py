@@ -70,8 +70,8 @@ def _behind(lab: Lab, bao: OpenBao, mount: str, group: str | None = None, vendor
     parts = lab.vault.parts
     holder = {state.name: state.id for state in lab.vault.vendors()}[vendor]
     with parts.catalog.read() as transaction:
-        keys = [wrapped_key(parts.vault, row) for row in transaction.keys_of_holder(holder) if len(row.group) == 32]
-    (key, *_) = [key for key in keys if group in {None, key.scope.group}]
+        keys = [wrapped_key(parts.vault, row) for row in transaction.keys_of_holder(holder)]
+    (key, *_) = [key for key in keys if key.scope.group == group or (group is None and len(key.scope.group) == 32)]
     token = bao.token_for(f'path "{mount}/decrypt/*" {{ capabilities = ["update"] }}')
     stolen = TransitKms(bao.address, mount, token)
     assert len(stolen.unwrap(key.kms_key, key.wrapped, key.scope.context())) == 32
@@ -202,6 +202,53 @@ def test_what_the_kms_refused_is_no_unwrap_and_explains_its_entry(
     found = kept.vault.reconcile(_file(tmp_path / "audit.log", trail()))
     assert found.ok
     assert found.refused
+
+
+def test_an_announced_call_that_was_refused_explains_nobody_elses_unwrap(
+    kept: Lab,
+    bao: OpenBao,
+    mount: str,
+    trail: Callable[[], list[dict[str, Any]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The item of a broker that the KMS refuses is used up by its own call, and the thief's is one too many."""
+    from tests.support.reading import read
+
+    with monkeypatch.context() as patch:
+        patch.setenv("BAO_TOKEN", bao.token_for(f'path "{mount}/keys/*" {{ capabilities = ["read"] }}'))
+        parts = kept.broker_parts(key_age=0)
+    caller = kept.caller(kept.broker_parts(key_age=0), "acme")
+    with pytest.raises(vault.errors.VaultError):
+        read(parts, caller)
+    parts.journal.settle()
+    asked = {
+        tuple(key)
+        for _, entry in kept.vault.audit_entries()
+        for key in entry.fields.get("keys", ())
+        if entry.kind is Kind.KEYS_OPENED
+    }
+    assert any(group == "metadata" for _, group, _ in asked)
+    assert kept.vault.reconcile(_file(tmp_path / "audit.log", trail())).ok
+    scope = _behind(kept, bao, mount, "metadata")
+    (named,) = kept.vault.reconcile(_file(tmp_path / "audit.log", trail())).unexplained
+    assert named.call.scope == scope
+
+
+def test_a_request_that_failed_and_was_made_again_is_one(
+    kept: Lab, trail: Callable[[], list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    """A KMS that fails for a moment is asked again by the client itself, which announced it once."""
+    opened = vault.open(kept.folder)
+    opened.vendors()
+    opened.parts.journal.settle()
+    kept.vault.parts.journal.settle()
+    lines = trail()
+    last = next(line for line in reversed(lines) if "/decrypt/" in line["request"]["path"])
+    failed = {**last, "request": {**last["request"], "id": "failed"}, "error": "internal error", "response": {}}
+    found = kept.vault.reconcile(_file(tmp_path / "audit.log", [*lines[:-2], failed, *lines[-2:]]))
+    assert found.ok
+    assert found.refused == 1
 
 
 def test_unwraps_of_another_vault_are_left_out_and_counted(
