@@ -16,9 +16,12 @@ from typing import Any
 
 import pytest
 
+import vault
 from tests.conftest import Lab
 from tests.support.brokers import broker
+from tests.support.postgres import postgres
 from tests.support.reading import read
+from vault import deployment
 from vault.audit import Kind
 from vault.errors import IntegrityError, InvalidInput
 from vault.siem import Format
@@ -83,20 +86,21 @@ def test_it_goes_on_behind_a_number_or_from_a_time_on(granted: Lab) -> None:
     assert list(granted.vault.audit_export(Format.JSONL, since=datetime(2020, 1, 1, tzinfo=UTC))) == every
 
 
-def test_following_a_log_that_many_write_skips_and_repeats_nothing(granted: Lab) -> None:
-    """Two brokers' group commits and an owner's acts, while it is followed: each number once, in order."""
-    granted.vault.parts.journal.settle()
-    brokers = [granted.broker_parts() for _ in range(2)]
-    done = threading.Event()
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_following_a_log_that_many_write_skips_and_repeats_nothing(tmp_path: Path, database: str) -> None:
+    """While two brokers' group commits and an owner's acts come in it is followed: each number once, in order."""
+    catalog = postgres().database() if database == "postgresql" else None
+    opened = vault.init(tmp_path / "lab", catalog=catalog)
+    brokers = [deployment.open_broker(tmp_path / "lab")[0] for _ in range(2)]
     found: list[int] = []
     written: list[int] = []
 
     def follow() -> None:
         def again() -> bool:
-            done.wait(0.005)
+            time.sleep(0.005)
             return not written or found[-1] < written[0]
 
-        for number, _ in granted.vault.audit_export(Format.OCSF, again=again):
+        for number, _ in opened.audit_export(Format.OCSF, again=again):
             found.append(number)
 
     def append(number: int) -> None:
@@ -110,16 +114,18 @@ def test_following_a_log_that_many_write_skips_and_repeats_nothing(granted: Lab)
     writers = [threading.Thread(target=append, args=(number,)) for number in range(6)]
     for writer in writers:
         writer.start()
+    opened.add_vendor("acme")
     for writer in writers:
         writer.join(60)
-    for parts in brokers:
+    for parts in (*brokers, opened.parts):
         parts.journal.settle()
-    written.append(granted.vault.audit_verify())
-    done.set()
+    written.append(opened.audit_verify())
     reader.join(60)
     assert not reader.is_alive()
     assert found == list(range(1, written[0] + 1))
     assert len(found) >= 6 * 2 * 15
+    for parts in (*brokers, opened.parts):
+        parts.catalog.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -228,8 +234,6 @@ def test_a_mistake_is_one_sentence(granted: Lab, options: tuple[str, ...], named
 
 def test_reads_through_a_broker_are_events(granted: Lab) -> None:
     """A read over HTTP, and one that was refused, come out with their address and outcome."""
-    import vault
-
     with broker(granted.folder) as endpoint:
         client = vault.connect(granted.profile("acme", endpoint))
         assert client.dataset("evals").to_arrow().num_rows == 50
