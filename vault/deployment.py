@@ -6,6 +6,7 @@ other owner keys, the owner's KMS key when local) and ``broker/`` (what a broker
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -22,7 +23,7 @@ from vault.encoding import duration, new_id, timestamp, utcnow
 from vault.engines import LocalEngine
 from vault.errors import InvalidInput, NotFound
 from vault.keyring import CacheLimits, Keyring
-from vault.kms import Kms, LocalKms, open_kms
+from vault.kms import AnnouncingKms, HashingKms, Kms, LocalKms, open_kms
 from vault.model import FORMAT, OWNER
 from vault.networks import check_endpoint
 from vault.objects import ObjectStore, open_store
@@ -34,6 +35,7 @@ from vault.workings.heads import Heads
 from vault.workings.journal import Journal, Witness
 from vault.workings.keyfolder import KeyFolder, kind_of, make_key
 from vault.workings.names import Holder
+from vault.workings.opened import OpenedKeys
 from vault.workings.parts import Lately, Manifests, OwnerParts, Parts, Signers, Times, checked_vault
 from vault.workings.roots import Roots
 
@@ -50,6 +52,7 @@ __all__ = [
 ]
 
 MARKER = "dsvault.toml"
+_DEVICE = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*/?")
 DEFAULT_ENDPOINT = "http://127.0.0.1:8750"
 Wrap = Callable[[Kms], Kms]
 
@@ -309,28 +312,25 @@ def _shared(
     limits: CacheLimits | None,
     *,
     serving: bool = False,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Kms]:
+    """What a broker and an owner have alike, and the KMS, which announces in the log what it is asked to open."""
     catalog: Catalog = open_catalog(_catalog_url(folder, configuration.catalog), serving=serving)
     store = _open_store(folder, configuration.store)
     roots = _roots(folder, configuration, catalog, store)
     # A catalog of another vault, or without the log's key, is found out before anything else is asked.
     catalog.check(configuration.vault)
     keys.signer(Role.LOG, roots.current)
-    keyring = Keyring(kms, limits=limits or configuration.data_keys)
-    return {
+    witness = _open_witness(folder, configuration)
+    journal = Journal(roots, catalog, store, lambda root: keys.signer(Role.LOG, root), utcnow, witness)
+    announcing = AnnouncingKms(kms, OpenedKeys(catalog, journal, utcnow).note)
+    keyring = Keyring(announcing, limits=limits or configuration.data_keys)
+    shared = {
         "vault": configuration.vault,
         "root": roots,
         "catalog": catalog,
         "store": store,
         "keyring": keyring,
-        "journal": Journal(
-            roots,
-            catalog,
-            store,
-            lambda root: keys.signer(Role.LOG, root),
-            utcnow,
-            _open_witness(folder, configuration),
-        ),
+        "journal": journal,
         "heads": Heads(roots, catalog, store),
         "manifests": Manifests(),
         "engine": LocalEngine(shared=serving),
@@ -338,6 +338,7 @@ def _shared(
         "lately": Lately(keyring.age if serving else 0),
         "clock": utcnow,
     }
+    return shared, announcing
 
 
 def open_broker(
@@ -356,7 +357,8 @@ def open_broker(
         limits = replace(limits or configuration.data_keys, age=key_age.total_seconds())
     kms = open_kms(configuration.kms, owner=None, broker=folder / "broker", passphrase=passphrase())
     keys = KeyFolder(folder, passphrase())
-    parts = Parts(**_shared(folder, configuration, kms_wrap(kms), keys, limits, serving=True))
+    shared, _ = _shared(folder, configuration, kms_wrap(kms), keys, limits, serving=True)
+    parts = Parts(**shared)
     checked_vault(parts)
     parts.journal.refuse_rollback()
     return parts, configuration
@@ -369,11 +371,9 @@ def open_owner(folder: Path, *, kms_wrap: Wrap = lambda kms: kms, limits: CacheL
     configuration = Configuration.read(folder / "owner" / "config.toml")
     if configuration.owner is None:
         raise InvalidInput(f"{folder / 'owner' / 'config.toml'}: the setting 'owner' is missing")
-    raw = open_kms(configuration.kms, owner=folder / "owner", broker=folder / "broker", passphrase=passphrase())
-    kms = kms_wrap(raw)
-
+    kms = open_kms(configuration.kms, owner=folder / "owner", broker=folder / "broker", passphrase=passphrase())
     keys = KeyFolder(folder, passphrase())
-    shared = _shared(folder, configuration, kms, keys, limits)
+    shared, announcing = _shared(folder, configuration, kms_wrap(kms), keys, limits)
     roots: Roots = shared["root"]
     signers = Signers(
         authority=lambda: keys.signer(Role.AUTHORITY, roots.current),
@@ -381,7 +381,7 @@ def open_owner(folder: Path, *, kms_wrap: Wrap = lambda kms: kms, limits: CacheL
         publisher=lambda: keys.signer(Role.PUBLISHER, roots.current),
         keys=keys,
     )
-    parts = OwnerParts(**shared, kms=kms, owner=configuration.owner, signers=signers)
+    parts = OwnerParts(**shared, kms=announcing, owner=configuration.owner, signers=signers)
     checked_vault(parts)
     parts.journal.refuse_rollback()
     return parts
@@ -390,6 +390,16 @@ def open_owner(folder: Path, *, kms_wrap: Wrap = lambda kms: kms, limits: CacheL
 def kms_uri(folder: Path) -> str:
     """The URI of the vault's KMS."""
     return Configuration.read(folder / "owner" / "config.toml").kms
+
+
+def audit_hasher(folder: Path, device: str) -> Callable[[str], str]:
+    """What hashes a text as an audit device of the vault's OpenBao does; raises InvalidInput where there is none."""
+    kms = open_kms(kms_uri(folder), owner=None, broker=None, passphrase=None)
+    if not isinstance(kms, HashingKms):
+        raise InvalidInput("--audit-device: the vault's KMS has no audit devices; only OpenBao's transit engine does")
+    if not _DEVICE.fullmatch(device):
+        raise InvalidInput("--audit-device: give the path of an audit device, such as file, as 'bao audit list' has it")
+    return lambda text: kms.audit_hash(device.strip("/"), text)
 
 
 def grace(folder: Path) -> timedelta:

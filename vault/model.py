@@ -69,6 +69,18 @@ class KeyScope:
             "dsvault:epoch": str(self.epoch),
         }
 
+    @classmethod
+    def of(cls, context: Mapping[str, object]) -> "KeyScope":
+        """The inverse of `context`; raises InvalidInput for what is no context of ours."""
+        try:
+            named = {name: str(context[f"dsvault:{name}"]) for name in ("vault", "compartment", "group", "epoch")}
+            scope = cls(named["vault"], named["compartment"], named["group"], int(named["epoch"]))
+        except (KeyError, ValueError) as error:
+            raise InvalidInput("this is not the context of a data key") from error
+        if scope.context() != context:
+            raise InvalidInput("this is not the context of a data key")
+        return scope
+
 
 @dataclass(frozen=True, slots=True)
 class ChunkIdentity:

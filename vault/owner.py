@@ -1,7 +1,7 @@
 """The lab's own side in Python: `init` and `open` give a `Vault`, whose methods are the verbs."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,10 +17,12 @@ from vault import datasets as _datasets
 from vault import deletion as _deletion
 from vault import deployment
 from vault import erasure as _erasure
+from vault import exporting as _exporting
 from vault import grants as _grants
 from vault import incident as _incident
 from vault import offboard as _offboard
 from vault import publish as _publish
+from vault import reconcile as _reconcile
 from vault import rewrap as _rewrap
 from vault import roots as _roots
 from vault import rotate as _rotate
@@ -33,6 +35,7 @@ from vault.federation import Provider
 from vault.networks import check_endpoint
 from vault.proof import ProofKey, requested_key
 from vault.publish import DEFAULT_SHARD_ROWS
+from vault.siem import Format, line
 from vault.trust import Grant, Role, Signed
 from vault.trust.proposals import Change
 from vault.wire import Profile, Token
@@ -395,6 +398,24 @@ class Vault:
         """The log, opened with the auditor's key."""
         return list(self.parts.journal.entries(self.parts.signers.keys.auditor_secrets()))
 
+    def audit_stream(self, *, newest: int | None = None, after: int | None = None) -> Iterator[tuple[int, Entry]]:
+        """The same one by one, of a log of any length: those behind a number, or so many of the newest."""
+        return self.parts.journal.entries(self.parts.signers.keys.auditor_secrets(), newest, after)
+
+    def audit_export(
+        self, form: Format, *, since: int | datetime | None = None, again: Callable[[], bool] = lambda: False
+    ) -> Iterator[tuple[int, str]]:
+        """The log as lines of JSON, each with its entry's number: those behind a number, or from a time on.
+
+        When all are read, ``again`` is asked: it waits as long as it likes, and says whether to look for more.
+        """
+        names = _exporting.names(self.parts)
+        after = _exporting.number_before(self.parts, since)
+        for sequence, entry in _exporting.follow(self.parts, after, again):
+            if entry.fields.get("vendor") and entry.fields.get("vendor_id"):
+                names[str(entry.fields["vendor_id"])] = str(entry.fields["vendor"])
+            yield sequence, line(form, self.parts.vault, sequence, entry, names)
+
     def unrecorded(self) -> list[_roots.Unrecorded]:
         """The live grants and credentials that the log does not know."""
         return _roots.unrecorded(self.parts)
@@ -423,6 +444,23 @@ class Vault:
     def audit_growth(self, checkpoint: bytes) -> LogProof:
         """The proof that the log only grew since a checkpoint; raises IntegrityError where it did not."""
         return growth_since(self.parts.journal, self.parts.root, checkpoint)
+
+    def reconcile(
+        self,
+        *logs: "str | os.PathLike[str]",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        skew: timedelta = _reconcile.DEFAULT_SKEW,
+        audit_device: str | None = None,
+    ) -> _reconcile.Reconciled:
+        """Compare files of the KMS's own log with what the log says that dsvault's processes asked the KMS for.
+
+        They are an OpenBao audit device's or CloudTrail's; ``audit_device`` is the device whose hashes stand in the
+        place of contexts. ``skew`` is how far the clocks may be apart.
+        """
+        hashed = deployment.audit_hasher(self.folder, audit_device) if audit_device is not None else None
+        period = _reconcile.Period(since, until)
+        return _reconcile.reconcile(self.parts, [Path(log) for log in logs], period, skew, hashed)
 
     # Incidents
 

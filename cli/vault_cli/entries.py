@@ -78,8 +78,14 @@ def _layout(layout: Sequence[Sequence[int]]) -> str:
     return f"{sum(last - first + 1 for first, last, *_ in layout)} shards"
 
 
+def _keys(keys: Any) -> str:
+    """How many there are, in an entry that names them."""
+    return str(len(keys)) if isinstance(keys, list) else str(keys)
+
+
 _FORMS: Final[Mapping[str, Callable[[Any], str]]] = {
     "base": lambda base: f"version {base['version']}",
+    "keys": _keys,
     "layout": _layout,
     "served": _served,
     "shards": _runs,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,14 +10,19 @@ import typer
 
 from vault.errors import InvalidInput
 from vault_cli.entries import details
+from vault_cli.exporting import export
 from vault_cli.files import read_bytes
 from vault_cli.opening import open_vault
 from vault_cli.options import Json, VaultDir
-from vault_cli.output import emit, table
+from vault_cli.output import emit, emit_each, table
+from vault_cli.reconciling import reconcile
 
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True)
+app.command()(export)
+app.command()(reconcile)
+_ROWS = 1000
 Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write it there.")]
 
 
@@ -27,40 +33,21 @@ def show(
     json: Json = False,
 ) -> None:
     """Show the log, opened with the auditor's key."""
-    opened = open_vault(vault)
-    entries = opened.audit_entries()
-    names = {state.id: state.name for state in opened.vendors()}
-    if last is not None:
-        entries = entries[-last:]
-    documents = [
-        {
-            "sequence": sequence,
-            "time": entry.time.isoformat(),
-            "kind": entry.kind.value,
-            **_named(entry.fields, names),
-        }
-        for sequence, entry in entries
-    ]
+    from vault.siem import document
 
-    def human() -> None:
-        rows = [
-            (
-                sequence,
-                entry.time.isoformat(timespec="seconds"),
-                entry.kind.value,
-                details(_named(entry.fields, names)),
-            )
-            for sequence, entry in entries
-        ]
+    opened = open_vault(vault)
+    names = {state.id: state.name for state in opened.vendors()}
+    shown = (document(sequence, entry, names) for sequence, entry in opened.audit_stream(newest=last))
+    if json:
+        emit_each("entries", shown)
+        return
+    while rows := [_row(each) for each in islice(shown, _ROWS)]:
         table(("entry", "time", "what", "details"), rows)
 
-    emit({"entries": documents}, json, human)
 
-
-def _named(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """An entry's fields with the vendor's name: a refusal is written by who knows its id only."""
-    vendor = names.get(str(fields.get("vendor_id")))
-    return {**({"vendor": vendor} if vendor else {}), **fields}
+def _row(entry: Mapping[str, Any]) -> tuple[object, ...]:
+    fields = {name: value for name, value in entry.items() if name not in {"sequence", "time", "kind"}}
+    return entry["sequence"], entry["time"][:19] + entry["time"][-6:], entry["kind"], details(fields)
 
 
 @app.command()

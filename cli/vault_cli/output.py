@@ -2,8 +2,9 @@
 
 import json
 import sys
+import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vault.client import Progress
 
-__all__ = ["emit", "fetching", "note", "printable", "progress", "table", "warn_open"]
+__all__ = ["emit", "emit_each", "fetching", "note", "printable", "progress", "table", "warn_open"]
 
 
 def emit(document: Any, as_json: bool, human: Callable[[], None] | str) -> None:
@@ -22,6 +23,17 @@ def emit(document: Any, as_json: bool, human: Callable[[], None] | str) -> None:
         sys.stdout.write(human + "\n")
     else:
         human()
+
+
+def emit_each(name: str, items: Iterable[Any]) -> None:
+    """Print one document that holds a list of any length under a name, as it comes."""
+    between = "\n"
+    sys.stdout.write(f'{{\n  "{name}": [')
+    for item in items:
+        text = json.dumps(item, ensure_ascii=False, indent=2, default=str, allow_nan=False)
+        sys.stdout.write(between + textwrap.indent(text, "    "))
+        between = ",\n"
+    sys.stdout.write(f"{'' if between == chr(10) else chr(10) + '  '}]\n}}\n")
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -19,6 +19,7 @@ from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 import vault
 from tests.conftest import Lab
 from tests.support.brokers import broker
+from tests.support.log import acts
 from tests.support.tables import rows
 from vault.client import new_request
 from vault.encoding import utcnow
@@ -336,10 +337,10 @@ def test_a_credential_may_be_held_to_networks(place: Place) -> None:
 
 def test_refusals_are_logged_with_their_reason_and_told_with_none(place: Place) -> None:
     """The caller reads one sentence; the lab reads why, and never the proof or the token."""
-    before = len(place.lab.vault.audit_entries())
+    before = len(acts(place.lab.vault))
     assert place.get(place.proof(method="PUT")) == 401
     assert place.get(None) == 401
-    entries = [entry for _, entry in place.lab.vault.audit_entries()][before:]
+    entries = acts(place.lab.vault)[before:]
     assert [entry.fields["reason"] for entry in entries] == [
         "the proof is for another method",
         "no proof of possession",

@@ -10,6 +10,7 @@ import pytest
 
 import vault
 from tests.conftest import Lab
+from tests.support.log import acts
 from tests.support.reading import read
 from tests.support.tables import rows
 from vault import deployment, rewrap
@@ -359,5 +360,5 @@ def test_a_disabling_that_failed_is_in_the_log_as_failed(granted: Lab, monkeypat
         patch.setattr(type(granted.vault.parts.kms), "disable_key", refuse)
         with pytest.raises(KmsError):
             granted.vault.disable_kms_key("acme")
-    last = granted.vault.audit_entries()[-1][1]
+    last = acts(granted.vault)[-1]
     assert (last.kind.value, last.fields["failed"]) == ("KMS key disabled", True)

@@ -34,6 +34,7 @@ class Kind(StrEnum):
     LEASED = "lease page handed out"
     REFUSED = "request refused"
     OWNER_READ = "owner read"
+    KEYS_OPENED = "data keys opened"
     REKEYED = "compartment rekeyed"
     NARROWED = "compartment narrowed"
     COLLECTED = "garbage collected"
@@ -47,7 +48,6 @@ class Kind(StrEnum):
     DATASET_DELETED = "dataset deleted"
     VERSIONS_EXPIRED = "versions expired"
     ROWS_ERASED = "rows erased"
-    KEYS_OPENED = "data keys opened"
     REPORTED = "report made"
 
 

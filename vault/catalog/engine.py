@@ -79,6 +79,10 @@ class Catalog:
         """
         self._shared.run_soon(change, failed)
 
+    def submit_aside(self, change: Callable[[Transaction], object], failed: Callable[[BaseException], None]) -> None:
+        """The same, which never waits itself: for whoever may be within a transaction, and asks for one at a time."""
+        self._shared.run_aside(change, failed)
+
     def settle(self) -> None:
         """Make the changes that nobody waits for; they are durable on return, or were told to have failed."""
         self._shared.settle()

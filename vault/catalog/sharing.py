@@ -5,8 +5,11 @@ the commit that holds its change. A change that nobody waits for goes with the n
 none comes within some milliseconds.
 """
 
+import atexit
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar, final
 
@@ -66,6 +69,7 @@ class SharedWrites:
         #: What nobody waits for, and the thread that commits it where nobody else does.
         self._soon: list[_Change[Any]] = []
         self._timer: threading.Thread | None = None
+        _EVERY.add(self)
 
     def run(self, action: Callable[[Transaction], _Result]) -> _Result:
         """Run a change in a write transaction and return what it returned, once that is durable.
@@ -87,14 +91,24 @@ class SharedWrites:
         Where too many wait already, the caller waits for a commit after all.
         """
         self._refuse_within()
+        if self._add_soon(_Change(action, failed)) >= _MOST_SOON:
+            self.settle()
+
+    def run_aside(self, action: Callable[[Transaction], object], failed: Callable[[BaseException], None]) -> None:
+        """Run a change as `run_soon` does, and never wait: it may be asked for within another change or transaction.
+
+        Whoever asks keeps their number small: nothing bounds it here.
+        """
+        self._add_soon(_Change(action, failed))
+
+    def _add_soon(self, change: _Change[Any]) -> int:
+        """How many wait with it."""
         with self._lock:
-            self._soon.append(_Change(action, failed))
-            full = len(self._soon) >= _MOST_SOON
+            self._soon.append(change)
             if self._timer is None:
                 self._timer = threading.Thread(target=self._later, name="dsvault-soon", daemon=True)
                 self._timer.start()
-        if full:
-            self.settle()
+            return len(self._soon)
 
     def settle(self) -> None:
         """Commit what nobody waits for, behind every commit that is under way."""
@@ -169,3 +183,34 @@ class SharedWrites:
             change.finish(None, error)
         else:
             change.finish(result)
+
+    def end(self) -> None:
+        """Write what this process still has to, as it ends, and wait for the commit that another thread is at."""
+        with self._lock:
+            idle = not self._soon and not self._led
+        if not idle:
+            self.settle()
+
+    def forget(self) -> None:
+        """In a process that was forked: what waited is the parent's, and so are the threads that would write it."""
+        self._lock = threading.Lock()
+        self._leader, self._led, self._timer = None, False, None
+        self._waiting, self._soon = [], []
+
+
+#: All that there are. Who has something to write is held by the thread that would write it.
+_EVERY: "weakref.WeakSet[SharedWrites]" = weakref.WeakSet()
+
+
+@atexit.register
+def _at_exit() -> None:
+    for writes in list(_EVERY):
+        writes.end()
+
+
+def _after_fork() -> None:
+    for writes in list(_EVERY):
+        writes.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-__all__ = ["DataKey", "KeyState", "Kms", "SigningKms"]
+__all__ = ["DataKey", "HashingKms", "KeyState", "Kms", "SigningKms"]
 
 
 class KeyState(StrEnum):
@@ -117,4 +117,13 @@ class SigningKms(Protocol):
 
     def sign(self, key: str, message: bytes) -> bytes:
         """The 64-byte signature over a message of at most 4,096 bytes (pure Ed25519)."""
+        ...
+
+
+@runtime_checkable
+class HashingKms(Protocol):
+    """A service whose own log has hashes in the place of what was sent, and which hashes a text alike."""
+
+    def audit_hash(self, device: str, text: str) -> str:
+        """What stands in the log of an audit device in the place of a text; raises KmsError."""
         ...

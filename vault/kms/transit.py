@@ -24,12 +24,13 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Final, final
+from urllib.parse import quote
 
 from vault.encoding import canonical, new_id
 from vault.errors import InvalidInput, KeyUnavailable, KmsError
 from vault.kms.protocol import DataKey, KeyState
 
-__all__ = ["TransitKms", "associated_data", "associated_data_prefix"]
+__all__ = ["TransitKms", "associated_data", "associated_data_prefix", "read_associated_data"]
 
 _LOG = logging.getLogger("dsvault.kms")
 _REFERENCE: Final = re.compile(r"transit:(dsvault-[0-9a-f]{32}-[0-9a-f]{8}):([1-9][0-9]{0,8})")
@@ -64,6 +65,23 @@ def associated_data_prefix(context: Mapping[str, str]) -> str:
     """
     whole = _leading(context) + canonical(_EPOCH)
     return base64.b64encode(whole[: len(whole) // 3 * 3]).decode("ascii")
+
+
+def read_associated_data(data: bytes) -> dict[str, str] | None:
+    """The inverse of `associated_data`; None for bytes that it makes of no context."""
+    parts, rest = [], data
+    while rest:
+        size = int.from_bytes(rest[:4], "big")
+        if len(rest) < 4 + size:
+            return None
+        parts.append(rest[4 : 4 + size])
+        rest = rest[4 + size :]
+    try:
+        texts = [part.decode() for part in parts[2:]]
+        context = dict(zip(texts[::2], texts[1::2], strict=True))
+    except ValueError:
+        return None
+    return context if associated_data(context) == data else None
 
 
 def _leading(context: Mapping[str, str]) -> bytes:
@@ -226,6 +244,10 @@ class TransitKms:
         name, version = self._place(key)
         found = self._call("post", f"sign/{name}", {"input": _text(message), "key_version": version})
         return _bytes(_string(found, "signature").removeprefix(f"vault:v{version}:"))
+
+    def audit_hash(self, device: str, text: str) -> str:
+        """What stands in the file of an audit device in the place of a text; needs a policy for sys/audit-hash."""
+        return _string(self._call("post", f"sys/audit-hash/{quote(device)}", {"input": text}, auth=True), "hash")
 
     def close(self) -> None:
         """End the renewal of the token."""
