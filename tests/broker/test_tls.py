@@ -3,15 +3,18 @@
 import datetime as dt
 import ipaddress
 import json
+import os
 import shlex
 import shutil
 import socket
 import ssl
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -21,6 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 import vault
 from tests.conftest import Lab
 from tests.support.brokers import broker
+from vault.audit import Kind
 from vault.broker import ServeOptions
 from vault.client.trust import Trust
 from vault.errors import InvalidInput, Unauthenticated, Unavailable
@@ -205,3 +209,27 @@ def test_the_how_to_works_as_it_is_written(granted: Lab, tmp_path: Path) -> None
         assert (tmp_path / "evals.parquet").exists()
         with pytest.raises(Unavailable):
             vault.connect(tmp_path / "acme.json", ca=tmp_path / "ca.pem").datasets()
+
+
+def test_an_answer_over_tls_that_nobody_reads_is_ended_at_the_deadline(lab: Lab, tmp_path: Path) -> None:
+    """Also one of a single batch, all of which TLS would take at once and hold until somebody reads it."""
+    authority = _Authority(tmp_path, "ca")
+    lab.vault.publish("evals", pa.table({"data": pa.array([os.urandom(1000) for _ in range(20_000)], pa.binary())}))
+    lab.vault.grant("acme", "evals", ["data"])
+    token = lab.vault.issue_credential("acme", bearer=True).profile.token.header()
+    body = "POST /v1/datasets/evals/read HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
+    options = (*_tls(authority.issue("broker", server=True)), "--send-timeout", "2s")
+    with broker(lab.folder, *options) as endpoint, socket.socket() as plain:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        plain.connect(("127.0.0.1", int(endpoint.rpartition(":")[2])))
+        context = ssl.create_default_context(cafile=authority.cert)
+        with context.wrap_socket(plain, server_hostname="127.0.0.1") as secured:
+            secured.sendall(f"{body}Authorization: {token}\r\n\r\n{{}}".encode())
+            until = time.monotonic() + 20
+            while not (outcomes := _outcomes(lab)) and time.monotonic() < until:
+                time.sleep(0.2)
+            assert outcomes == ["broken off"]
+
+
+def _outcomes(lab: Lab) -> list[object]:
+    return [entry.fields["outcome"] for _, entry in lab.vault.audit_entries() if entry.kind is Kind.READ_ENDED]

@@ -26,6 +26,7 @@ from vault.broker.closing import Closing
 from vault.broker.describing import describe, of_route
 from vault.broker.lean import lean_route
 from vault.broker.metrics import CONTENT_TYPE, Metrics
+from vault.broker.portions import Portions
 from vault.broker.observing import Observing
 from vault.broker.stream import ipc_stream
 from vault.errors import InvalidInput, Unauthenticated
@@ -40,6 +41,8 @@ _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _NOT_KEPT = {"Cache-Control": "no-store"}
 #: How often it is looked at whether a stream may go on, and how long it has then to end by itself.
 _LOOK_SECONDS, _END_SECONDS = 1.0, 2.0
+#: What is put together before it is sent; what is larger is sent as a stream, and watched as one.
+_WHOLE_BYTES = 1 << 20
 #: Who reads the counters where nothing else is said.
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 
@@ -159,6 +162,7 @@ def create_app(
     app.state.metrics = metrics
     closing = app.state.closing = Closing()
     app.add_middleware(Observing, metrics=metrics)
+    app.add_middleware(Portions)
 
     @app.get("/metrics", include_in_schema=False)
     def show_metrics(request: Request) -> Response:
@@ -266,7 +270,7 @@ def _sent(metrics: Metrics, closing: Closing, delivery: access.Delivery, compres
     stream = ipc_stream(delivery.schema, batches, delivery.cursor, compression, metrics.refused)
     pieces = metrics.streaming(stream)
     headers = {wire.ROWS_HEADER: str(delivery.total)} if delivery.total is not None else None
-    if delivery.short:
+    if delivery.short and (first is None or first.nbytes <= _WHOLE_BYTES):
         # All of it is here: it is not worth handing piece by piece from thread to thread.
         return Response(b"".join(pieces), headers=headers, media_type=wire.ARROW_TYPE)
     return _Streaming(pieces, delivery.check, headers=headers, media_type=wire.ARROW_TYPE)

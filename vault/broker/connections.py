@@ -31,6 +31,8 @@ __all__ = ["Connections", "Protocol"]
 
 _LOG = logging.getLogger("dsvault.requests")
 _NOBODY: Final = "unknown"
+#: What a transport may hold before whoever writes has to wait.
+_HIGH_BYTES: Final = 64 << 10
 
 
 class _Queues:
@@ -140,6 +142,8 @@ class Protocol(HttpToolsProtocol):
         """It begins."""
         super().connection_made(transport)
         self.address = self.client[0] if self.client else _NOBODY
+        # Under TLS it would take eight times as much before it said so.
+        transport.set_write_buffer_limits(high=_HIGH_BYTES)
         self._sending = Sending(transport, self._house.send_seconds, functools.partial(self._house.stuck, self))
         self._await_request()
         if not self._house.enter(self):

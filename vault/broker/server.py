@@ -83,6 +83,8 @@ class _Server(uvicorn.Server):
                 ssl=context,
                 backlog=1,
                 ssl_handshake_timeout=self._options.request.total_seconds() if context else None,
+                # What was written before the end is still being taken then.
+                ssl_shutdown_timeout=self._options.send.total_seconds() if context else None,
             )
             each.listen(_BACKLOG)
             self.servers.append(server)
