@@ -17,7 +17,8 @@ One tree, so that a caller can catch as much or as little as it means to::
     ├── AuditError          the log could not be written; nothing is served without it
     ├── PartlyDone          an act on several vendors failed for some and is done for the others
     └── Unavailable         a store, catalog or broker could not be reached
-        └── Restarting      the broker is being stopped; what was begun can go on elsewhere
+        ├── Restarting      the broker is being stopped; what was begun can go on elsewhere
+        └── Abandoned       whoever asked is not there any more
 
 Two families matter to a reader of the access path: *IntegrityError* says that what was served is
 wrong; *Unavailable* says that it could not be fetched. Every message is one sentence for a person
@@ -28,6 +29,7 @@ from collections.abc import Sequence
 from typing import Any
 
 __all__ = [
+    "Abandoned",
     "AuditError",
     "Conflict",
     "Frozen",
@@ -114,3 +116,7 @@ class Unavailable(VaultError):
 
 class Restarting(Unavailable):
     """The broker is being stopped and ended a stream early; a client goes on behind what it has."""
+
+
+class Abandoned(Unavailable):
+    """Whoever asked for a read has gone away: what is left of it is work for nobody."""

@@ -207,7 +207,7 @@ class ScopedKeyring:
     """A keyring that opens the (compartment, column group, epoch) set of one permit, and nothing else.
 
     ``allowed`` raises Refused where the permit has ended: what a stream fetches ahead of its reader would otherwise
-    bring back keys that a freeze had dropped.
+    bring back keys that a freeze had dropped. It may raise Abandoned, where nobody is there to read.
     """
 
     def __init__(
@@ -218,7 +218,7 @@ class ScopedKeyring:
         self._allowed = allowed
 
     def open(self, key: WrappedKey) -> bytes:
-        """Unwrap a key of the permit; raises NotGranted for any other, and Refused, before any KMS call."""
+        """Unwrap a key; before any KMS call raises NotGranted for one not of the permit, and what ``allowed`` does."""
         if key.scope not in self._scopes:
             raise NotGranted("the permit does not cover that key")
         self._allowed()

@@ -31,9 +31,9 @@ def _answering(size: int) -> Callable[..., Awaitable[None]]:
 class _Server:
     """One that takes a single connection at once."""
 
-    def __init__(self, size: int, send_seconds: float) -> None:
+    def __init__(self, size: int, send_seconds: float, app: Callable[..., Awaitable[None]] | None = None) -> None:
         metrics = Metrics(dict)
-        self._config = uvicorn.Config(_answering(size), lifespan="off", log_config=None, access_log=False)
+        self._config = uvicorn.Config(app or _answering(size), lifespan="off", log_config=None, access_log=False)
         self._config.load()
         self._state = ServerState()
         self._connections = Connections(1, 10, send_seconds, metrics)
@@ -129,3 +129,29 @@ def test_an_answer_that_was_made_and_is_being_taken_is_not_broken_off() -> None:
             raise AssertionError("it was broken off")
 
     uvloop.run(taken())
+
+
+def test_whoever_works_for_a_client_that_went_away_can_tell() -> None:
+    """Before anything was sent, too: a connection that has ended says so to who asks it from elsewhere."""
+
+    async def gone() -> None:
+        told: list[bool] = []
+        ended = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            is_gone = scope["state"]["gone"]
+            told.append(is_gone())
+            while not is_gone():
+                await asyncio.sleep(0.01)
+            ended.set()
+
+        async with _Server(size=0, send_seconds=60.0, app=app) as server:
+            client = await server.connect()
+            await asyncio.get_running_loop().sock_sendall(client, _GET + b"\r\n")
+            await asyncio.sleep(0.3)
+            assert told == [False]
+            assert not ended.is_set()
+            client.close()
+            await asyncio.wait_for(ended.wait(), 5)
+
+    uvloop.run(gone())

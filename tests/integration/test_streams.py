@@ -16,7 +16,7 @@ from tests.support.reading import read
 from tests.support.tables import rows
 from vault import access
 from vault.broker.stream import ipc_stream
-from vault.errors import Frozen, InvalidInput, NotGranted, Refused, Unavailable, VaultError
+from vault.errors import Abandoned, Frozen, InvalidInput, NotGranted, Refused, Unavailable, VaultError
 from vault.policy import Request
 from vault.wire import ARROW_TYPE, Profile, Token
 
@@ -44,6 +44,28 @@ def test_a_running_stream_ends_when_the_vendor_is_stopped(granted: Lab, act: str
         list(delivery.batches)
     kinds = [(entry.kind.value, entry.fields.get("outcome")) for _, entry in granted.vault.audit_entries()]
     assert ("read ended", error.__name__) in kinds
+
+
+def test_a_read_that_nobody_waits_for_any_more_opens_no_further_chunk(published: Lab) -> None:
+    """Also where no row was found yet, so that nothing was sent and nobody noticed that the client is gone."""
+    published.vault.grant("acme", "evals", ["id", "prompt"])
+    parts = published.broker_parts()
+    asked: list[bool] = []
+
+    def gone() -> bool:
+        asked.append(len(asked) >= 2)
+        return asked[-1]
+
+    delivery = access.open_delivery(
+        parts, published.caller(parts, "acme"), Request("evals"), where="prompt LIKE '%nowhere%'", gone=gone
+    )
+    assert asked == []
+    with pytest.raises(Abandoned):
+        next(delivery.batches)
+    # Of four shards two.
+    assert asked == [False, False, True]
+    ended = [entry.fields for _, entry in published.vault.audit_entries() if entry.kind.value == "read ended"]
+    assert [(fields["rows"], fields["outcome"]) for fields in ended] == [(0, "broken off")]
 
 
 def test_a_frozen_vendor_reads_nothing_until_it_is_thawed(granted: Lab) -> None:

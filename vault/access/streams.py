@@ -14,7 +14,7 @@ from vault.audit import Kind
 from vault.catalog import Transaction
 from vault.compact import compact_batch
 from vault.cursors import Cursor
-from vault.errors import LimitReached, VaultError
+from vault.errors import Abandoned, LimitReached, VaultError
 from vault.fields import shown
 from vault.filters import parse
 from vault.keyring import ScopedKeyring
@@ -46,31 +46,40 @@ class Delivery:
 
 
 def open_delivery(
-    parts: Parts, asking: Caller | Arrival, request: Request, where: str | None = None, cursor: bytes | None = None
+    parts: Parts,
+    asking: Caller | Arrival,
+    request: Request,
+    where: str | None = None,
+    cursor: bytes | None = None,
+    *,
+    gone: Callable[[], bool] = lambda: False,
 ) -> Delivery:
     """Decide on a read and, if it is allowed, begin it; ``where`` is the caller's own predicate as it was sent.
 
     ``cursor`` is from an earlier delivery of the very same: it goes on behind the batch that the cursor came with. The
-    proof of one who only arrived is used up in the very change that begins the read. Raises Unauthenticated where it
-    was before; Frozen, Conflict, NotGranted or InvalidInput, each logged; AuditError when the log cannot be written:
-    then nothing is served.
+    proof of one who only arrived is used up in the very change that begins the read. ``gone`` says whether whoever asks
+    has gone away: the read ends then before it opens another chunk, also where no row was found yet, with Abandoned.
+    Raises Unauthenticated where the proof was used up before; Frozen, Conflict, NotGranted or InvalidInput, each
+    logged; AuditError when the log cannot be written: then nothing is served.
     """
     arrival = asking if isinstance(asking, Arrival) else Arrival(asking)
     with refusals_recorded(parts, arrival, request):
         if where is not None:
             request = replace(request, where=parse(where, "where"))
         try:
-            return _opened(parts, arrival, request, cursor, held=True)
+            return _opened(parts, arrival, request, cursor, gone, held=True)
         except Outdated:
-            return _opened(parts, arrival, request, cursor, held=False)
+            return _opened(parts, arrival, request, cursor, gone, held=False)
 
 
-def _opened(parts: Parts, arrival: Arrival, request: Request, cursor: bytes | None, *, held: bool) -> Delivery:
+def _opened(
+    parts: Parts, arrival: Arrival, request: Request, cursor: bytes | None, gone: Callable[[], bool], *, held: bool
+) -> Delivery:
     """A read that is decided on, and has begun; with ``held``, Outdated where a version that was held is no more."""
     caller = arrival.caller
     allowed = permitted(parts, caller, request, held=held)
     permit = allowed.permit
-    keys, plan = _planned(parts, caller, allowed)
+    keys, plan = _planned(parts, caller, allowed, gone)
     cursors = _Cursors(parts, permit, plan, cursor)
     plan = cursors.plan
 
@@ -122,7 +131,9 @@ class _Cursors:
         return self._places.seal(Cursor(self._position.shard, self._position.row, self._sent))
 
 
-def _planned(parts: Parts, caller: Caller, allowed: Permitted) -> tuple[ScopedKeyring, ReadPlan]:
+def _planned(
+    parts: Parts, caller: Caller, allowed: Permitted, gone: Callable[[], bool]
+) -> tuple[ScopedKeyring, ReadPlan]:
     """What a permit reads, and the keyring that opens just that."""
     permit, version = allowed.permit, allowed.version
     masks = masks_of(permit.grant, permit.columns)
@@ -144,10 +155,14 @@ def _planned(parts: Parts, caller: Caller, allowed: Permitted) -> tuple[ScopedKe
         place = (permit.compartment, version.head.digest, version.manifest.version, permit.columns, permit.limit)
         plan = parts.lately.plans.get(place, make)
     scopes = {version.keys[group].scope for group in plan.groups} | ({hashing.scope} if hashing is not None else set())
-    # By this process's own clock: expiry is judged at every batch, and here it matters whether anybody ended it.
-    keys = ScopedKeyring(
-        parts.keyring, scopes, lambda: still_allowed(permit.basis, parts.heads.vendor(caller.vendor), parts.clock())
-    )
+
+    def go_on() -> None:
+        if gone():
+            raise Abandoned("the client went away")
+        # By this process's own clock: expiry is judged at every batch, and here it matters whether anybody ended it.
+        still_allowed(permit.basis, parts.heads.vendor(caller.vendor), parts.clock())
+
+    keys = ScopedKeyring(parts.keyring, scopes, go_on)
     return keys, plan
 
 
@@ -209,6 +224,8 @@ def _deliver(
         outcome = "complete"
     except VaultError as error:
         outcome = type(error).__name__
+    except Abandoned:
+        raise
         raise
     finally:
         # Of a short read all is at hand before any of it leaves: nobody waits for the disk a second time.

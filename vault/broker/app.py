@@ -188,7 +188,8 @@ def create_app(
     ) -> Response:
         """A slice as an Arrow IPC stream."""
         asked = body.request(name, limit=body.limit)
-        delivery = access.open_delivery(parts, who, asked, body.where, _cursor(body.cursor, turn_away, who))
+        cursor, gone = _cursor(body.cursor, turn_away, who), getattr(request.state, "gone", _stays)
+        delivery = access.open_delivery(parts, who, asked, body.where, cursor, gone=gone)
         metrics.decided(time.perf_counter() - request.state.began)
         return _sent(metrics, closing, delivery, body.compression)
 
@@ -245,7 +246,19 @@ def _ranged(
     headers["Content-Length"] = str(stop - start)
     if head:
         return Response(status_code=status, headers=headers)
-    return _Streaming(count(found.pieces(start, stop)), found.check, status, headers)
+    # As with a read: what is not there any more is refused with a status.
+    pieces = found.pieces(start, stop)
+    return _Streaming(count(_behind(next(pieces, None), pieces)), found.check, status, headers)
+
+
+def _stays() -> bool:
+    """Whether a client is gone, of one that nothing is known of."""
+    return False
+
+
+def _is_range(first: str, last: str) -> bool:
+    """RFC 9110 section 14.1.1: neither nothing, nor one that ends before it begins."""
+    return bool(first or last) and not (first and last and int(last) < int(first))
 
 
 def _offered(offering: access.Offering) -> wire.OfferedGrant:

@@ -135,15 +135,16 @@ class Protocol(HttpToolsProtocol):
         self._came = self._head = 0
         self._status = 400
         self._active: Any = None
+        self._lost = False
         self._sending: Sending
         self.address = _NOBODY
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """It begins."""
         super().connection_made(transport)
-        self.address = self.client[0] if self.client else _NOBODY
         # Under TLS it would take eight times as much before it said so.
         transport.set_write_buffer_limits(high=_HIGH_BYTES)
+        self.address = self.client[0] if self.client else _NOBODY
         self._sending = Sending(transport, self._house.send_seconds, functools.partial(self._house.stuck, self))
         self._await_request()
         if not self._house.enter(self):
@@ -151,6 +152,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It ended."""
+        self._lost = True
         self._stop_waiting()
         self._sending.end()
         self._house.leave(self)
@@ -191,6 +193,8 @@ class Protocol(HttpToolsProtocol):
         self._part, self._head = _Part.HEAD, 0
         # For an answer that may not be sent any more, and would not end by itself.
         self.scope["state"]["drop"] = self.drop
+        # For work that is of no use once nobody is there to have it; asked from other threads.
+        self.scope["state"]["gone"] = self.is_gone
 
     def on_url(self, url: bytes) -> None:
         """The parser's: the target, or a piece of it."""
@@ -260,6 +264,10 @@ class Protocol(HttpToolsProtocol):
         """End the connection at once, whatever was written on it: for another one, or since nobody may have that."""
         self._stop_waiting()
         self.transport.abort()
+
+    def is_gone(self) -> bool:
+        """Whether the connection has ended, so that nothing can be answered on it any more."""
+        return self._lost
 
     @property
     def _working(self) -> bool:

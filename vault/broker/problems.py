@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from vault import wire
-from vault.errors import InvalidInput, Unauthenticated, VaultError
+from vault.errors import Abandoned, InvalidInput, Unauthenticated, VaultError
 
 __all__ = ["CHALLENGE", "answer", "document", "install", "refusal"]
 
@@ -80,6 +80,8 @@ def install(app: FastAPI) -> None:
 
 async def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, VaultError)
+    if isinstance(error, Abandoned):
+        return answer(error)  # to nobody: it is no trouble of the broker's
     status, found = wire.problem(error)
     request.app.state.metrics.refused(wire.kind_of(found))
     if status >= 500:
