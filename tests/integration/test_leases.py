@@ -214,8 +214,19 @@ def test_ciphertext_is_served_whole_and_by_ranges(leased: Lab) -> None:
             assert (answer.status, answer.data) == (206, expected)
             assert answer.headers["content-range"].endswith(f"/{chunk.size}")
         assert get(f"bytes={chunk.size}-").status == 416
-        for other in ("bytes=0-1,4-5", "lines=1-2", "bytes=-"):
+        for other in ("bytes=0-1,4-5", "lines=1-2", "bytes=-", "bytes=5-2"):
             assert get(other).data == whole
+
+
+def test_ciphertext_that_was_collected_is_refused_by_a_status(leased: Lab) -> None:
+    """An address outlives its object where a rekey superseded that, and then gc ran; the answer is a problem."""
+    parts = leased.broker_parts()
+    chunk = _page(parts, leased.caller(parts, "acme")).shards[0].chunks[0]
+    leased.vault.rekey("acme")
+    leased.vault.gc(grace=timedelta(0))
+    with broker(leased.folder) as url:
+        answer = urllib3.request("GET", url + chunk.url, retries=False)
+    assert (answer.status, answer.json()["type"]) == (404, "urn:dsvault:not-granted")
 
 
 @pytest.fixture

@@ -42,6 +42,7 @@ MOST_BYTES: Final = 4 << 30
 _MOST_CHUNKS: Final = 1024
 #: Ciphertext goes through the broker in pieces of this many bytes; before each, the head is looked at again.
 _PIECE: Final = 4 << 20
+_REFUSAL: Final = "the address is not one that was handed out, or its time is over"
 
 
 def lease_page(
@@ -209,10 +210,14 @@ class LeasedObject:
     _name: str = field(repr=False)
 
     def pieces(self, start: int, stop: int) -> Iterator[bytes]:
-        """The bytes from ``start`` up to ``stop``, for as long as the vendor may have them."""
+        """The bytes from ``start`` up to ``stop``, for as long as the vendor may have them, and they are there."""
         for at in range(start, stop, _PIECE):
             self.check()
-            yield self._parts.store.get_range(self._name, at, min(stop, at + _PIECE))
+            try:
+                yield self._parts.store.get_range(self._name, at, min(stop, at + _PIECE))
+            except NotFound as error:
+                # Such as one that was superseded by a rekey, once gc has run.
+                raise NotGranted(_REFUSAL) from error
 
     def check(self) -> None:
         """Raise Frozen or NotGranted when the vendor may not have it any more."""
@@ -224,7 +229,7 @@ def leased_object(parts: Parts, ticket: str, *, vendors: frozenset[str] | None =
 
     Raises NotGranted, with one sentence, for any ticket that is not good here and now, and Frozen.
     """
-    refusal = NotGranted("the address is not one that was handed out, or its time is over")
+    refusal = NotGranted(_REFUSAL)
     try:
         data = base64.b64decode(ticket + "=" * (-len(ticket) % 4), altchars=b"-_", validate=True)
     except ValueError:

@@ -7,9 +7,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-import pyarrow as pa
 from anyio import CancelScope
 from fastapi import Depends, FastAPI, Header, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -26,8 +25,8 @@ from vault.broker.closing import Closing
 from vault.broker.describing import describe, of_route
 from vault.broker.lean import lean_route
 from vault.broker.metrics import CONTENT_TYPE, Metrics
-from vault.broker.portions import Portions
 from vault.broker.observing import Observing
+from vault.broker.portions import Portions
 from vault.broker.stream import ipc_stream
 from vault.errors import InvalidInput, Unauthenticated
 from vault.federation import Issuers
@@ -39,6 +38,7 @@ __all__ = ["create_app"]
 
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _NOT_KEPT = {"Cache-Control": "no-store"}
+_Piece = TypeVar("_Piece")
 #: How often it is looked at whether a stream may go on, and how long it has then to end by itself.
 _LOOK_SECONDS, _END_SECONDS = 1.0, 2.0
 #: What is put together before it is sent; what is larger is sent as a stream, and watched as one.
@@ -236,7 +236,7 @@ def _ranged(
     headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **_NOT_KEPT}
     start, stop, status = 0, found.size, 200
     match = _RANGE.fullmatch(asked)
-    if match is not None and match[0] != "bytes=-":
+    if match is not None and _is_range(match[1], match[2]):
         first, last = match[1], match[2]
         start = int(first) if first else max(0, found.size - int(last))
         stop = min(found.size, int(last) + 1) if first and last else found.size
@@ -289,14 +289,14 @@ def _sent(metrics: Metrics, closing: Closing, delivery: access.Delivery, compres
     return _Streaming(pieces, delivery.check, headers=headers, media_type=wire.ARROW_TYPE)
 
 
-def _behind(first: pa.RecordBatch | None, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """A batch that was taken already, and what comes behind it; closing this ends the read."""
+def _behind(first: _Piece | None, others: Iterator[_Piece]) -> Iterator[_Piece]:
+    """A batch or piece that was taken already, and what comes behind it; closing this ends the read."""
     try:
         if first is not None:
             yield first
-        yield from batches
+        yield from others
     finally:
-        batches.close()  # type: ignore[attr-defined]
+        others.close()  # type: ignore[attr-defined]
 
 
 class _Streaming(StreamingResponse):
