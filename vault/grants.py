@@ -9,7 +9,7 @@ from vault.audit import Kind
 from vault.catalog import HeadRow, SealedValue, Transaction
 from vault.encoding import LONGEST, new_id, timestamp
 from vault.errors import Conflict, Frozen, IntegrityError, InvalidInput, NotFound, Refused
-from vault.fields import Path, covers, path_text, union
+from vault.fields import Path, below, covers, path_text, union
 from vault.filters import Filter, bind, parse
 from vault.limits import Usage, check_limits
 from vault.masks import Mask, is_keyed
@@ -264,9 +264,10 @@ def _filter_column(
     """A column that a filter reads, in part where it reads only fields of it and the column has its key for itself."""
     paths = {path[1:] for path in condition.paths() if path[0] == column.name}
     own = {each.id: each.fields for each in granted}
-    if () in paths and own.get(column.id) is not None:
-        paths.discard(())  # whether a struct is null is seen in any field of it
-        paths |= set(own[column.id] or ())
+    fields = own.get(column.id)
+    if fields is not None:
+        # Whether a struct is null is seen in any field of it, at any depth: those that are granted do.
+        paths = {each for path in paths for each in below(fields, path) or (path,)}
     alone = sum(each.group == column.group for each in version.manifest.columns) == 1
     in_part = () not in paths and (alone or column.id in own)
     return _granted(replace(column, fields=union(paths) if in_part else None))

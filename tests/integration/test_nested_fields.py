@@ -103,6 +103,18 @@ def test_what_is_not_granted_is_not_at_rest_either(nested: Lab) -> None:
     assert "@x.example" not in _everything(tables)
 
 
+@pytest.mark.parametrize("where", ["meta IS NOT NULL", "meta.author IS NOT NULL"])
+def test_whether_a_struct_is_null_is_asked_of_the_granted_fields(nested: Lab, where: str) -> None:
+    """No other field of it, at any depth, comes to be at rest for a filter that asks for nothing else."""
+    nested.vault.grant("acme", "evals", ["id", "meta.author.name"], where=where)
+    tables = _at_rest(nested, "acme")
+    names = {path for table in tables for path in table.flatten().flatten().column_names}
+    assert names == {"id", "meta.author.name"}
+    parts = nested.broker_parts()
+    expected = [row["id"] for row in _rows(100).to_pylist() if row["meta"] is not None]
+    assert read(parts, nested.caller(parts, "acme")).column("id").to_pylist() == expected
+
+
 def test_a_filters_field_is_read_and_never_leaves(nested: Lab) -> None:
     """It may be neither selected nor searched by, and no sentence says that it is there."""
     nested.vault.grant("acme", "evals", ["id", "meta.source"], where="meta.author.name <> 'n3'")
