@@ -13,6 +13,8 @@ from vault.errors import InvalidInput, LimitReached
 __all__ = ["NAMES", "Usage", "check_limits", "left", "refuse_used_up"]
 
 _KINDS: Final = ("requests", "rows", "bytes")
+#: What every reader of JSON takes for the number that it is ends before.
+_BEYOND: Final = 2**53
 #: What a grant may limit; bytes are those of the Arrow columns that are served, uncompressed.
 NAMES: Final = tuple(f"{kind}{span}" for kind in _KINDS for span in ("", "_per_day"))
 
@@ -31,8 +33,8 @@ def check_limits(limits: Mapping[str, int]) -> dict[str, int]:
         option = f"--max-{name.replace('_', '-')}"
         if name not in NAMES:
             raise InvalidInput(f"{option}: there is no such limit; there are {', '.join(NAMES)}")
-        if isinstance(most, bool) or not isinstance(most, int) or not 0 < most < 2**53:
-            raise InvalidInput(f"{option}: give a whole number, 1 or more")
+        if isinstance(most, bool) or not isinstance(most, int) or not 0 < most < _BEYOND:
+            raise InvalidInput(f"{option}: give a whole number, 1 to {_BEYOND - 1}")
     return dict(limits)
 
 

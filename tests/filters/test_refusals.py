@@ -113,3 +113,10 @@ def test_null_is_sqls_null() -> None:
     assert kept("n is null") == [None]
     assert kept("n = 1 or n is null") == [1, None]
     assert kept("n in (NULL)") == []
+
+
+@pytest.mark.parametrize("text", ["b", "NOT b", "meta.source", "TRUE", "'en'", "3", "n = 1 AND b"])
+def test_who_gives_a_value_for_a_condition_is_told_what_to_do(text: str) -> None:
+    """And not what a library calls it."""
+    with pytest.raises(InvalidInput, match="^--where: a column or a value alone is no condition; compare it"):
+        parse(text)

@@ -189,4 +189,8 @@ def test_a_batch_is_cut_to_the_bytes_that_are_left(lab: Lab) -> None:
         assert isinstance(error, LimitReached)
         assert 0 < count < 200
         assert 0 < state.used.total["bytes"] <= most
+        for _ in range(20):
+            assert _batches(parts, lab.caller(parts, "acme"), grant=grant.id)[0] <= count
+        state = next(state for state in lab.vault.grants() if state.grant.id == grant.id)
+        assert state.used.total["bytes"] <= most
         lab.vault.revoke(grant.id)

@@ -193,7 +193,9 @@ def _charged(parts: Parts, permit: Permit, batch: pa.RecordBatch) -> pa.RecordBa
             # Rows differ in size: what fits is found by shares of it, and one row is the least step.
             fewer = min(piece.num_rows - 1, piece.num_rows * size // piece.nbytes)
             piece = compact_batch(piece.slice(0, fewer))
-        transaction.add_usage(permit.grant.id, today, {"rows": piece.num_rows, "bytes": piece.nbytes})
+        # Even without a row some types have a buffer, but nothing leaves then.
+        served = piece.nbytes if piece.num_rows else 0
+        transaction.add_usage(permit.grant.id, today, {"rows": piece.num_rows, "bytes": served})
     return piece
 
 
@@ -222,10 +224,10 @@ def _deliver(
                 )
         check()
         outcome = "complete"
-    except VaultError as error:
-        outcome = type(error).__name__
     except Abandoned:
         raise
+    except VaultError as error:
+        outcome = type(error).__name__
         raise
     finally:
         # Of a short read all is at hand before any of it leaves: nobody waits for the disk a second time.

@@ -32,6 +32,7 @@ _COMPARISONS: Final[dict[type[exp.Expr], str]] = {
     exp.GT: ">",
     exp.GTE: ">=",
 }
+_VALUES: Final = (exp.Column, exp.Dot, exp.Literal, exp.Boolean, exp.Null, exp.Neg)
 _MIRRORED: Final = {"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 
@@ -105,6 +106,8 @@ class _Reader:
             found = _PREDICATES[kind](self, node)
             # "x NOT LIKE y" comes as a flag on LIKE, or as NOT around it.
             return Not(found) if node.args.get("negate") else found
+        if kind in _VALUES:
+            raise self._refuse("a column or a value alone is no condition; compare it, as in lang = 'en'")
         raise self._refuse(f"{_word(node)} is not allowed in a condition")
 
     def _chain(self, node: exp.Expr) -> Iterator[exp.Expr]:
