@@ -31,7 +31,7 @@ __all__ = ["Connections", "Protocol"]
 
 _LOG = logging.getLogger("dsvault.requests")
 _NOBODY: Final = "unknown"
-#: What a transport may hold before whoever writes has to wait.
+#: What a transport may hold under TLS before whoever writes has to wait, as without.
 _HIGH_BYTES: Final = 64 << 10
 
 
@@ -142,8 +142,9 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """It begins."""
         super().connection_made(transport)
-        # Under TLS it would take eight times as much before it said so.
-        transport.set_write_buffer_limits(high=_HIGH_BYTES)
+        if transport.get_extra_info("sslcontext") is not None:
+            # It would take eight times as much before it said so.
+            transport.set_write_buffer_limits(high=_HIGH_BYTES)
         self.address = self.client[0] if self.client else _NOBODY
         self._sending = Sending(transport, self._house.send_seconds, functools.partial(self._house.stuck, self))
         self._await_request()
