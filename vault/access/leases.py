@@ -219,6 +219,11 @@ class LeasedObject:
                 # Such as one that was superseded by a rekey, once gc has run.
                 raise NotGranted(_REFUSAL) from error
 
+    @property
+    def vendor(self) -> str:
+        """Whose it is."""
+        return self._basis.vendor
+
     def check(self) -> None:
         """Raise Frozen or NotGranted when the vendor may not have it any more."""
         still_allowed(self._basis, self._parts.heads.vendor(self._basis.vendor), self._parts.clock())

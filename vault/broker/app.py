@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
-from anyio import CancelScope
+from anyio import CancelScope, CapacityLimiter, to_thread
 from fastapi import Depends, FastAPI, Header, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
@@ -27,6 +27,7 @@ from vault.broker.lean import lean_route
 from vault.broker.metrics import CONTENT_TYPE, Metrics
 from vault.broker.observing import Observing
 from vault.broker.portions import Portions
+from vault.broker.shares import Shares
 from vault.broker.stream import ipc_stream
 from vault.errors import InvalidInput, Unauthenticated
 from vault.federation import Issuers
@@ -43,6 +44,8 @@ _Piece = TypeVar("_Piece")
 _LOOK_SECONDS, _END_SECONDS = 1.0, 2.0
 #: What is put together before it is sent; what is larger is sent as a stream, and watched as one.
 _WHOLE_BYTES = 1 << 20
+#: The threads for what the broker itself looks at, however many others read.
+_ASIDE = CapacityLimiter(8)
 #: Who reads the counters where nothing else is said.
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 
@@ -161,6 +164,7 @@ def create_app(
     metrics = Metrics(lambda: access.key_counts(parts))
     app.state.metrics = metrics
     closing = app.state.closing = Closing()
+    shares = app.state.shares = Shares()
     app.add_middleware(Observing, metrics=metrics)
     app.add_middleware(Portions)
 
@@ -172,9 +176,9 @@ def create_app(
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
     @app.get("/healthz", **of_route("healthz"))
-    def healthz() -> dict[str, str]:
+    async def healthz() -> dict[str, str]:
         """Whether the broker can reach its catalog."""
-        access.healthy(parts)
+        await to_thread.run_sync(access.healthy, parts, limiter=_ASIDE)
         return {"status": "ok"}
 
     @app.get("/v1/datasets", **of_route("datasets"))
@@ -191,7 +195,7 @@ def create_app(
         cursor, gone = _cursor(body.cursor, turn_away, who), getattr(request.state, "gone", _stays)
         delivery = access.open_delivery(parts, who, asked, body.where, cursor, gone=gone)
         metrics.decided(time.perf_counter() - request.state.began)
-        return _sent(metrics, closing, delivery, body.compression)
+        return _sent(metrics, closing, shares, delivery, body.compression)
 
     def lease(
         _request: Request, name: str, body: LeaseBody, who: Annotated[access.Arrival, Depends(broker.arrival)]
@@ -210,7 +214,7 @@ def create_app(
             f"/v1/datasets/{{name}}/{delivery_name}",
             endpoint,
             methods=["POST"],
-            route_class_override=lean_route(broker.arrival, turn_away, model),
+            route_class_override=lean_route(broker.arrival, turn_away, model, shares),
             **of_route(delivery_name),
         )
 
@@ -223,14 +227,19 @@ def create_app(
     ) -> Response:
         """The ciphertext of a leased chunk, whole or a range of it; the address is leave enough."""
         found = access.leased_object(parts, ticket, vendors=vendors)
-        return _ranged(found, range_, head=request.method == "HEAD", count=metrics.streaming)
+        return _ranged(found, range_, shares, head=request.method == "HEAD", count=metrics.streaming)
 
     describe(app)
     return app
 
 
 def _ranged(
-    found: access.LeasedObject, asked: str, *, head: bool, count: Callable[[Iterable[bytes]], Iterable[bytes]]
+    found: access.LeasedObject,
+    asked: str,
+    shares: Shares,
+    *,
+    head: bool,
+    count: Callable[[Iterable[bytes]], Iterator[bytes]],
 ) -> Response:
     """One range, or the whole: a Range header that is not one range of bytes is passed over (RFC 9110 section 14.2)."""
     headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **_NOT_KEPT}
@@ -248,7 +257,8 @@ def _ranged(
         return Response(status_code=status, headers=headers)
     # As with a read: what is not there any more is refused with a status.
     pieces = found.pieces(start, stop)
-    return _Streaming(count(_behind(next(pieces, None), pieces)), found.check, status, headers)
+    reading = _Reading(count(_behind(next(pieces, None), pieces)), found.check, shares, found.vendor)
+    return _Streaming(reading, status, headers)
 
 
 def _stays() -> bool:
@@ -276,7 +286,7 @@ def _offered(offering: access.Offering) -> wire.OfferedGrant:
     )
 
 
-def _sent(metrics: Metrics, closing: Closing, delivery: access.Delivery, compression: str) -> Response:
+def _sent(metrics: Metrics, closing: Closing, shares: Shares, delivery: access.Delivery, compression: str) -> Response:
     # The first batch is made before the answer begins, so that what fails at once fails with a status.
     first = next(delivery.batches, None)
     batches = closing.until(_behind(first, delivery.batches))
@@ -286,7 +296,8 @@ def _sent(metrics: Metrics, closing: Closing, delivery: access.Delivery, compres
     if delivery.short and (first is None or first.nbytes <= _WHOLE_BYTES):
         # All of it is here: it is not worth handing piece by piece from thread to thread.
         return Response(b"".join(pieces), headers=headers, media_type=wire.ARROW_TYPE)
-    return _Streaming(pieces, delivery.check, headers=headers, media_type=wire.ARROW_TYPE)
+    reading = _Reading(pieces, delivery.check, shares, delivery.permit.vendor)
+    return _Streaming(reading, headers=headers, media_type=wire.ARROW_TYPE)
 
 
 def _behind(first: _Piece | None, others: Iterator[_Piece]) -> Iterator[_Piece]:
@@ -299,6 +310,44 @@ def _behind(first: _Piece | None, others: Iterator[_Piece]) -> Iterator[_Piece]:
         others.close()  # type: ignore[attr-defined]
 
 
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """The pieces of a stream, whether it may go on, and of whose share of the threads they are made."""
+
+    pieces: Iterator[bytes]
+    check: Callable[[], None]
+    shares: Shares
+    vendor: str
+
+    async def taken(self) -> AsyncIterator[bytes]:
+        """The pieces, each made in a thread that is had for as long as that takes."""
+        while True:
+            await self.shares.take(self.vendor)
+            try:
+                piece = await run_in_threadpool(next, self.pieces, None)
+            finally:
+                self.shares.give(self.vendor)
+            if piece is None:
+                return
+            yield piece
+
+    async def close(self) -> None:
+        """End the read."""
+        await to_thread.run_sync(self.pieces.close, limiter=_ASIDE)  # type: ignore[attr-defined]
+
+    async def has_ended(self) -> bool:
+        """Whether it may not go on."""
+        return await to_thread.run_sync(self._ended, limiter=_ASIDE)
+
+    def _ended(self) -> bool:
+        try:
+            self.check()
+        except Exception:  # noqa: BLE001
+            # Whatever keeps it from being found out: what is not known to be allowed is not.
+            return True
+        return False
+
+
 class _Streaming(StreamingResponse):
     """A stream that is closed as soon as nobody takes it any more, or may have it any more.
 
@@ -307,10 +356,9 @@ class _Streaming(StreamingResponse):
     it.
     """
 
-    def __init__(self, pieces: Iterable[bytes], check: Callable[[], None], *args: Any, **options: Any) -> None:
-        super().__init__(pieces, *args, **options)
-        self._pieces = pieces
-        self._check = check
+    def __init__(self, reading: _Reading, *args: Any, **options: Any) -> None:
+        super().__init__(reading.taken(), *args, **options)
+        self._reading = reading
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
@@ -320,25 +368,17 @@ class _Streaming(StreamingResponse):
         finally:
             watching.cancel()
             with CancelScope(shield=True):
-                await run_in_threadpool(self._pieces.close)  # type: ignore[attr-defined]
+                await self._reading.close()
 
     async def _watch(self, state: MutableMapping[str, Any]) -> None:
         """Drop the connection when it may not go on, and does not end."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            if await run_in_threadpool(self._ended):
+            if await self._reading.has_ended():
                 await asyncio.sleep(_END_SECONDS)
-                if await run_in_threadpool(self._ended):
+                if await self._reading.has_ended():
                     state["drop"]()
                     return
-
-    def _ended(self) -> bool:
-        try:
-            self._check()
-        except Exception:  # noqa: BLE001
-            # Whatever keeps it from being found out: what is not known to be allowed is not.
-            return True
-        return False
 
 
 def _cursor(text: str | None, turn_away: Callable[[access.Arrival], None], who: access.Arrival) -> bytes | None:

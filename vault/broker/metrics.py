@@ -3,7 +3,7 @@
 Labels are routes, kinds and statuses, of which there are few: no name, id or address of anybody is among them.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -81,7 +81,7 @@ class Metrics:
         """An answer, or the end of a stream, was a problem."""
         self._refusals.labels(kind).inc()
 
-    def streaming(self, chunks: Iterable[bytes]) -> Iterable[bytes]:
+    def streaming(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """The pieces of a stream, counted as they are taken; however it ends, it is over then."""
         self._streams.inc()
         try:
