@@ -128,7 +128,8 @@ def test_every_publish_says_what_each_vendor_has_now(granted: Lab) -> None:
     """One entry for each compartment that was filled along with it, behind that of the version."""
     granted.vault.grant("globex", "evals", ["answer"])
     granted.vault.publish("evals", rows(40), key="id", shard_rows=20)
-    kinds = [entry.kind for _, entry in granted.vault.audit_entries()]
+    entries = [entry for _, entry in granted.vault.audit_entries()]
+    kinds = [entry.kind for entry in entries if entry.kind is not Kind.KEYS_OPENED]
     assert kinds[-3:] == [Kind.PUBLISHED, Kind.FANNED_OUT, Kind.FANNED_OUT]
     for said in _all(granted, Kind.FANNED_OUT)[-2:]:
         assert (said["version"], said["versions"], said["shards"]) == (2, [2], [[0, 1]])
