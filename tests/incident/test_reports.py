@@ -151,6 +151,8 @@ def test_keys_are_seen_by_nobody(story: tuple[Vault, dict[str, Any]], monkeypatc
         for text in (*seen, repr(asked)):
             assert secret.hex() not in text
             assert repr(secret)[2:-1] not in text
+    # Nor the address of the catalog, which may hold a password.
+    assert not [text for text in seen if parts.catalog.url in text]
 
 
 def test_a_process_that_ends_is_a_sentence(
