@@ -371,9 +371,10 @@ class Gathering:
     def _unwrap(self, time: str, fields: Mapping[str, Any]) -> None:
         if self._counts(time):
             at, process = micro(time), _text(fields["process"])
+            first = min(at, micro(fields["since"])) if fields.get("since") else at
             for place, group, epoch in fields["keys"]:
                 key = _text(place), _text(group), _number(epoch), process
-                self.unwrapped.setdefault(key, Tally()).add(at, at)
+                self.unwrapped.setdefault(key, Tally()).add(first, at)
 
     def take(self, later: "Gathering") -> None:
         """Take over what was gathered of the entries behind these; it is not to be used any more."""
