@@ -48,6 +48,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _WRONG: Final = (AttributeError, IndexError, IntegrityError, KeyError, OverflowError, TypeError, ValueError)
 _MOST: Final = 2**53
 _CHUNK_BYTES: Final = 16
+_ONLY_TEXT: Final = frozenset({str})
 _Key = TypeVar("_Key")
 
 
@@ -456,7 +457,7 @@ def _text_or_none(value: Any) -> str | None:
 
 
 def _texts(values: Any) -> tuple[str, ...]:
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+    if not isinstance(values, list) or not _ONLY_TEXT.issuperset(map(type, values)):
         raise TypeError("not texts")
     return tuple(values)
 
