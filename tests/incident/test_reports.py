@@ -314,7 +314,9 @@ def test_a_log_in_postgresql_is_read_as_well(tmp_path: Path, processes: int) -> 
     lab.issue_credential("acme")
     parts = lab.parts
     asked = Asked(parts.vault, tuple(parts.signers.keys.auditor_secrets()), name="acme")
-    found = vault.exposure.settle(
-        reading.gather(parts.catalog, *parts.journal.claimed(), asked, processes=processes, size=2)
-    )
-    assert served(vault.incident.Report(found), "could") == {("evals", 1, "id"): set(range(20))}
+    try:
+        found = reading.gather(parts.catalog, *parts.journal.claimed(), asked, processes=processes, size=2)
+    finally:
+        parts.catalog.close()
+    made = vault.incident.Report(vault.exposure.settle(found))
+    assert served(made, "could") == {("evals", 1, "id"): set(range(20))}
