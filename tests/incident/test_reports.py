@@ -15,6 +15,7 @@ import vault
 from tests.conftest import Lab
 from tests.exposure.test_ground_truth import rows as numbers
 from tests.support.brokers import broker
+from tests.support.postgres import postgres
 from tests.support.tables import rows
 from vault.audit import Kind
 from vault.errors import AuditError, IntegrityError, InvalidInput, NotFound, Unavailable
@@ -151,6 +152,8 @@ def test_keys_are_seen_by_nobody(story: tuple[Vault, dict[str, Any]], monkeypatc
         for text in (*seen, repr(asked)):
             assert secret.hex() not in text
             assert repr(secret)[2:-1] not in text
+    # Nor the address of the catalog, which may hold a password.
+    assert not [text for text in seen if parts.catalog.url in text]
 
 
 def test_a_process_that_ends_is_a_sentence(
@@ -299,3 +302,21 @@ def test_durations_and_moments(lab: Lab) -> None:
     made = lab.vault.incident_report("acme", since=timedelta(days=3), until="2999-01-01T00:00")
     assert made.exposure.since is not None
     assert made.document()["until"] == "2999-01-01T00:00:00.000000Z"
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_log_in_postgresql_is_read_as_well(tmp_path: Path, processes: int) -> None:
+    """Of every catalog, by this process alone or by several."""
+    lab = vault.init(tmp_path / "lab", catalog=postgres().database())
+    lab.add_vendor("acme")
+    lab.publish("evals", rows(20), key="id")
+    lab.grant("acme", "evals", ["id"])
+    lab.issue_credential("acme")
+    parts = lab.parts
+    asked = Asked(parts.vault, tuple(parts.signers.keys.auditor_secrets()), name="acme")
+    try:
+        found = reading.gather(parts.catalog, *parts.journal.claimed(), asked, processes=processes, size=2)
+    finally:
+        parts.catalog.close()
+    made = vault.incident.Report(vault.exposure.settle(found))
+    assert served(made, "could") == {("evals", 1, "id"): set(range(20))}

@@ -48,6 +48,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _WRONG: Final = (AttributeError, IndexError, IntegrityError, KeyError, OverflowError, TypeError, ValueError)
 _MOST: Final = 2**53
 _CHUNK_BYTES: Final = 16
+_ONLY_TEXT: Final = frozenset({str})
 _Key = TypeVar("_Key")
 
 
@@ -371,9 +372,10 @@ class Gathering:
     def _unwrap(self, time: str, fields: Mapping[str, Any]) -> None:
         if self._counts(time):
             at, process = micro(time), _text(fields["process"])
+            first = min(at, micro(fields["since"])) if fields.get("since") else at
             for place, group, epoch in fields["keys"]:
                 key = _text(place), _text(group), _number(epoch), process
-                self.unwrapped.setdefault(key, Tally()).add(at, at)
+                self.unwrapped.setdefault(key, Tally()).add(first, at)
 
     def take(self, later: "Gathering") -> None:
         """Take over what was gathered of the entries behind these; it is not to be used any more."""
@@ -455,7 +457,7 @@ def _text_or_none(value: Any) -> str | None:
 
 
 def _texts(values: Any) -> tuple[str, ...]:
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+    if not isinstance(values, list) or not _ONLY_TEXT.issuperset(map(type, values)):
         raise TypeError("not texts")
     return tuple(values)
 

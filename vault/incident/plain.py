@@ -30,8 +30,8 @@ def plain(found: Exposure) -> str:
     lines = [
         f"# Exposure of {escaped(found.vendor)}",
         "",
-        f"From the audit log alone, its entries 1 to {count(found.entries)} ({moment(found.through)} UTC), verified "
-        "against its signed end. All times are UTC.",
+        f"From the audit log alone, up to its entry {count(found.entries)} ({moment(found.through)}). "
+        "All times are UTC.",
         "",
         *(f"- {escaped(sentence)}" for sentence in summary(found)),
     ]

@@ -283,7 +283,7 @@ def _shared(found: Exposure) -> Table:
 def _data_keys(found: Exposure) -> Table:
     return _table(
         "Data keys in use",
-        "Which keys of the vendor's a process had unwrapped by the KMS, and how many deliveries were under each.",
+        "Which keys of the vendor's a process asked the KMS to unwrap, and how many deliveries were under each.",
         ("compartment, holder", "dataset", "column group", "columns", "epoch", "process", "unwrapped", "first", "last",
          "deliveries"),
         (
