@@ -95,7 +95,6 @@ _ACTS: Final[Mapping[str, _Act]] = {
     "versions expired": _Act(_DATA, 7, "Delete", 2),
     "rows erased": _Act(_DATA, 7, "Delete", 2),
     "report made": _Act(_ENTITY, 1, "Create", 3, ("incident report", "vendor", "vendor_id")),
-    "report made": _Act(_ENTITY, 1, "Create", entity=("incident report", "vendor", "vendor_id")),
     "containment step": _Act(_ENTITY, 3, "Update", 4, _VENDOR),
     "vendor contained": _Act(_ENTITY, 12, "Suspend", 4, _VENDOR),
     "evidence bundle made": _Act(_ENTITY, 1, "Create", 3, ("evidence bundle", "vendor", "vendor_id")),
