@@ -9,6 +9,7 @@ What this cannot see: a call that the KMS's log does not have, and one that a pr
 over. The first shows the other way round, as items without an unwrap, the second as an entry of that process.
 """
 
+import time
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -119,9 +120,9 @@ def reconcile(
     where the vault's log is not whole: what is announced in it would prove nothing.
     """
     told = read_logs(list(logs))
-    parts.journal.verify()
     names = Names(parts)
-    items = _items(parts, names)
+    _let_be_written(parts, told)
+    items = _items(parts, names, parts.journal.verify())
     own = _kms_keys(parts)
     calls = _shown(parts, told.calls, items, own, audit_hash)
     mine = [call for call in calls if _is_mine(call, parts.vault, own)]
@@ -152,10 +153,20 @@ def reconcile(
     )
 
 
-def _items(parts: OwnerParts, names: Names) -> list[Announced]:
-    """What the log announces, all of it: an item just outside the period may explain a call just inside."""
+def _let_be_written(parts: OwnerParts, told: Told) -> None:
+    """Of a KMS's log that is being written, wait for the items of its last calls: they come a moment later."""
+    assert told.last is not None
+    left = _SLACK - (parts.clock() - told.last)
+    if timedelta(0) < left <= _SLACK:
+        time.sleep(left.total_seconds())
+
+
+def _items(parts: OwnerParts, names: Names, size: int) -> list[Announced]:
+    """What the log announces in so many entries: an item just outside the period may explain a call just inside."""
     found = []
     for sequence, entry in parts.journal.entries(parts.signers.keys.auditor_secrets()):
+        if sequence > size:
+            break  # it came behind what was verified
         if entry.kind is not Kind.KEYS_OPENED:
             names.learn(entry)
             continue

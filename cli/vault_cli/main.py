@@ -69,7 +69,7 @@ app.command("fetch")(fetching.fetch)
 app.add_typer(rotation.app, name="rotate", help="Rotate keys: rekey, rewrap.")
 app.add_typer(kms.app, name="kms", help="KMS keys: list, policy, disable, enable, passphrase.")
 app.add_typer(root.app, name="root", help="The root document: show, propose, sign, apply, rotate, new-key.")
-app.add_typer(evidence.app, name="audit", help="The audit log: show, verify, compare.")
+app.add_typer(evidence.app, name="audit", help="The audit log: show, export, verify, prove, reconcile.")
 incidents = typer.Typer(no_args_is_help=True)
 
 
