@@ -21,11 +21,12 @@ from vault.errors import IntegrityError
 from vault.manifest import layout_of, shards_of
 from vault.model import MANIFEST_GROUP
 from vault.trust import Label, ManifestStatement, Signed
+from vault.workings.containment import KIND as CONTAINMENT
 from vault.workings.fanout import Needs, needs_of
 from vault.workings.jobs import ACTIVE, DONE, Job, begin_job, is_dead
 from vault.workings.names import Holder, datasets, holders
 from vault.workings.parts import OwnerParts
-from vault.workings.rotation import KIND
+from vault.workings.rotation import KIND, compartment_of
 from vault.workings.telling import about_columns, about_compartment
 from vault.workings.trouble import naming
 from vault.workings.usage import Usage, objects_named, survey
@@ -54,18 +55,20 @@ class Collected:
     left: tuple[str, ...] = ()
 
 
-def collect(parts: OwnerParts, grace: timedelta = DEFAULT_GRACE) -> Collected:
+def collect(parts: OwnerParts, grace: timedelta = DEFAULT_GRACE, *, at_once: str | None = None) -> Collected:
     """Remove what was retired for longer than ``grace``, and what jobs wrote that are over.
 
-    May be killed and run again at any moment. Raises IntegrityError, and removes nothing, when what is in use
-    is not certain.
+    There is no grace for what was retired in the compartments of the holder ``at_once``. May be killed and run again at
+    any moment. Raises IntegrityError, and removes nothing, when what is in use is not certain.
     """
     parts.journal.verify()
     before = _survey(parts)
     _narrow(parts, before)
     listed = list(parts.store.list("objects"))
-    _end_dead_jobs(parts, grace)
-    manifests, condemned = _forget_manifests(parts, grace, before)
+    with parts.catalog.read() as transaction:
+        hurried = frozenset(row.id for row in transaction.compartments(holder=at_once)) if at_once else frozenset()
+    _end_dead_jobs(parts, grace, hurried)
+    manifests, condemned = _forget_manifests(parts, grace, before, hurried)
     usage = _survey(parts)
     unused = [info for info in listed if info.name not in usage.objects]
     garbage = [info for info in unused if info.name.split("/")[1] not in usage.busy]
@@ -95,35 +98,39 @@ def _survey(parts: OwnerParts) -> Usage:
     return usage
 
 
-def _end_dead_jobs(parts: OwnerParts, grace: timedelta) -> None:
+def _end_dead_jobs(parts: OwnerParts, grace: timedelta, hurried: frozenset[str]) -> None:
     """Declare jobs over whose process is gone; a job that runs is never ended, whatever the grace.
 
-    A rekey that was stopped can be taken up again for as long as the grace time.
+    A rekey that was stopped can be taken up again for as long as the grace time, unless it is of a ``hurried``
+    compartment. A containment can always be: it has no objects, and what it notes is needed by who takes it up.
     """
     now = parts.clock()
     with parts.catalog.write() as transaction:
         for job in transaction.jobs():
-            if job.state != ACTIVE or not is_dead(job, now):
+            if job.state != ACTIVE or job.kind == CONTAINMENT or not is_dead(job, now):
                 continue
-            if job.kind == KIND and now - from_timestamp(job.beat) < grace:
+            recent = job.kind == KIND and now - from_timestamp(job.beat) < grace
+            if recent and compartment_of(parts, transaction, job) not in hurried:
                 continue
             transaction.set_job(job.id, before=ACTIVE, state=DONE, beat=timestamp(now))
             transaction.delete_steps(job.id)
 
 
-def _forget_manifests(parts: OwnerParts, grace: timedelta, usage: Usage) -> tuple[int, set[str]]:
+def _forget_manifests(
+    parts: OwnerParts, grace: timedelta, usage: Usage, hurried: frozenset[str]
+) -> tuple[int, set[str]]:
     """Forget manifests that were retired long enough ago; how many, and the objects that they name.
 
     Those of closed compartments stay: what they name could not be told from what is in use.
     """
-    limit = parts.clock() - grace
+    now = parts.clock()
     with parts.catalog.read() as transaction:
         old = [
             (compartment, row)
             for compartment in transaction.compartments()
             if compartment.id not in usage.closed
             for row in transaction.versions(compartment.id)
-            if row.retired is not None and from_timestamp(row.retired) <= limit
+            if row.retired is not None and (compartment.id in hurried or from_timestamp(row.retired) <= now - grace)
         ]
     condemned: set[str] = set()
     for compartment, row in old if usage.closed else ():

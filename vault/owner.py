@@ -474,6 +474,33 @@ class Vault:
         """
         return _incident.report(self.parts, vendor, since, until)
 
+    def contain(
+        self,
+        vendor: str,
+        datasets: Sequence[str] | None = None,
+        *,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
+        told: Callable[[str], None] = lambda _sentence: None,
+        bundle: "str | os.PathLike[str] | None" = None,
+    ) -> _incident.Contained:
+        """Freeze a vendor, end its grants and credentials, make its keys worthless, and prove it.
+
+        In all its compartments, or those of the named datasets. May be killed, and the same call goes on; nothing is
+        ever thawed by it. What fails is raised with a note that says what is done and what is left. ``bundle`` is the
+        file that the evidence is written to (`vault.incident.verify_bundle`).
+        """
+        grace = deployment.grace(self.folder)
+        target = Path(bundle) if bundle is not None else None
+        return _incident.contain(self.parts, vendor, datasets, grace=grace, progress=progress, told=told, bundle=target)
+
+    def verify_bundle(self, bundle: "str | os.PathLike[str]") -> _incident.Evidence:
+        """Check an evidence bundle against this vault: also that it leaves out no entry of the log."""
+        return _incident.verify_against(self.parts, bundle)
+
+    def plan_containment(self, vendor: str, datasets: Sequence[str] | None = None) -> _incident.Outline:
+        """What `contain` of the same would do, and about how long it would take; changes nothing."""
+        return _incident.outline(self.parts, vendor, datasets)
+
     # Root document
 
     def root_keys(self) -> list[_roots.KeyState]:

@@ -21,7 +21,7 @@ from vault.workings.parts import OwnerParts, holder_sealer, wrapped_key
 from vault.workings.steps import checked_places, refuse_gone
 from vault.workings.trouble import each_holder, stopped
 
-__all__ = ["Rewrapped", "rewrap"]
+__all__ = ["Rewrapped", "disable_keys", "rewrap"]
 
 _BATCH = 256
 _TRIES = 20
@@ -73,7 +73,7 @@ def rewrap(
         assert current.successor is not None
         moved = 0 if prepare else _move_all(parts, current, progress)
         if not prepare and disable_old:
-            _disable(parts, holder, (*current.earlier, current.kms_key))
+            disable_keys(parts, holder, (*current.earlier, current.kms_key))
         return Rewrapped(holder.name, moved, current.kms_key, current.successor, not prepare)
 
     try:
@@ -85,7 +85,7 @@ def rewrap(
     return results
 
 
-def _disable(parts: OwnerParts, holder: Holder, keys: tuple[str, ...]) -> None:
+def disable_keys(parts: OwnerParts, holder: Holder, keys: tuple[str, ...]) -> None:
     """Disable the KMS keys of before: also that which an earlier run was killed ahead of disabling."""
     for key in keys:
         if parts.kms.state(key) is KeyState.ENABLED:

@@ -25,7 +25,7 @@ from vault.workings.usage import survey
 from vault.workings.versions import OpenVersion
 from vault.workings.writing import Checksum
 
-__all__ = ["CheckReport", "check"]
+__all__ = ["CheckReport", "check", "try_keys"]
 
 #: Objects beyond this size, in bytes, are read in pieces, twice.
 _LARGE = 64 << 20
@@ -93,7 +93,7 @@ def check(
     def task(found: tuple[ChunkRef, OpenVersion]) -> tuple[ChunkRef, int, str | None]:
         ref, version = found
         try:
-            return ref, _try_keys(parts, ref, version, epochs=epochs), None
+            return ref, try_keys(parts, ref, version, epochs=epochs), None
         except VaultError as error:
             head = version.head
             whose = f"of {names.get(head.dataset, head.dataset)} for {names.get(head.holder, head.holder)}"
@@ -206,8 +206,11 @@ def _names(parts: OwnerParts) -> dict[str, str]:
         return {}
 
 
-def _try_keys(parts: OwnerParts, ref: ChunkRef, version: OpenVersion, *, epochs: bool) -> int:
-    """Open one chunk under its live key and try every retired one; returns how many were tried."""
+def try_keys(parts: OwnerParts, ref: ChunkRef, version: OpenVersion, *, epochs: bool) -> int:
+    """Open one chunk under its live key and try every retired one; returns how many were tried.
+
+    With ``epochs`` only its end is read. Raises IntegrityError where a retired one opens it.
+    """
     key = version.keys[ref.group]
     identity = identity_of(key, ref)
     live = chunk_key(parts.keyring.open(key), identity)

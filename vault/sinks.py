@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from vault.encoding import new_id
 from vault.errors import InvalidInput
 
-__all__ = ["check_ending", "plain_rows", "write_table_as"]
+__all__ = ["check_ending", "plain_rows", "replacing", "write_table_as"]
 
 _ENDINGS: Final = (".arrow", ".csv", ".jsonl", ".parquet")
 
@@ -58,13 +58,14 @@ def write_table_as(
             rows += batch.num_rows
             on_rows(rows)
 
-    with _replacing(target, folder or target.parent) as file:
+    with replacing(target, folder or target.parent) as file:
         _WRITERS[ending](reader.schema, counted(), file)
     return rows
 
 
 @contextmanager
-def _replacing(target: Path, folder: Path) -> Iterator[IO[bytes]]:
+def replacing(target: Path, folder: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the target's place when the block ends and is gone when it raises; InvalidInput names -o."""
     temporary = folder / f".{target.name}.{new_id()}"
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -12,6 +12,7 @@ from vault._version import __version__
 from vault.errors import VaultError
 from vault_cli import (
     approval,
+    containing,
     credentials,
     datasets,
     evidence,
@@ -79,7 +80,9 @@ def _incidents() -> None:
 
 
 incidents.command("report")(incident.report)
-app.add_typer(incidents, name="incident", help="Incidents: report.")
+incidents.command("contain")(containing.contain)
+incidents.command("verify")(containing.verify)
+app.add_typer(incidents, name="incident", help="Incidents: report, contain, verify.")
 app.command("check")(rotation.check)
 app.command("gc")(rotation.gc)
 app.command("demo")(demo)

@@ -49,6 +49,10 @@ class Kind(StrEnum):
     VERSIONS_EXPIRED = "versions expired"
     ROWS_ERASED = "rows erased"
     REPORTED = "report made"
+    CONTAINING = "containment step"
+    CONTAINED = "vendor contained"
+    KEYS_OPENED = "data keys opened"
+    DISCLOSED = "evidence bundle made"
 
 
 @dataclass(frozen=True, slots=True)

@@ -396,6 +396,12 @@ class Transaction:
         query = select(table).where(and_(table.c.subject == subject, table.c.sequence >= last))
         return [_head(row) for row in self.connection.execute(query.order_by(table.c.sequence))]
 
+    def heads_from(self, subject: str, sequence: int) -> list[HeadRow]:
+        """The steps of a subject from one number on, oldest first."""
+        table = schema.heads
+        query = select(table).where(and_(table.c.subject == subject, table.c.sequence >= sequence))
+        return [_head(row) for row in self.connection.execute(query.order_by(table.c.sequence))]
+
     def head_subjects(self) -> list[tuple[str, int]]:
         """Every subject and its highest number."""
         table = schema.heads

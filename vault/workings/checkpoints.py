@@ -119,6 +119,14 @@ class Checkpoints:
             replaced = replaced or found.checkpoint
         return replaced
 
+    def before(self, time: str) -> Kept | None:
+        """The newest whose last entry is from before a time, whichever log key signed it then."""
+        for name in reversed(self._names()):
+            found = self._read(name)
+            if found.checkpoint.time < time:
+                return found
+        return None
+
     def prune(self) -> None:
         """Keep the newest: each is over all that came before it. Only after the log was verified."""
         self.drop_replaced()

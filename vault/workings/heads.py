@@ -113,6 +113,40 @@ class Heads:
             self._frontiers[vendor] = reached
         return head
 
+    def frozen_since(self, transaction: Transaction, vendor: str, sequence: int) -> bool:
+        """Whether a vendor was frozen at a step of its head and at every one since.
+
+        False as well where the catalog's steps leave that in doubt.
+        """
+        newest = self.vendor_in(transaction, vendor)
+        rows = transaction.heads_from(vendor, sequence)
+        if not newest.frozen or [row.sequence for row in rows] != list(range(sequence, newest.sequence + 1)):
+            return False
+        root = self._roots.seen_by(transaction)
+        try:
+            steps = [
+                self._stored_payload(root, Signed.decode(row.statement, Label.HEAD), "vendor", vendor)[0]
+                for row in rows
+            ]
+        except IntegrityError:
+            return False
+        return all(step["frozen"] and step["sequence"] == row.sequence for step, row in zip(steps, rows, strict=True))
+
+    def frozen_at(self, transaction: Transaction, vendor: str) -> str | None:
+        """When a vendor was frozen that is so now, by the earliest step of its head since which it was all the time."""
+        root, found = self._roots.seen_by(transaction), None
+        if not self.vendor_in(transaction, vendor).frozen:
+            return None
+        for row in reversed(transaction.heads_from(vendor, 1)):
+            try:
+                step, _ = self._stored_payload(root, Signed.decode(row.statement, Label.HEAD), "vendor", vendor)
+            except IntegrityError:
+                break
+            if not step["frozen"]:
+                break
+            found = str(step["signed_at"])
+        return found
+
     def compartment_in(self, transaction: Transaction, place: CompartmentRow) -> CompartmentHead | None:
         """A compartment's head as a transaction sees it, verified; None where it never had one.
 

@@ -76,12 +76,19 @@ def _declared_dead() -> Conflict:
     return Conflict("this job was silent for so long that gc ended it; run the command again")
 
 
-def begin_job(catalog: Catalog, kind: str, clock: Callable[[], datetime]) -> Job:
-    """Register a job before its first object is written."""
-    identifier, now = new_id(), timestamp(clock())
+def begin_job(
+    catalog: Catalog,
+    kind: str,
+    clock: Callable[[], datetime],
+    then: Callable[[Transaction, Job], object] = lambda _transaction, _job: None,
+) -> Job:
+    """Register a job before its first object is written; ``then`` runs in the same transaction."""
+    now = timestamp(clock())
+    job = Job(new_id(), catalog, clock, now)
     with catalog.write() as transaction:
-        transaction.add_job(JobRow(identifier, kind, ACTIVE, _this_process(), now, now))
-    return Job(identifier, catalog, clock, now)
+        transaction.add_job(JobRow(job.id, kind, ACTIVE, _this_process(), now, now))
+        then(transaction, job)
+    return job
 
 
 def take_job(catalog: Catalog, row: JobRow, clock: Callable[[], datetime]) -> Job | None:

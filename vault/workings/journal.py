@@ -238,6 +238,11 @@ class Journal:
         if self._clock() - self._marked >= _CHECKPOINT_EVERY:
             self.checkpoint()
 
+    def checkpoint_before(self, time: str) -> bytes | None:
+        """The note of the newest checkpoint in the store whose last entry is from before a time."""
+        found = self._kept.before(time)
+        return found.note if found is not None else None
+
     def refuse_rollback(self) -> None:
         """Raise IntegrityError when the catalog's log ends before the newest checkpoint, or is another of its size.
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any, final
 
-from vault.catalog import JobRow, SealedValue
+from vault.catalog import JobRow, SealedValue, Transaction
 from vault.encoding import from_base64, from_json, to_base64
 from vault.errors import IntegrityError, KmsError
 from vault.keyring import WrappedKey
@@ -19,7 +19,7 @@ from vault.model import KeyScope
 from vault.workings.jobs import ACTIVE, Job, begin_job, is_dead, take_job
 from vault.workings.parts import OwnerParts
 
-__all__ = ["KIND", "Rotation", "begin_rotation"]
+__all__ = ["KIND", "Rotation", "begin_rotation", "compartment_of"]
 
 #: The kind of job that can be taken up again.
 KIND = "rekey"
@@ -120,6 +120,17 @@ def _read(parts: OwnerParts, job: JobRow) -> tuple[_Progress, int] | None:
     except (IntegrityError, KmsError):
         return None  # its KMS key is gone, or its steps are not what was written: begun anew nothing is lost
     return None if target is None else (_Progress(target, keys, copied), len(steps))
+
+
+def compartment_of(parts: OwnerParts, transaction: Transaction, job: JobRow) -> str | None:
+    """Whose chunks a rekey that has not ended copies; None where its steps do not say."""
+    try:
+        for number, blob in transaction.steps(job.id)[:1]:
+            document = from_json(blob.open(parts.sealer(), _row(job.id, number)), "a step of a rekey")
+            return str(document["target"]["compartment"])
+    except IntegrityError:
+        return None
+    return None
 
 
 def _row(job: str, number: int) -> str:

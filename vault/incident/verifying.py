@@ -1,0 +1,329 @@
+"""Checking an evidence bundle without the vault: no configuration, no network, no key but those that are in it.
+
+Everything is believed for one of two reasons: the root document's fingerprint, which whoever checks has from elsewhere,
+or a hash that something believed names. From the root document come the authority's key (the bundle), the log's (the
+checkpoints) and the publisher's and responder's (the heads); the rest follows. What a bundle cannot show by itself is
+that no entry was left out of it: `vault.incident.against` asks the vault.
+"""
+
+import hashlib
+import hmac
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from vault._version import __version__
+from vault.audit import (
+    Checkpoint,
+    Entry,
+    Kind,
+    leaf_bytes,
+    leaf_hash,
+    open_with_key,
+    read_checkpoint,
+    verify_consistency,
+    verify_inclusion,
+)
+from vault.encoding import from_base64, from_json, timestamp
+from vault.errors import IntegrityError, InvalidInput
+from vault.incident.container import MEMBERS, MOST_BYTES, unpack
+from vault.incident.picking import Concerned, runs_of
+from vault.incident.reporting import report_members
+from vault.model import FORMAT
+from vault.trust import Label, Role, Root, Signed, VendorHead
+from vault.trust.heads import Frontier, trusted_compartment_head, trusted_vendor_head
+from vault.trust.root import decode_chain, open_roots
+
+__all__ = ["Evidence", "read_bundle", "verify_bundle"]
+
+_HASH: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a bundle that holds shows.
+
+    ``fingerprint`` is that of the root document that all of it rests on: ``pinned`` says that it was asked for, else
+    it is to be compared. ``frozen`` and ``contained`` are when, and by which entries; ``older_size`` is the size of the
+    log in the checkpoint of before the incident. ``in_doubt`` is what the coverage proof leaves open.
+    """
+
+    vault: str
+    vendor: str
+    vendor_id: str
+    fingerprint: str
+    pinned: bool
+    made: str
+    digest: str
+    size: int
+    root_hash: str
+    entries: int
+    sequences: tuple[tuple[int, int], ...]
+    frozen: tuple[int, str]
+    contained: tuple[int, str]
+    older_size: int | None
+    chunks: int
+    compartments: int
+    in_doubt: tuple[str, ...]
+
+
+def verify_bundle(path: "str | os.PathLike[str]", fingerprint: str | None = None) -> Evidence:
+    """Check a bundle, against a root document's fingerprint if given; raises IntegrityError and InvalidInput.
+
+    Needs no vault. Without a fingerprint everything is checked but whose bundle it is: compare the one that comes back.
+    """
+    return read_bundle(path, fingerprint)[0]
+
+
+def read_bundle(
+    path: "str | os.PathLike[str]", fingerprint: str | None = None
+) -> tuple[Evidence, list[tuple[int, Entry]]]:
+    """The same, with the entries that it opens."""
+    members = unpack(_bytes(Path(path)))
+    try:
+        return _Bundle(members, fingerprint).check()
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise IntegrityError("something in the bundle lacks a field") from error
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size > MOST_BYTES:
+                raise InvalidInput(f"{path}: the file is larger than any bundle that can be opened here")
+            return file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise InvalidInput(f"{path}: the bundle cannot be read ({error.strerror})") from error
+
+
+def _json(members: Mapping[str, bytes], name: str) -> Any:
+    return from_json(members[name], f"{name} in the bundle")
+
+
+class _Bundle:
+    """The members of one bundle, checked in the order in which they come to be believed."""
+
+    def __init__(self, members: Mapping[str, bytes], fingerprint: str | None) -> None:
+        self._members = members
+        self._pinned = fingerprint is not None
+        first = decode_chain(members["root.json"])[0].digest
+        if fingerprint is not None and not hmac.compare_digest(first.encode(), fingerprint.strip().lower().encode()):
+            raise IntegrityError("the bundle is another vault's: its root document has another fingerprint")
+        self._fingerprint = first
+        self._roots = open_roots(members["root.json"], first)
+        self._root: Root = self._roots[-1]
+
+    def check(self) -> tuple[Evidence, list[tuple[int, Entry]]]:
+        payload, digest = self._statement()
+        vendor, name = str(payload["vendor_id"]), str(payload["vendor"])
+        end = read_checkpoint(self._root, self._members["checkpoint"])
+        if end.size != payload["size"]:
+            raise IntegrityError("the bundle's checkpoint is not the one that it was made under")
+        entries = list(self._entries(end))
+        runs = runs_of(number for number, _ in entries)
+        if runs != payload["entries"]:
+            raise IntegrityError("the bundle does not hold the entries that it lists")
+        self._refuse_strangers(entries, vendor)
+        coverage = _json(self._members, "coverage.json")
+        incident = _Incident(entries, vendor)
+        incident.agrees(coverage, self._members["coverage.json"], self._root.vault)
+        older = self._grown(end, incident.frozen[0])
+        self._heads(vendor, coverage)
+        self._report(entries, vendor, str(payload["release"]))
+        evidence = Evidence(
+            self._root.vault,
+            name,
+            vendor,
+            self._fingerprint,
+            self._pinned,
+            str(payload["made"]),
+            digest,
+            end.size,
+            end.root.hex(),
+            len(entries),
+            tuple((first, last) for first, last in runs),
+            incident.frozen,
+            incident.contained,
+            older,
+            sum(each["chunks"] for each in coverage["covered"]["compartments"]),
+            len(coverage["covered"]["compartments"]),
+            tuple(coverage["left"]["why"]),
+        )
+        return evidence, entries
+
+    def _statement(self) -> tuple[Mapping[str, Any], str]:
+        """What the authority signed, once every member is the one that it signed."""
+        signed = Signed.decode(self._members["evidence.json"], Label.EVIDENCE)
+        self._root.verify(signed, Role.AUTHORITY)
+        payload = signed.document()
+        if payload["type"] != "evidence" or payload["format"][0] != FORMAT[0]:
+            raise IntegrityError("the bundle has a format that this release does not know")
+        if payload["vault"] != self._root.vault:
+            raise IntegrityError("the bundle is about another vault than its root document")
+        listed = payload["members"]
+        if listed.keys() != set(MEMBERS) - {"evidence.json"}:
+            raise IntegrityError("the bundle's list of members is not that of a bundle")
+        for name, (size, digest) in listed.items():
+            data = self._members[name]
+            if len(data) != size or not hmac.compare_digest(hashlib.sha256(data).hexdigest(), digest):
+                raise IntegrityError(f"{name} in the bundle is not the one that was signed")
+        return payload, signed.digest
+
+    def _entries(self, end: Checkpoint) -> Iterator[tuple[int, Entry]]:
+        """Each entry, once it is shown to be in the log, and to be what its own key opens."""
+        table = self._members["nodes"]
+        nodes = [table[at : at + _HASH] for at in range(0, len(table), _HASH)]
+        before = 0
+        for line in self._members["entries.jsonl"].splitlines():
+            document = from_json(line, "an entry in the bundle")
+            sequence, time = int(document["sequence"]), str(document["time"])
+            if sequence <= before:
+                raise IntegrityError("the entries in the bundle are not in order")
+            before = sequence
+            sealed = from_base64(document["sealed"], "an entry in the bundle")
+            path = [nodes[int(number)] for number in document["path"]]
+            verify_inclusion(leaf_hash(leaf_bytes(sequence, time, sealed)), sequence - 1, end.size, path, end.root)
+            try:
+                yield sequence, open_with_key(sealed, self._root.vault, from_base64(document["key"], "a key"))
+            except IntegrityError as error:
+                raise IntegrityError(f"entry {sequence} does not open under the key that is in the bundle") from error
+
+    def _refuse_strangers(self, entries: Sequence[tuple[int, Entry]], vendor: str) -> None:
+        """Nothing of anybody else is in it: an entry is there because it concerns the vendor."""
+        places = _json(self._members, "heads.json")["compartments"]
+        concerned = Concerned(vendor, places)
+        for number, entry in entries:
+            concerned.look(number, entry)
+        strangers = {number for number, _ in entries} - set(concerned.sequences)
+        if strangers:
+            raise IntegrityError(f"entry {min(strangers)} in the bundle does not concern the vendor")
+
+    def _grown(self, end: Checkpoint, frozen: int) -> int | None:
+        """The size of the log in the checkpoint of before the incident, which the later log is shown to begin with."""
+        note = self._members["checkpoint-before"]
+        if not note:
+            return None
+        old = self._older(note)
+        if old.size >= frozen:
+            raise IntegrityError("the bundle's earlier checkpoint is not from before the incident")
+        path = [from_base64(each, "a proof in the bundle") for each in _json(self._members, "growth.json")]
+        verify_consistency(old.size, end.size, old.root, end.root, path)
+        return old.size
+
+    def _older(self, note: bytes) -> Checkpoint:
+        for root in reversed(self._roots[1:]):
+            try:
+                return read_checkpoint(root, note)
+            except IntegrityError:
+                continue  # the log key of a version before may have signed it
+        return read_checkpoint(self._roots[0], note)
+
+    def _heads(self, vendor: str, coverage: Mapping[str, Any]) -> None:
+        """The vendor's own head says that it is stopped, and its compartments' that the keys have moved."""
+        document = _json(self._members, "heads.json")
+        steps = [(Signed.decode(_raw(one), Label.HEAD), _raw(body)) for one, body in document["vendor"]]
+        head, _ = trusted_vendor_head(self._root, vendor, steps, Frontier())
+        _refuse_live(head)
+        covered = {each["compartment"]: each for each in coverage["covered"]["compartments"]}
+        for place, (statement, body) in document["compartments"].items():
+            signed = Signed.decode(_raw(statement), Label.HEAD)
+            found, _ = trusted_compartment_head(self._root, place, signed, _raw(body), Frontier())
+            if found.holder != vendor:
+                raise IntegrityError("a compartment in the bundle is another vendor's")
+            then = coverage["before"].get(place, {})
+            for group in found.live_groups if place in covered else ():
+                if found.epochs[group][0] <= then.get(group, 0):
+                    raise IntegrityError("a signed head says that a key of before the incident is live")
+        if not covered.keys() <= document["compartments"].keys():
+            raise IntegrityError("the bundle lacks the head of a compartment that the coverage proof is about")
+
+    def _report(self, entries: Sequence[tuple[int, Entry]], vendor: str, release: str) -> None:
+        """The report is what follows from the entries; its page, too, where the release that made it is this one."""
+        again = report_members(entries, vendor)
+        for name, data in again.items():
+            compared = name.endswith(".json") or release == __version__
+            if compared and not hmac.compare_digest(data, self._members[name]):
+                raise IntegrityError(f"{name} in the bundle does not follow from its entries")
+
+
+def _raw(text: str) -> bytes:
+    return from_base64(text, "a head in the bundle")
+
+
+def _refuse_live(head: VendorHead) -> None:
+    if not head.frozen or head.grants or head.credentials:
+        raise IntegrityError("the vendor's signed head in the bundle says that something of it is live")
+
+
+def _leaves_out(entry: Entry) -> bool:
+    """Whether a change of the root document froze the vendor: no entry that leaves out another one is in a bundle."""
+    return entry.kind is Kind.ROOT_CHANGED and bool(entry.fields["left_out"])
+
+
+class _Incident:
+    """The last incident that the entries tell of: the freeze that was not undone, the steps, and the end."""
+
+    def __init__(self, entries: Sequence[tuple[int, Entry]], vendor: str) -> None:
+        self._vendor = vendor
+        self._frozen: tuple[int, str] | None = None
+        self._contained: tuple[int, Entry] | None = None
+        self._begun: Entry | None = None
+        self._steps: dict[str, Entry] = {}
+        for number, entry in entries:
+            self._follow(number, entry)
+
+    def _follow(self, number: int, entry: Entry) -> None:
+        if entry.kind is Kind.THAWED:
+            self._frozen, self._contained, self._begun, self._steps = None, None, None, {}
+        elif self._frozen is None and (entry.kind is Kind.FROZEN or _leaves_out(entry)):
+            self._frozen = (number, timestamp(entry.time))
+        elif entry.kind is Kind.CONTAINING:
+            self._steps[str(entry.fields["step"])] = entry
+        elif entry.kind is Kind.CONTAINED:
+            self._contained = (number, entry)
+
+    @property
+    def frozen(self) -> tuple[int, str]:
+        """The entry of the freeze, and when."""
+        if self._frozen is None:
+            raise IntegrityError("no entry in the bundle says that the vendor was frozen")
+        return self._frozen
+
+    @property
+    def contained(self) -> tuple[int, str]:
+        """The entry of the end, and when."""
+        if self._contained is None:
+            raise IntegrityError("no entry in the bundle says that the vendor was contained")
+        return self._contained[0], timestamp(self._contained[1].time)
+
+    def agrees(self, coverage: Mapping[str, Any], data: bytes, vault: str) -> None:
+        """The coverage proof is the one that the log names, and says what the steps in the log say."""
+        if self._contained is None:
+            raise IntegrityError("no entry in the bundle says that the vendor was contained")
+        entry = self._contained[1]
+        if not hmac.compare_digest(hashlib.sha256(data).hexdigest(), str(entry.fields["coverage"])):
+            raise IntegrityError("the coverage proof in the bundle is not the one that the log names")
+        if (coverage["type"], coverage["vault"], coverage["vendor_id"]) != ("coverage", vault, self._vendor):
+            raise IntegrityError("the coverage proof is about something else than the bundle")
+        said = {name: self._said(name) for name in ("begun", "covered", "collected", "rewrapped")}
+        if (
+            coverage["covered"] != said["covered"]
+            or coverage["left"] != said["collected"]
+            or coverage["before"] != said["begun"]["epochs"]
+            or coverage["kms"] != {"old": said["rewrapped"]["old"], "new": said["rewrapped"]["new"]}
+        ):
+            raise IntegrityError("the coverage proof does not say what the steps in the log say")
+        for each in coverage["covered"]["compartments"]:
+            then = coverage["before"].get(each["compartment"], {})
+            if any(epoch <= then.get(group, 0) for group, epoch in each["now"].items()):
+                raise IntegrityError("the coverage proof says that a key of before the incident is live")
+        if any(coverage["left"][what] for what in ("objects", "manifests", "wrapped_keys")):
+            raise IntegrityError("the coverage proof says that something of before the incident is left")
+
+    def _said(self, step: str) -> dict[str, Any]:
+        if step not in self._steps:
+            raise IntegrityError(f"no entry in the bundle is about the step '{step}' of the containment")
+        aside = {"vendor", "vendor_id", "step"}
+        return {name: value for name, value in self._steps[step].fields.items() if name not in aside}
