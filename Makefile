@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak fuzz check bench bench-quick lock format clean
+.PHONY: help setup demo drill test soak fuzz check bench bench-quick lock format clean
 
 help: ## Say what each target does.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ $(STAMP): requirements/dev.txt pyproject.toml
 
 demo: setup ## Play the whole story on a real eval dataset, in .demo/.
 	$(BIN)/dsvault demo
+
+drill: setup ## Play a breach on 1 GB (SIZE=MB for another size), from the alarm to the verified bundle, in .drill/.
+	$(BIN)/python bench/drill.py --size $(or $(SIZE),1000)
 
 test: setup ## Run the whole test suite.
 	$(BIN)/python -m pytest -m "not soak"
@@ -59,4 +62,4 @@ format: setup ## Format the code.
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 clean: ## Remove what the other targets made.
-	rm -rf $(VENV) .demo .bench .soak .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .demo .drill .bench .soak .pytest_cache .mypy_cache .ruff_cache .hypothesis
