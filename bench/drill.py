@@ -34,8 +34,8 @@ _VECTOR = 192
 #: Bytes a row, of which most do not compress.
 _ROW = _VECTOR * 4 + 8 + 24
 _COLUMNS = ["id", "label", "embedding"]
-#: A freeze counts everywhere within a second; the machine may be busy.
-_BOUND = 2.0
+#: A freeze counts everywhere within a second; what was on its way is taken up later, on a busy machine much later.
+_BOUND = 10.0
 
 
 def _table(rows: int) -> pa.RecordBatchReader:
@@ -169,12 +169,15 @@ def _print(lab: Vault, figures: dict[str, Any], thieves: list[_Reading], other: 
     frozen = _last(entries, Kind.FROZEN)
     ended = _last(entries, Kind.CONTAINING, "credentials")
     rekeyed = _last(entries, Kind.CONTAINING, "rekeyed")
+    own = [each for each in entries if each[1].fields.get("vendor_id") == figures["done"]["vendor_id"]]
+    closed = _last(own, Kind.READ_ENDED)
     last, alarm, done = max(each.last for each in thieves), figures["alarm"], figures["done"]
     served, bundle = sum(each.bytes for each in thieves) / 1e6, done["bundle"]
     rows = [
         ("alarm", alarm, f"{len(thieves)} streams, which were served {served:.0f} MB in all"),
         ("frozen", frozen, f"the log's entry; the command returned {figures['stopped'] - alarm:.1f} s after the alarm"),
-        ("last byte served", last, f"{last - frozen:.2f} s after the freeze"),
+        ("streams ended", closed, f"by the broker's last entry about them, {closed - frozen:.2f} s after the freeze"),
+        ("last byte arrived", last, f"at the vendor, {last - frozen:.2f} s after the freeze"),
         ("report written", figures["reported"], f"{figures['reported'] - figures['stopped']:.1f} s"),
         ("grants and credentials ended", ended, f"{done['grants']} and {done['credentials']}"),
         ("rekeyed", rekeyed, f"{done['chunks']} chunks, {done['bytes'] / 1e6:.0f} MB in {rekeyed - ended:.1f} s"),
@@ -190,7 +193,8 @@ def _print(lab: Vault, figures: dict[str, Any], thieves: list[_Reading], other: 
     rate = done["bytes"] / 1e9 / max(rekeyed - ended, 1e-3)
     sys.stdout.write(
         "\n| what | figure |\n| --- | --- |\n"
-        f"| freeze to last byte | {last - frozen:.2f} s |\n"
+        f"| freeze to the end of all streams | {closed - frozen:.2f} s |\n"
+        f"| freeze to the last byte that arrived | {last - frozen:.2f} s |\n"
         f"| report | {figures['reported'] - figures['stopped']:.1f} s |\n"
         f"| rekey, from store to store | {rate:.2f} GB/s |\n"
         f"| alarm to contained | {figures['contained'] - alarm:.1f} s |\n"

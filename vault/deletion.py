@@ -136,7 +136,7 @@ def _end(parts: OwnerParts, dataset: Dataset) -> tuple[tuple[int, ...], tuple[st
             dataset=dataset.name,
             dataset_id=dataset.id,
             versions=versions,
-            vendors=copies,
+            # Whose they are by id alone: an entry about a dataset may be shown to any vendor who had a copy.
             compartments={place.holder: place.id for place in places},
         )
     parts.heads.announce(rows)

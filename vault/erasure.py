@@ -280,7 +280,6 @@ class _Run:
                 dataset_id=self._dataset.id,
                 rows={str(plan.version.manifest.version): plan.erased for plan in plans if plan.erased},
                 layouts={str(number): layout for number, layout in layouts.items()},
-                vendors=[vendor.name for vendor, each in staged if each is not None],
                 started=job.began,
             )
             for fields in told:

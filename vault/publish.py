@@ -546,7 +546,6 @@ class _Publication:
             renamed=self._renamed(),
             compartment=plan.compartment.id,
             epochs=self._writer.epochs(sorted(self._by_group)),
-            vendors=[copy.vendor.name for copy in self._copies.values()],
             started=self._job.began,
         )
         for copy in self._copies.values():

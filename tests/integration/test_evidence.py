@@ -70,6 +70,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     opened.grant("acme", "evals", ["id", "prompt", "lang"], where="lang = 'en'")
     opened.grant("globex", "evals", ["id", "answer"])
     opened.grant("globex", "others", ["id"])
+    opened.publish("evals", rows(10, start=100), key="id", append=True)
+    opened.erase("evals", keys=[5])
     parts = lab.broker_parts()
     read(parts, lab.caller(parts, "acme"))
     read(parts, lab.caller(parts, "globex"))

@@ -225,15 +225,14 @@ def _end_grants(
         transaction.settle_grant(grant, timestamp(parts.clock()))
     sealer = parts.sealer()
     for grant in sorted(head.grants.keys() | pending):
-        dataset = None
-        try:
+        about = {"dataset": None, "dataset_id": None}
+        # It ends, whatever was done to its row.
+        with suppress(IntegrityError):
             if grant in rows:
-                dataset = open_grant(parts.root, rows[grant], sealer, own=False)[0].dataset_name
-        except IntegrityError:
-            pass  # it ends, whatever was done to its row
-        parts.journal.record_in(
-            transaction, Kind.REVOKED, vendor=vendor.name, vendor_id=vendor.id, grant=grant, dataset=dataset
-        )
+                found, _ = open_grant(parts.root, rows[grant], sealer, own=False)
+                about = {"dataset": found.dataset_name, "dataset_id": found.dataset}
+        said = {"vendor": vendor.name, "vendor_id": vendor.id, "grant": grant, **about}
+        parts.journal.record_in(transaction, Kind.REVOKED, **said)
     return ({"grants": {}} if head.grants else None), len(head.grants.keys() | pending)
 
 
