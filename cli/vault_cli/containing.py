@@ -36,15 +36,15 @@ def contain(
 
     The freeze counts at once, whatever happens then. A run that was stopped or failed is taken up by the same command.
     """
-    opened = open_vault(vault)
+    opened, names = open_vault(vault), datasets or None
     if dry_run:
-        planned = opened.plan_containment(vendor, datasets)
+        planned = opened.plan_containment(vendor, names)
         emit({**asdict(planned), "chunks": planned.chunks, "bytes": planned.bytes}, json, lambda: _outlined(planned))
         return
     with progress("rekeying", "bytes", json) as on_progress:
         done = opened.contain(
             vendor,
-            datasets,
+            names,
             progress=on_progress,
             told=lambda sentence: None if json else note(sentence),
             bundle=output or Path(f"{vendor}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.evidence.zip"),

@@ -223,6 +223,26 @@ def test_a_kms_that_is_away_stops_it_with_a_sentence(
     _is_contained(both, before, old)
 
 
+def test_a_disabled_kms_key_stops_it_behind_the_removals(both: Lab) -> None:
+    """It is said what helps; access has ended, and once the key is enabled the same call does the rest."""
+    before, old = _epochs(both), _key(both)
+    both.vault.disable_kms_key("acme")
+    with pytest.raises(KeyUnavailable, match="'dsvault kms enable acme' lets its data be opened") as caught:
+        both.vault.contain("acme")
+    assert "end its credentials; left: rekey its data" in caught.value.__notes__[0]
+    both.vault.enable_kms_key("acme")
+    both.vault.contain("acme")
+    _is_contained(both, before, old)
+
+
+def test_a_planted_checkpoint_holds_nothing_up(both: Lab) -> None:
+    """Who can write to the store cannot keep access from being ended by what is no checkpoint."""
+    both.vault.parts.store.put(f"checkpoints/{10**6:020d}", b"planted")
+    with pytest.raises(IntegrityError, match="not a signed note") as caught:
+        both.vault.contain("acme")
+    assert "left: remove what is not" in caught.value.__notes__[0]
+
+
 def test_a_lost_object_stops_it_and_nothing_is_thawed(both: Lab) -> None:
     """A chunk of the vendor's that is missing from the store is named; its access has ended all the same."""
     opened = both.vault

@@ -147,6 +147,30 @@ def test_it_holds_nothing_of_anybody_else(made: Made) -> None:
         assert stranger not in text
 
 
+def test_the_commands_from_the_dry_run_to_the_evidence(
+    granted: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said to a person or as one document; without -o the evidence is a file here that is named after vendor and time."""
+    monkeypatch.chdir(tmp_path)
+    at = ["--vault", str(granted.folder)]
+    planned = CliRunner().invoke(app, ["incident", "contain", "acme", "--dry-run", *at])
+    assert planned.exit_code == 0, planned.output
+    assert "an estimate" in planned.stdout
+    assert "nothing was changed" in planned.stdout
+    assert list(tmp_path.glob("*.zip")) == []
+    document = json.loads(CliRunner().invoke(app, ["incident", "contain", "acme", "--dry-run", "--json", *at]).stdout)
+    assert (document["frozen"], document["chunks"] > 0) == (False, True)
+    done = CliRunner().invoke(app, ["incident", "contain", "acme", "--json", *at])
+    assert json.loads(done.stdout)["chunks"] == document["chunks"]
+    assert done.stderr == ""
+    (path,) = tmp_path.glob("acme-*.evidence.zip")
+    assert CliRunner().invoke(app, ["incident", "verify", str(path), *at]).exit_code == 0
+    again = CliRunner().invoke(app, ["incident", "contain", "acme", "-o", str(path), *at])
+    assert "(it had been before)" in again.stdout
+    assert again.stderr.count("dsvault: ") == 8
+    assert verify_bundle(path).vendor == "acme"
+
+
 def test_a_second_run_gives_a_bundle_again(made: Made, tmp_path: Path) -> None:
     """It is in the log, as the first was, and holds as well; the older one holds on."""
     done = vault.open(made.lab.folder).contain("acme", bundle=tmp_path / "again.zip")
@@ -475,6 +499,20 @@ def test_the_log_knows_of_every_bundle(made: Made, tmp_path: Path) -> None:
     verify_bundle(path)
     with pytest.raises(IntegrityError, match="no entry of the making of this bundle"):
         made.lab.vault.verify_bundle(path)
+
+
+def test_false_entries_take_nothing_away(granted: Lab, tmp_path: Path) -> None:
+    """Who has taken a broker over can append to the log that the vendor was thawed, and contained otherwise."""
+    opened = granted.vault
+    opened.contain("acme")
+    vendor = next(state.id for state in opened.vendors() if state.name == "acme")
+    broker = granted.broker_parts()
+    broker.journal.record(Kind.THAWED, vendor="acme", vendor_id=vendor)
+    broker.journal.record(Kind.CONTAINED, vendor="acme", vendor_id=vendor, coverage="0" * 64)
+    broker.journal.record(Kind.CONTAINING, vendor="acme", vendor_id=vendor, step="covered", compartments=[])
+    broker.journal.record(Kind.KEYS_OPENED, keys=7)
+    opened.contain("acme", bundle=tmp_path / "acme.zip")
+    assert opened.verify_bundle(tmp_path / "acme.zip").vendor == "acme"
 
 
 def test_without_the_authority_nothing_is_given_away(granted: Lab, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def verify_against(parts: OwnerParts, path: "str | os.PathLike[str]") -> Evidenc
     for number, entry in parts.journal.entries(parts.signers.keys.auditor_secrets()):
         if number <= evidence.size:
             concerned.look(number, entry)
-        elif entry.kind is Kind.DISCLOSED and entry.fields["evidence"] == evidence.digest:
+        elif entry.kind is Kind.DISCLOSED and entry.fields.get("evidence") == evidence.digest:
             told = True
     missing = set(concerned.sequences) - held
     if missing:

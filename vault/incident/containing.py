@@ -225,7 +225,7 @@ def _end_grants(
         transaction.settle_grant(grant, timestamp(parts.clock()))
     sealer = parts.sealer()
     for grant in sorted(head.grants.keys() | pending):
-        about = {"dataset": None, "dataset_id": None}
+        about: dict[str, str | None] = {"dataset": None, "dataset_id": None}
         # It ends, whatever was done to its row.
         with suppress(IntegrityError):
             if grant in rows:

@@ -5,8 +5,8 @@ an entry names (published, erased, expired, deleted); or about data keys, grants
 entry that names several vendors is in nobody's bundle.
 """
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from vault.audit import Entry, Kind
 
@@ -22,33 +22,39 @@ class Concerned:
     def __init__(self, vendor: str, places: Iterable[str]) -> None:
         self._vendor = vendor
         self._places = {vendor, *places}
-        self._names: set[object] = set()
-        self._grants: set[object] = set()
+        self._names: set[str] = set()
+        self._grants: set[str] = set()
         self._datasets: set[str] = set()
         self._own: list[int] = []
         self._of_datasets: list[tuple[int, str]] = []
 
     def look(self, sequence: int, entry: Entry) -> None:
-        """The next entry."""
+        """The next entry; one that is not formed as it should be, and does not name the vendor, concerns nobody."""
         fields = entry.fields
-        if "vendor_id" in fields:
-            if fields["vendor_id"] == self._vendor:
-                self._own.append(sequence)
-                self._names.add(fields.get("vendor"))
-                self._grants.add(fields.get("grant"))
-                if isinstance(fields.get("dataset_id"), str):
-                    self._datasets.add(fields["dataset_id"])
-        elif entry.kind in _OF_DATASETS:
-            self._of_datasets.append((sequence, str(fields.get("dataset_id"))))
-        elif self._is_all_its_own(entry):
+        if fields.get("vendor_id") == self._vendor:
             self._own.append(sequence)
+            self._learn(fields)
+        elif "vendor_id" not in fields:
+            if entry.kind in _OF_DATASETS:
+                self._of_datasets.append((sequence, str(fields.get("dataset_id"))))
+            elif self._is_all_its_own(entry):
+                self._own.append(sequence)
+
+    def _learn(self, fields: Mapping[str, Any]) -> None:
+        """What of an own entry other entries may name."""
+        for held, name in ((self._names, "vendor"), (self._grants, "grant"), (self._datasets, "dataset_id")):
+            if isinstance(fields.get(name), str):
+                held.add(fields[name])
 
     def _is_all_its_own(self, entry: Entry) -> bool:
-        if entry.kind is Kind.KEYS_OPENED:
-            return {key[0] for key in entry.fields["keys"]} <= self._places
-        if entry.kind is Kind.ROOT_CHANGED:
-            named, ended = set(entry.fields["left_out"]), set(entry.fields["ended_grants"])
-            return bool(named | ended) and named <= self._names and ended <= self._grants
+        try:
+            if entry.kind is Kind.KEYS_OPENED:
+                return {key[0] for key in entry.fields["keys"]} <= self._places
+            if entry.kind is Kind.ROOT_CHANGED:
+                named, ended = set(entry.fields["left_out"]), set(entry.fields["ended_grants"])
+                return bool(named | ended) and named <= self._names and ended <= self._grants
+        except (KeyError, TypeError, IndexError):
+            return False
         return False
 
     @property

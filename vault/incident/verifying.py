@@ -127,8 +127,8 @@ class _Bundle:
             raise IntegrityError("the bundle does not hold the entries that it lists")
         self._refuse_strangers(entries, vendor)
         coverage = _json(self._members, "coverage.json")
-        incident = _Incident(entries, vendor)
-        incident.agrees(coverage, self._members["coverage.json"], self._root.vault)
+        incident = _Incident(entries, vendor, self._members["coverage.json"])
+        incident.agrees(coverage, self._root.vault)
         older = self._grown(end, incident.frozen[0])
         self._heads(vendor, coverage)
         self._report(entries, vendor, str(payload["release"]))
@@ -259,62 +259,44 @@ def _refuse_live(head: VendorHead) -> None:
 
 def _leaves_out(entry: Entry) -> bool:
     """Whether a change of the root document froze the vendor: no entry that leaves out another one is in a bundle."""
-    return entry.kind is Kind.ROOT_CHANGED and bool(entry.fields["left_out"])
+    return entry.kind is Kind.ROOT_CHANGED and bool(entry.fields.get("left_out"))
 
 
 class _Incident:
-    """The last incident that the entries tell of: the freeze that was not undone, the steps, and the end."""
+    """The incident that the entries tell of: the freeze, the steps, and the end, which names the coverage proof.
 
-    def __init__(self, entries: Sequence[tuple[int, Entry]], vendor: str) -> None:
+    Whoever has the log key can append false entries behind it: they take nothing of it away.
+    """
+
+    def __init__(self, entries: Sequence[tuple[int, Entry]], vendor: str, coverage: bytes) -> None:
         self._vendor = vendor
-        self._frozen: tuple[int, str] | None = None
-        self._contained: tuple[int, Entry] | None = None
-        self._begun: Entry | None = None
-        self._steps: dict[str, Entry] = {}
-        for number, entry in entries:
-            self._follow(number, entry)
-
-    def _follow(self, number: int, entry: Entry) -> None:
-        if entry.kind is Kind.THAWED:
-            self._frozen, self._contained, self._begun, self._steps = None, None, None, {}
-        elif self._frozen is None and (entry.kind is Kind.FROZEN or _leaves_out(entry)):
-            self._frozen = (number, timestamp(entry.time))
-        elif entry.kind is Kind.CONTAINING:
-            self._steps[str(entry.fields["step"])] = entry
-        elif entry.kind is Kind.CONTAINED:
-            self._contained = (number, entry)
-
-    @property
-    def frozen(self) -> tuple[int, str]:
-        """The entry of the freeze, and when."""
-        if self._frozen is None:
-            raise IntegrityError("no entry in the bundle says that the vendor was frozen")
-        return self._frozen
-
-    @property
-    def contained(self) -> tuple[int, str]:
-        """The entry of the end, and when."""
-        if self._contained is None:
+        ends = [(number, entry) for number, entry in entries if entry.kind is Kind.CONTAINED]
+        if not ends:
             raise IntegrityError("no entry in the bundle says that the vendor was contained")
-        return self._contained[0], timestamp(self._contained[1].time)
-
-    def agrees(self, coverage: Mapping[str, Any], data: bytes, vault: str) -> None:
-        """The coverage proof is the one that the log names, and says what the steps in the log say."""
-        if self._contained is None:
-            raise IntegrityError("no entry in the bundle says that the vendor was contained")
-        entry = self._contained[1]
-        if not hmac.compare_digest(hashlib.sha256(data).hexdigest(), str(entry.fields["coverage"])):
+        digest = hashlib.sha256(coverage).hexdigest()
+        named = [each for each in ends if each[1].fields.get("coverage") == digest]
+        if not named:
             raise IntegrityError("the coverage proof in the bundle is not the one that the log names")
+        number, entry = named[-1]
+        #: The entry of the end, and when.
+        self.contained = number, timestamp(entry.time)
+        before = [each for each in entries if each[0] < number]
+        #: The entry of the freeze, and when.
+        self.frozen = _freeze(before)
+        self._steps = [entry.fields for _, entry in before if entry.kind is Kind.CONTAINING]
+
+    def agrees(self, coverage: Mapping[str, Any], vault: str) -> None:
+        """The coverage proof says what the steps in the log say, and nothing of before is left by it."""
         if (coverage["type"], coverage["vault"], coverage["vendor_id"]) != ("coverage", vault, self._vendor):
             raise IntegrityError("the coverage proof is about something else than the bundle")
-        said = {name: self._said(name) for name in ("begun", "covered", "collected", "rewrapped")}
-        if (
-            coverage["covered"] != said["covered"]
-            or coverage["left"] != said["collected"]
-            or coverage["before"] != said["begun"]["epochs"]
-            or coverage["kms"] != {"old": said["rewrapped"]["old"], "new": said["rewrapped"]["new"]}
+        for step, said in (
+            ("begun", {"epochs": coverage["before"]}),
+            ("covered", coverage["covered"]),
+            ("collected", coverage["left"]),
+            ("rewrapped", coverage["kms"]),
         ):
-            raise IntegrityError("the coverage proof does not say what the steps in the log say")
+            if not any(fields.get("step") == step and said.items() <= fields.items() for fields in self._steps):
+                raise IntegrityError(f"the coverage proof does not say what the step '{step}' in the log says")
         for each in coverage["covered"]["compartments"]:
             then = coverage["before"].get(each["compartment"], {})
             if any(epoch <= then.get(group, 0) for group, epoch in each["now"].items()):
@@ -322,8 +304,12 @@ class _Incident:
         if any(coverage["left"][what] for what in ("objects", "manifests", "wrapped_keys")):
             raise IntegrityError("the coverage proof says that something of before the incident is left")
 
-    def _said(self, step: str) -> dict[str, Any]:
-        if step not in self._steps:
-            raise IntegrityError(f"no entry in the bundle is about the step '{step}' of the containment")
-        aside = {"vendor", "vendor_id", "step"}
-        return {name: value for name, value in self._steps[step].fields.items() if name not in aside}
+
+def _freeze(entries: Sequence[tuple[int, Entry]]) -> tuple[int, str]:
+    """The freeze that the end was behind: the first one since the vendor was last thawed."""
+    freezes = [(n, entry) for n, entry in entries if entry.kind is Kind.FROZEN or _leaves_out(entry)]
+    if not freezes:
+        raise IntegrityError("no entry in the bundle says that the vendor was frozen")
+    thawed = max((number for number, entry in entries if entry.kind is Kind.THAWED), default=0)
+    number, entry = next((each for each in freezes if each[0] > thawed), freezes[-1])
+    return number, timestamp(entry.time)

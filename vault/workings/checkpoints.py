@@ -9,6 +9,7 @@ import hmac
 import logging
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -120,11 +121,12 @@ class Checkpoints:
         return replaced
 
     def before(self, time: str) -> Kept | None:
-        """The newest whose last entry is from before a time, whichever log key signed it then."""
+        """The newest whose last entry is from before a time, by any log key there was; what is none is passed over."""
         for name in reversed(self._names()):
-            found = self._read(name)
-            if found.checkpoint.time < time:
-                return found
+            with suppress(IntegrityError):
+                found = self._read(name)
+                if found.checkpoint.time < time:
+                    return found
         return None
 
     def prune(self) -> None:

@@ -6,13 +6,14 @@ since. What somebody puts back from an earlier incident is passed over, and the 
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Final, final
 
 from vault.audit import Kind
 from vault.catalog import JobRow, SealedValue, Transaction
 from vault.encoding import from_json, json_bytes, timestamp
-from vault.errors import Conflict, IntegrityError
+from vault.errors import Conflict, IntegrityError, Unavailable
 from vault.workings.jobs import ACTIVE, DONE, Job, begin_job, is_dead, take_job
 from vault.workings.names import Holder
 from vault.workings.parts import OwnerParts
@@ -174,7 +175,9 @@ def _before(parts: OwnerParts, vendor: Holder) -> Before:
         frozen_at = parts.heads.frozen_at(transaction, vendor.id)
     if frozen_at is None:
         raise Conflict(f"the vendor '{vendor.name}' was thawed in the meantime")
-    note = parts.journal.checkpoint_before(frozen_at)
+    note = None
+    with suppress(Unavailable):  # it is for the evidence alone, and holds nothing up
+        note = parts.journal.checkpoint_before(frozen_at)
     began = timestamp(parts.clock())
     return Before(
         vendor.id, number, vendor.kms_key, epochs, frozen_at, began, note.decode() if note is not None else None
