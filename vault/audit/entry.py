@@ -51,7 +51,6 @@ class Kind(StrEnum):
     REPORTED = "report made"
     CONTAINING = "containment step"
     CONTAINED = "vendor contained"
-    KEYS_OPENED = "data keys opened"
     DISCLOSED = "evidence bundle made"
 
 
