@@ -515,6 +515,18 @@ def test_false_entries_take_nothing_away(granted: Lab, tmp_path: Path) -> None:
     assert opened.verify_bundle(tmp_path / "acme.zip").vendor == "acme"
 
 
+def test_one_that_does_not_hold_is_not_handed_out(
+    granted: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was made is checked as others will, before it is in the log or on disk."""
+    made = {"report.json": b"{}", "report.html": b""}
+    monkeypatch.setattr("vault.incident.bundle.report_members", lambda *_words: made)
+    with pytest.raises(IntegrityError, match="does not follow from its entries"):
+        granted.vault.contain("acme", bundle=tmp_path / "acme.zip")
+    assert not (tmp_path / "acme.zip").exists()
+    assert Kind.DISCLOSED not in {entry.kind for _, entry in granted.vault.audit_entries()}
+
+
 def test_without_the_authority_nothing_is_given_away(granted: Lab, tmp_path: Path) -> None:
     """All but the evidence is done, and what is left is said; with the key back the same call makes it."""
     key = granted.folder / "owner" / "keys" / "authority.json"

@@ -6,18 +6,19 @@ and the report, which follows from those entries. The log has an entry of every 
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vault._version import __version__
-from vault.audit import Kind, Leaf, Tree, verify_consistency
+from vault.audit import Entry, Kind, Tree, verify_consistency
 from vault.encoding import json_bytes, timestamp, to_base64
 from vault.errors import InvalidInput
 from vault.incident.container import pack
 from vault.incident.picking import Concerned, runs_of
 from vault.incident.reporting import report_members
+from vault.incident.verifying import check_bundle
 from vault.model import FORMAT
 from vault.sinks import replacing
 from vault.trust import Label
@@ -52,42 +53,24 @@ def make_bundle(parts: OwnerParts, vendor: Holder, case: Case, coverage: bytes, 
     """
     authority = parts.signers.authority()
     secrets = parts.signers.keys.auditor_secrets()
-    parts.journal.verify()
     parts.journal.settle()
     end = parts.journal.end()
     assert end is not None
     note, checkpoint = end
-    opener = parts.journal.opener(secrets)
+    parts.journal.verify()
     with parts.catalog.read() as transaction:
         places = [row.id for row in transaction.compartments(holder=vendor.id)]
-    concerned = Concerned(vendor.id, places)
-    for sequence, entry in parts.journal.entries(secrets):
-        if sequence <= checkpoint.size:
-            concerned.look(sequence, entry)
-    sequences = concerned.sequences
     tree = parts.journal.tree(checkpoint.size)
-    nodes: dict[bytes, int] = {}
-    lines, opened = [], []
-    for leaf in _leaves(parts, sequences):
-        path_nodes = [nodes.setdefault(each, len(nodes)) for each in tree.inclusion(leaf.sequence - 1)]
-        document = {
-            "sequence": leaf.sequence,
-            "time": leaf.time,
-            "sealed": to_base64(leaf.sealed),
-            "key": to_base64(opener.entry_key(leaf.sealed)),
-            "path": path_nodes,
-        }
-        lines.append(json_bytes(document) + b"\n")
-        opened.append((leaf.sequence, opener.open(leaf.sealed)))
+    shown = _shown(parts, Concerned(vendor.id, places), tree, secrets)
     members = {
         "root.json": parts.root.chain_bytes(),
         "checkpoint": note,
-        "entries.jsonl": b"".join(lines),
-        "nodes": b"".join(nodes),
+        "entries.jsonl": b"".join(shown.lines),
+        "nodes": b"".join(shown.nodes),
         "heads.json": json_bytes(_heads(parts, vendor, places)),
         "coverage.json": coverage,
         **_growth(parts, case, tree),
-        **report_members(opened, vendor.id),
+        **report_members(shown.entries, vendor.id),
     }
     payload = {
         "format": list(FORMAT),
@@ -98,11 +81,12 @@ def make_bundle(parts: OwnerParts, vendor: Holder, case: Case, coverage: bytes, 
         "vendor_id": vendor.id,
         "made": timestamp(parts.clock()),
         "size": checkpoint.size,
-        "entries": runs_of(sequences),
+        "entries": runs_of(number for number, _ in shown.entries),
         "members": {name: [len(data), hashlib.sha256(data).hexdigest()] for name, data in members.items()},
     }
     signed = authority.sign(Label.EVIDENCE, payload)
     data = pack({"evidence.json": signed.encode(), **members})
+    check_bundle(data, parts.root.fingerprint)  # one that does not hold is never handed out
     check_target(path)
     with replacing(path, path.absolute().parent) as file:
         # Who gives keys of entries away is in the log before they are.
@@ -112,22 +96,42 @@ def make_bundle(parts: OwnerParts, vendor: Holder, case: Case, coverage: bytes, 
             vendor_id=vendor.id,
             evidence=signed.digest,
             size=checkpoint.size,
-            entries=len(sequences),
+            entries=len(shown.entries),
         )
         file.write(data)
     parts.journal.checkpoint()
-    return Bundled(path, signed.digest, len(sequences), len(data))
+    return Bundled(path, signed.digest, len(shown.entries), len(data))
 
 
-def _leaves(parts: OwnerParts, sequences: Sequence[int]) -> Iterator[Leaf]:
-    """These entries; the log is read once where they are many."""
-    wanted = set(sequences)
-    if len(wanted) < 1000:
-        yield from map(parts.journal.leaf, sequences)
-        return
+@dataclass(slots=True)
+class _Shown:
+    """The entries of a bundle, their lines, and the hashes that their proofs are made of, by number."""
+
+    entries: list[tuple[int, Entry]] = field(default_factory=list)
+    lines: list[bytes] = field(default_factory=list)
+    nodes: dict[bytes, int] = field(default_factory=dict)
+
+
+def _shown(parts: OwnerParts, concerned: Concerned, tree: Tree, secrets: Sequence[bytes]) -> _Shown:
+    """What the log has in that tree that concerns the vendor; the log is read twice, to know and to take."""
+    for sequence, entry in parts.journal.entries(secrets):
+        if sequence <= tree.size:
+            concerned.look(sequence, entry)
+    wanted, opener, shown = set(concerned.sequences), parts.journal.opener(secrets), _Shown()
     for leaf in parts.journal.leaves():
-        if leaf.sequence in wanted:
-            yield leaf
+        if leaf.sequence not in wanted:
+            continue
+        nodes = [shown.nodes.setdefault(each, len(shown.nodes)) for each in tree.inclusion(leaf.sequence - 1)]
+        document = {
+            "sequence": leaf.sequence,
+            "time": leaf.time,
+            "sealed": to_base64(leaf.sealed),
+            "key": to_base64(opener.entry_key(leaf.sealed)),
+            "path": nodes,
+        }
+        shown.lines.append(json_bytes(document) + b"\n")
+        shown.entries.append((leaf.sequence, opener.open(leaf.sealed)))
+    return shown
 
 
 def _heads(parts: OwnerParts, vendor: Holder, places: Sequence[str]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from vault.trust import Label, Role, Root, Signed, VendorHead
 from vault.trust.heads import Frontier, trusted_compartment_head, trusted_vendor_head
 from vault.trust.root import decode_chain, open_roots
 
-__all__ = ["Evidence", "read_bundle", "verify_bundle"]
+__all__ = ["Evidence", "check_bundle", "read_bundle", "verify_bundle"]
 
 _HASH: Final = 32
 
@@ -81,7 +81,12 @@ def read_bundle(
     path: "str | os.PathLike[str]", fingerprint: str | None = None
 ) -> tuple[Evidence, list[tuple[int, Entry]]]:
     """The same, with the entries that it opens."""
-    members = unpack(_bytes(Path(path)))
+    return check_bundle(_bytes(Path(path)), fingerprint)
+
+
+def check_bundle(data: bytes, fingerprint: str | None = None) -> tuple[Evidence, list[tuple[int, Entry]]]:
+    """The same of a bundle's bytes."""
+    members = unpack(data)
     try:
         return _Bundle(members, fingerprint).check()
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
