@@ -331,7 +331,7 @@ def test_a_key_that_was_to_be_disabled_is_disabled_by_the_next_run(
         raise Unavailable("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(rewrap, "_disable", cut)
+        patch.setattr(rewrap, "disable_keys", cut)
         with pytest.raises(Unavailable):
             granted.vault.rewrap("acme", disable_old=True)
     assert granted.vault.parts.kms.state(old) is KeyState.ENABLED
