@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography_vectors import open_vector_file
 
 from tests.primitives import hpke
-from vault.audit.entry import _SUITE
+from vault.audit.sealing import _SUITE
 
 #: Base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM (RFC 9180 section 7).
 _IDS = {"mode": 0, "kem_id": 0x20, "kdf_id": 1, "aead_id": 2}

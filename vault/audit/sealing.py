@@ -20,9 +20,9 @@ from functools import lru_cache
 from typing import Final, final
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -54,7 +54,7 @@ def _info(vault: str) -> bytes:
 
 def _keys(secret: bytes, vault: str) -> bytes:
     info = canonical("dsvault log entry keys", vault)
-    return HKDF(hashes.SHA256(), SESSION_ENTRIES * _KEY, salt=None, info=info).derive(secret)
+    return HKDF(SHA256(), SESSION_ENTRIES * _KEY, salt=None, info=info).derive(secret)
 
 
 def _commitment(key: bytes) -> bytes:
