@@ -13,12 +13,14 @@ import ipaddress
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
 from vault._version import __version__
 from vault.audit import Entry
-from vault.encoding import timestamp
+from vault.encoding import from_timestamp, timestamp
+from vault.errors import IntegrityError
 
 __all__ = ["Format", "document", "line", "sequence_of"]
 
@@ -156,15 +158,32 @@ def ocsf(vault: str, sequence: int, entry: Entry, names: Mapping[str, str]) -> d
         "status_id": status,
         "status": status_name,
         "status_detail": detail,
-        "time": int(entry.time.timestamp() * 1000),
+        "time": _milliseconds(entry.time),
         "message": _message(entry.kind.value, fields),
         "metadata": _metadata(vault, sequence, entry),
         "actor": _actor(vault, entry.kind.value, fields),
         "src_endpoint": _endpoint(fields),
         "unmapped": {key: value for key, value in fields.items() if _short(key, value)},
+        **_repeated(entry),
         **_PARTS[act.kind](act, vault, sequence, fields),
     }
     return {key: value for key, value in event.items() if value is not None}
+
+
+def _repeated(entry: Entry) -> dict[str, int]:
+    """How many requests an entry stands for and when they came, where it counts them."""
+    times, since = entry.fields.get("times"), entry.fields.get("since")
+    if not isinstance(times, int):
+        return {}
+    try:
+        began = {"start_time": _milliseconds(from_timestamp(str(since)))}
+    except IntegrityError:
+        began = {}
+    return {"count": times, "end_time": _milliseconds(entry.time), **began}
+
+
+def _milliseconds(time: datetime) -> int:
+    return int(time.timestamp() * 1000)
 
 
 def _short(name: str, value: object) -> bool:
@@ -232,7 +251,8 @@ def _user(fields: Fields) -> dict[str, Any]:
 def _endpoint(fields: Fields) -> dict[str, str]:
     address = fields.get("address")
     if not address:
-        return {"svc_name": "dsvault"}
+        # What is counted without its address came from several; everything else without one is the program's own.
+        return {"name": "several"} if fields.get("times") else {"svc_name": "dsvault"}
     try:
         return {"ip": str(ipaddress.ip_address(str(address)))}
     except ValueError:

@@ -126,6 +126,9 @@ class _Event(BaseEvent):
     time: int
     actor: _Actor
     src_endpoint: _Endpoint
+    count: int | None = None
+    start_time: int | None = None
+    end_time: int | None = None
 
     @model_validator(mode="after")
     def _sums(self) -> "_Event":
@@ -272,6 +275,18 @@ def test_what_failed_is_a_failure() -> None:
     assert _event(Kind.READ_ENDED)["status"] == "Success"
     assert _event(Kind.KMS_KEY_DISABLED)["status"] == "Failure"
     assert _event(Kind.FROZEN)["status"] == "Success"
+
+
+def test_what_was_counted_has_a_count() -> None:
+    """An entry for several requests says how many and from when to when; what broker's processes make up is no end of it."""
+    event = _event(Kind.REFUSED, times=399, since="2026-12-01T07:59:50.000000Z", address=None)
+    found = _valid(event)
+    assert (found.count, found.start_time, found.end_time) == (399, 1796111990000, 1796112000250)
+    assert event["src_endpoint"] == {"name": "several"}
+    assert "start_time" not in _event(Kind.REFUSED, times=2, since="then")
+    assert "count" not in _event(Kind.REFUSED, times="many")
+    assert "count" not in _event(Kind.REFUSED)
+    assert "count" not in _event(Kind.KEYS_OPENED)
 
 
 def test_lists_of_rows_and_chunks_stay_in_the_log() -> None:

@@ -8,7 +8,6 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from vault.audit import Kind
 from vault.catalog import CredentialRow, Transaction
 from vault.delegation import Link, check_chain
 from vault.encoding import timestamp
@@ -67,9 +66,7 @@ class Arrival:
     def turned_away(self, parts: Parts) -> Unauthenticated:
         """What is raised for a proof that was used before, once the attempt is logged."""
         who = self.caller
-        parts.journal.record(
-            Kind.REFUSED, vendor_id=who.vendor, credential=who.credential, address=who.address, reason=_USED
-        )
+        parts.journal.refuse(who.vendor, who.credential, who.address, _USED)
         return Unauthenticated(_DENIED)
 
 
@@ -116,7 +113,7 @@ def arrive(
 
     ``sent`` is how the request came, which a credential that is bound to a key needs; ``vendors`` are the ids that this
     broker serves (None: all whose keys it holds). Raises Unauthenticated, with one sentence whatever the reason, and
-    logs the attempt when it names a credential that exists.
+    logs the attempt when it names a credential that exists; of many that are alike, how many.
     """
     opened = _credential(parts, token.credential)
     vendor, own = opened[1].vendor, opened[1].id
@@ -124,7 +121,7 @@ def arrive(
         _check_credential(parts, opened, token, address, vendors)
         links, proof = _check_possession(parts, opened[1], token, sent)
     except Unauthenticated as error:
-        parts.journal.record(Kind.REFUSED, vendor_id=vendor, credential=own, address=address, reason=str(error))
+        parts.journal.refuse(vendor, own, address, str(error))
         raise Unauthenticated(_DENIED) from None
     caller = Caller(vendor, own, address, min([opened[1].expires, *(link.expires for link in links)]), links)
     return Arrival(caller, proof)
@@ -152,9 +149,7 @@ def authenticate_federated(
         check_claims(claims, _provider(credential), trusted_now(parts))
     except Unauthenticated as error:
         about = signed[0][1]
-        parts.journal.record(
-            Kind.REFUSED, vendor_id=about.vendor, credential=about.id, address=address, reason=str(error)
-        )
+        parts.journal.refuse(about.vendor, about.id, address, str(error))
         raise Unauthenticated(_DENIED) from None
     subject = str(claims.get("sub", ""))[:200]
     return Caller(credential.vendor, credential.id, address, credential.expires, (), subject)

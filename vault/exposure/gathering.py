@@ -99,13 +99,13 @@ class Act(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """Requests that were refused alike."""
+    """Requests that were refused alike; ``address`` is None for those of a count that came from many."""
 
     reason: str
     credential: str
     delegates: tuple[tuple[str, str], ...]
     subject: str | None
-    address: str
+    address: str | None
     dataset: str | None
     columns: tuple[str, ...]
 
@@ -362,12 +362,15 @@ class Gathering:
                 _text(fields["credential"]),
                 _delegates(fields),
                 _text_or_none(fields.get("subject")),
-                _text(fields["address"]),
+                _text_or_none(fields["address"]),
                 _text_or_none(fields.get("dataset")),
                 _texts(fields.get("columns") or []),
             )
-            at = micro(time)
-            self.refused.setdefault(refusal, Tally()).add(at, at)
+            at, times, since = micro(time), _number(fields.get("times", 1)), fields.get("since")
+            if not times:
+                raise ValueError("no request was refused")
+            first = min(at, micro(_text(since))) if since is not None else at
+            self.refused.setdefault(refusal, Tally()).add(first, at, times)
 
     def _unwrap(self, time: str, fields: Mapping[str, Any]) -> None:
         if self._counts(time):

@@ -333,7 +333,7 @@ def _refused(found: Exposure) -> Table:
                 each.request.reason,
                 each.request.credential,
                 " → ".join(name for _, name in each.request.delegates),
-                each.request.address,
+                each.request.address or "several",
                 each.request.dataset or "",
                 ", ".join(each.request.columns),
                 count(each.count),

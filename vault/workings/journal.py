@@ -9,6 +9,7 @@ delivered before a checkpoint that is about the delivery's entry lies there.
 import hmac
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -31,10 +32,12 @@ from vault.audit import (
     verify_log,
 )
 from vault.catalog import Catalog, LogRow, LogTailRow, Transaction
+from vault.encoding import timestamp
 from vault.errors import AuditError, IntegrityError, InvalidInput, KmsError, Unavailable, VaultError
 from vault.objects import ObjectStore
 from vault.trust import Role, Root, Signer
 from vault.workings.checkpoints import Checkpoints, pinned_by
+from vault.workings.repeats import Alike, Repeated, Repeats
 from vault.workings.roots import Roots
 
 __all__ = ["Journal", "Witness"]
@@ -43,6 +46,8 @@ _LOG = logging.getLogger("dsvault.log")
 _PAGE = 1000
 _HASH = 32
 _CHECKPOINT_EVERY = timedelta(seconds=1)
+#: How many counted refusals are written in one change: others may have to wait for its commit.
+_COUNTED_OF_CHANGE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,7 @@ class Journal:
         log_signer: Callable[[Root], Signer],
         clock: Callable[[], datetime],
         witness: Witness | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._roots = roots
         self._catalog = catalog
@@ -87,6 +93,7 @@ class Journal:
         self._highest = 0
         self._witnessed = 0
         self._witnessing = threading.Lock()
+        self._repeats = Repeats(monotonic)
 
     # Appending
 
@@ -115,6 +122,48 @@ class Journal:
             self._record(transaction, root, root, entry)
 
         self._catalog.submit_soon(appended, failed)
+
+    def refuse(self, vendor: str, credential: str, address: str, reason: str) -> None:
+        """Append that a credential was refused: durably, or for one like another of a moment ago, as a count.
+
+        Whoever knows a credential's id and no secret may have it refused as often as he likes. Raises AuditError.
+        """
+        self.write_counted()
+        alike = Alike(vendor, credential, address, reason)
+        if not self._repeats.note(alike, self._clock()):
+            return
+        try:
+            self.record(Kind.REFUSED, vendor_id=vendor, credential=credential, address=address, reason=reason)
+        except BaseException:
+            self._repeats.untold(alike)
+            raise
+
+    def write_counted(self, *, all_: bool = False) -> None:
+        """Append soon what was refused alike, once the time is over in which it is counted, or all of it now."""
+        counted = self._repeats.due(all_=all_)
+        for start in range(0, len(counted), _COUNTED_OF_CHANGE):
+            self._write_counted(counted[start : start + _COUNTED_OF_CHANGE])
+
+    def _write_counted(self, counted: Sequence[Repeated]) -> None:
+        def write(transaction: Transaction) -> None:
+            for each in counted:
+                alike = each.alike
+                self.record_in(
+                    transaction,
+                    Kind.REFUSED,
+                    vendor_id=alike.vendor,
+                    credential=alike.credential,
+                    address=alike.address,
+                    reason=alike.reason,
+                    times=each.times,
+                    since=timestamp(each.since),
+                )
+
+        def failed(error: BaseException) -> None:
+            self._repeats.put_back(counted)
+            _LOG.warning("refused requests could not be written down yet: %s", type(error).__name__)
+
+        self._catalog.submit_aside(write, failed)
 
     def record_in(self, transaction: Transaction, kind: Kind, **fields: Any) -> int:
         """Append as part of a transaction that makes the act effective; returns the entry's number."""
@@ -180,7 +229,8 @@ class Journal:
         return tail
 
     def settle(self) -> None:
-        """Write what was to be written soon, and leave a checkpoint behind it."""
+        """Write what was to be written soon or was counted, and leave a checkpoint behind it."""
+        self.write_counted(all_=True)
         self._catalog.settle()
         self.checkpoint()
 

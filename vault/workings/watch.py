@@ -5,6 +5,8 @@ process holds while nobody reads: a freeze, a revocation and a rekey change a he
 holder. What may have changed is dropped; a key that is still needed is asked of the KMS again. It is dropped at the
 next looks too, for as long as somebody may act on the head of before: a stream that was fetching ahead may have brought
 it back.
+
+The refusals that are counted are written at a look as well, once their time is over: nobody else may come by.
 """
 
 import logging
@@ -44,6 +46,7 @@ class Watch:
         keyring = self._parts.keyring
         keyring.sweep()
         self._parts.lately.sweep()
+        self._parts.journal.write_counted()
         try:
             with self._parts.catalog.read() as transaction:
                 marks = transaction.marks()
