@@ -107,7 +107,7 @@ def _lines(document: dict[str, Any]) -> list[str]:
     """A line for every field that is signed, and none for anything else: what a later release adds is shown too."""
     lines = []
     for name, value in document.items():
-        if name in {"columns", "filter_columns"}:
+        if name in {"columns", "filter_columns"} and value:
             lines += [f"{name}: {', '.join(f'{part} {_text(entry[part])}' for part in entry)}" for entry in value]
         else:
             lines.append(f"{name}: {_text(value)}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vault_cli.opening import open_vault
-from vault_cli.options import Json, VaultDir
+from vault_cli.options import Json, UnusedVaultDir, VaultDir
 from vault_cli.output import emit, table
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def request(
     ] = None,
     kind: Annotated[str, typer.Option("--key-type", metavar="TYPE", help="ed25519 or p256.")] = "ed25519",
     name: Annotated[str | None, typer.Option("--name", help="Who asks, for people to read.")] = None,
-    vault: VaultDir = None,  # noqa: ARG001
+    vault: UnusedVaultDir = None,  # noqa: ARG001
     json: Json = False,
 ) -> None:
     """For a vendor: make a key of your own and a request for a credential that is bound to it.

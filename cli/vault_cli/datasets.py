@@ -9,7 +9,7 @@ import typer
 from vault.errors import InvalidInput
 from vault_cli.opening import open_vault, split_names
 from vault_cli.options import Json, VaultDir
-from vault_cli.output import emit, progress, table
+from vault_cli.output import counted, emit, progress, table
 
 __all__ = ["app", "init", "publish"]
 
@@ -242,7 +242,8 @@ def delete(
         raise typer.Exit(1)
     done = opened.delete(name)
     told = [
-        f"deleted {name}: {len(done.versions)} versions, {done.grants} grants, copies of {len(done.vendors)} vendors",
+        f"deleted {name}: {counted(len(done.versions), 'version')}, {counted(done.grants, 'grant')}, "
+        f"copies of {counted(len(done.vendors), 'vendor')}",
         *_afterwards(),
     ]
     emit(asdict(done), json, "\n".join(told))
@@ -259,9 +260,9 @@ def expire(
     done = open_vault(vault).expire(name, keep)
     held = f"grants are pinned to {_numbers(done.pinned)}; 'dsvault grants' shows them" if done.pinned else ""
     if not done.expired:
-        emit(asdict(done), json, held or f"{name} has no more than {keep} versions")
+        emit(asdict(done), json, held or f"{name} has no more than {counted(keep, 'version')}")
         return
-    told = [f"took away {len(done.expired)} versions of {name}, and left {_numbers(done.left)}", *_afterwards()]
+    told = [f"took away {counted(len(done.expired), 'version')} of {name}, and left {_numbers(done.left)}", *_afterwards()]
     told += [held] if held else []
     emit(asdict(done), json, "\n".join(told))
 
@@ -286,11 +287,11 @@ def erase(
         raise typer.Exit(1)
     with progress("erasing", "bytes", json) as on_progress:
         done = opened.erase(name, keys=values, where=where, progress=on_progress)
-    unknown = [f"{done.unknown_keys} of the keys are in no version"] if done.unknown_keys else []
+    unknown = [f"{done.unknown_keys} of the keys {'is' if done.unknown_keys == 1 else 'are'} in no version"] if done.unknown_keys else []
     if not done.rows:
         emit(asdict(done), json, "\n".join([f"no version of {name} has such rows; nothing was changed", *unknown]))
         return
-    versions = [f"erased {rows} rows from version {version}" for version, rows in done.rows.items()]
+    versions = [f"erased {counted(rows, 'row')} from version {version}" for version, rows in done.rows.items()]
     copies = [f"and from the copies of {', '.join(done.vendors)}"] if done.vendors else []
     emit(asdict(done), json, "\n".join([*versions, *copies, *unknown, *_afterwards()]))
 

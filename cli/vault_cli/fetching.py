@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vault_cli.opening import split_names
-from vault_cli.options import Json, VaultDir
+from vault_cli.options import Json, UnusedVaultDir
 from vault_cli.output import emit, fetching, note, table, warn_open
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def delegate(
     key: Annotated[
         Path | None, typer.Option("--key", metavar="FILE", help="Your private key, if it is not beside the profile.")
     ] = None,
-    vault: VaultDir = None,  # noqa: ARG001
+    vault: UnusedVaultDir = None,  # noqa: ARG001
     json: Json = False,
 ) -> None:
     """For a vendor: hand a part of your access on to one person, without asking the lab.
@@ -101,7 +101,7 @@ def fetch(
         Path | None, typer.Option("--client-cert", metavar="F", help="Your certificate, if the broker asks for one.")
     ] = None,
     client_key: Annotated[Path | None, typer.Option("--client-key", metavar="F", help="Its private key, PEM.")] = None,
-    vault: VaultDir = None,  # noqa: ARG001
+    vault: UnusedVaultDir = None,  # noqa: ARG001
     json: Json = False,
 ) -> None:
     """Fetch what was granted to you, with nothing but your profile: to a file, or as a preview."""
@@ -132,10 +132,14 @@ def fetch(
 @contextmanager
 def _by_option() -> Iterator[None]:
     """Name the option where the client or the broker name what it stands for."""
-    from vault.errors import InvalidInput
+    from vault.errors import Conflict, InvalidInput
 
     try:
         yield
+    except Conflict as error:
+        if str(error).startswith(("more than one grant", "several grants")):
+            error.args = (f"--grant: {error}",)
+        raise
     except InvalidInput as error:
         if str(error).startswith(("where:", "limit:", "columns:")):
             error.args = (f"--{error}",)
@@ -155,8 +159,15 @@ def _client(
 
     if profile is not None and endpoint is None and token_file is None:
         return connect(profile, key, **trust)
-    if profile is not None or endpoint is None or token_file is None or key is not None:
+    if profile is not None:
+        raise typer.BadParameter("--profile names the broker and the credential: leave out --endpoint and --token-file")
+    if endpoint is None and token_file is None:
         raise typer.BadParameter("give --profile, or --endpoint and --token-file")
+    if endpoint is None or token_file is None:
+        there, lacking = ("--token-file", "--endpoint") if endpoint is None else ("--endpoint", "--token-file")
+        raise typer.BadParameter(f"{there} goes with {lacking}: give that as well")
+    if key is not None:
+        raise typer.BadParameter("--key goes with --profile: tokens of an identity provider are bound to no key")
     source = token_file
 
     def token() -> str:

@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Json", "VaultDir"]
+__all__ = ["Json", "UnusedVaultDir", "VaultDir"]
 
 VaultDir = Annotated[
     Path | None,
     typer.Option("--vault", metavar="DIR", help="The vault (else $DSVAULT, else the nearest upwards)."),
 ]
+#: Every command takes the option; where it says nothing, as to a vendor, the help is silent about it.
+UnusedVaultDir = Annotated[Path | None, typer.Option("--vault", metavar="DIR", hidden=True)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, and nothing else.")]

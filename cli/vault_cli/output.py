@@ -53,6 +53,11 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200).print(shown)
 
 
+def counted(number: int, what: str) -> str:
+    """``1 row``, ``2 rows``."""
+    return f"{number} {what}{'s' if number != 1 else ''}"
+
+
 def printable(cell: object) -> str:
     """Text for a terminal: what was published may hold control characters, which must not act here."""
     text = "" if cell is None else str(cell)

@@ -108,6 +108,22 @@ def test_a_delegate_is_told_of_no_mask_on_what_it_was_not_handed(office: Office,
     assert handed.masks == {"info.seen": "hash"}
 
 
+def test_a_delegate_is_shown_no_grant_that_it_cannot_read(office: Office) -> None:
+    """A filter over a column that another grant has not makes that one unreadable, and it is not in the listing."""
+    everywhere = office.hand_on(office.acme, "ann", where="lang = 'en'")
+    client = connect(everywhere)
+    assert client.datasets() == ["evals"]
+    assert client.open("evals").to_arrow().num_rows > 0
+    with pytest.raises(NotGranted):
+        client.open("other").to_arrow()
+    by_both = connect(office.hand_on(office.acme, "ann", where="id < 5"))
+    assert by_both.datasets() == ["evals", "other"]
+    assert by_both.open("other").to_arrow().num_rows == 5
+    # Of a type that the comparison does not fit, and masked: as good as not there.
+    assert connect(office.hand_on(office.acme, "ann", where="lang > 5")).datasets() == []
+    assert connect(office.hand_on(office.acme, "ann", where="answer IS NULL")).datasets() == []
+
+
 def test_a_name_hands_on_the_column_that_had_it_then(granted: Lab) -> None:
     """Once the lab has renamed columns, neither a name nor a filter of a delegation is about another one than before."""
     opened = granted.vault

@@ -337,6 +337,7 @@ def test_a_credential_may_be_held_to_networks(place: Place) -> None:
 
 def test_refusals_are_logged_with_their_reason_and_told_with_none(place: Place) -> None:
     """The caller reads one sentence; the lab reads why, and never the proof or the token."""
+    place = replace(place, profile=place.lab.vault.issue_credential("acme").profile)
     before = len(acts(place.lab.vault))
     assert place.get(place.proof(method="PUT")) == 401
     assert place.get(None) == 401

@@ -98,7 +98,7 @@ def test_the_story_of_a_protected_dataset_on_three_machines(tmp_path: Path) -> N
         assert "purpose: red·[2Jteam" in told
         assert "not verified without --vault" in told
         for field in seen["grant"]:
-            assert f"{field}: " in told or not seen["grant"][field]
+            assert f"\n{field}: " in f"\n{told}"
         signed = _done("approval", "sign", "for-carol.json", "--key", "carol.json", cwd=carol)
         assert f"signed for-carol.json with {key}" in signed
         (carol / "for-carol.json").rename(owner / "for-carol.json")
@@ -118,6 +118,19 @@ def test_the_story_of_a_protected_dataset_on_three_machines(tmp_path: Path) -> N
 
 def _authority(shown: dict[str, Any]) -> list[str]:
     return [key["id"] for key in shown["keys"] if key["role"] == "authority"]
+
+
+def test_a_grant_without_a_filter_shows_that_it_reads_nothing_by_it(tmp_path: Path) -> None:
+    """Each field that is signed has a line, an empty list too."""
+    opened = _lab(tmp_path / "owner")
+    _member(opened, tmp_path / "carol", Role.APPROVER, "carol")
+    opened.protect("evals", 2)
+    _done("grant", "acme", "evals", "--columns", "id", "-o", "g.json", "--vault", "lab", cwd=tmp_path / "owner")
+    told = _done("approval", "show", "g.json", cwd=tmp_path / "owner").splitlines()
+    seen = document("approval", "show", "g.json", cwd=tmp_path / "owner")["grant"]
+    assert seen["filter_columns"] == []
+    assert "filter_columns: []" in told
+    assert {line.partition(":")[0] for line in told[:-1]} == set(seen)
 
 
 def test_live_grants_are_approved_or_ended_when_a_dataset_is_protected(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.support.tables import rows
 from vault import access, grants
 from vault.delegation import Link
 from vault.encoding import new_id, utcnow
-from vault.errors import InvalidInput, NotFound, NotGranted, Refused, VaultError
+from vault.errors import Conflict, InvalidInput, NotFound, NotGranted, Refused, VaultError
 from vault.policy import Request
 from vault.trust import Role
 from vault_cli.main import app
@@ -114,6 +114,47 @@ def test_a_mistake_in_a_fetch_names_the_option(
     """Whether the client finds it or the broker does, for a preview as for a file."""
     for more in ((), ("-o", tmp_path / "x.csv")):
         assert _refused("fetch", "evals", "--profile", profile, *words, *more).startswith(said)
+
+
+def test_two_grants_that_would_each_do_name_the_option(place: Lab, tmp_path: Path) -> None:
+    """The refusal says what to give, and with what."""
+    with broker(place.folder) as endpoint:
+        place.vault.publish("twice", rows(3))
+        ids = sorted(place.vault.grant("globex", "twice", ["id"]).id for _ in range(2))
+        fetch = ("fetch", "twice", "--profile", place.profile("globex", endpoint))
+        for more in ((), ("-o", tmp_path / "x.csv")):
+            said = _refused(*fetch, *more, kind=Conflict)
+            assert said == f"--grant: more than one grant allows this; name one of them: {', '.join(ids)}"
+        assert _run(*fetch, "--grant", ids[0]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "give --profile, or --endpoint and --token-file"),
+        (("--profile", "p", "--endpoint", "u"), "--profile names the broker and the credential: leave out --endpoint"),
+        (("--profile", "p", "--token-file", "t"), "--profile names the broker and the credential: leave out"),
+        (("--endpoint", "u"), "--endpoint goes with --token-file: give that as well"),
+        (("--token-file", "t"), "--token-file goes with --endpoint: give that as well"),
+        (("--key", "k", "--endpoint", "u", "--token-file", "t"), "--key goes with --profile: tokens"),
+    ],
+)
+def test_options_that_do_not_go_together_are_named(words: tuple[str, ...], said: str) -> None:
+    """What is said fits what was given."""
+    done = _run("fetch", "evals", *words)
+    assert done.exit_code == 2
+    assert said in " ".join(done.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("words", [("fetch",), ("delegate",), ("credential", "request")])
+def test_a_vendors_commands_offer_no_vault_and_take_it(words: tuple[str, ...], tmp_path: Path) -> None:
+    """A vendor has none; a script that gives it to every command goes on."""
+    assert "--vault" not in _run(*words, "--help").stdout
+    assert "--vault" in _run("credential", "issue", "--help").stdout
+    done = _run("credential", "request", "-o", tmp_path / "r.json", "--vault", tmp_path / "none")
+    assert (done.exit_code, (tmp_path / "r.json").exists()) == (0, True)
+    for others in (("fetch", "evals", "--profile", "p"), ("delegate", "--profile", "p", "--to", "x", "-o", "y")):
+        assert _run(*others, "--vault", tmp_path / "none").exit_code != 2
 
 
 @pytest.mark.parametrize("limit", [-1, "3", True, 2.0, 2**63])

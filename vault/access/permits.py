@@ -61,17 +61,26 @@ class Permitted:
 
 
 def offerings(parts: Parts, caller: Caller) -> list[Offering]:
-    """What the caller's live grants offer at present; raises Frozen."""
+    """What the caller's live grants offer at present, and could be read; raises Frozen."""
     refuse_frozen(parts.heads.vendor(caller.vendor))
     now = trusted_now(parts)
     found = []
     for offer, version in _offers(parts, caller):
-        if offer.grant.live_at(now) and offer.whole and offer.columns:
+        if offer.grant.live_at(now) and offer.whole and offer.columns and _fits(caller, offer, version):
             masks = masks_of(offer.grant, offer.columns)
             schema = leaving_schema(version.manifest.schema, offer.columns, masks)
             told = {shown(path): mask.text for path, mask in masks.items()}
             found.append(Offering(offer.grant, offer.version, schema, told, offer.leasable))
     return found
+
+
+def _fits(caller: Caller, offer: Offer, version: OpenVersion) -> bool:
+    """Whether the row filters of a chain can be run: of a grant that they do not fit every read is refused."""
+    try:
+        _delegated_filters(caller, offer, version.manifest.schema)
+    except NotGranted:
+        return False
+    return True
 
 
 def masks_of(grant: Grant, columns: tuple[Column, ...]) -> dict[Path, Mask]:

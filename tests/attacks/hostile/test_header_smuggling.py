@@ -85,10 +85,11 @@ def test_only_one_good_credential_counts(hostile: Hostile) -> None:
 
 def test_refused_credentials_that_exist_are_in_the_log(hostile: Hostile) -> None:
     """With why; the caller reads one sentence for every reason."""
-    mixed = Token(hostile.acme.credential, hostile.globex.secret)
+    own = hostile.bearer()
+    mixed = Token(own.credential, hostile.globex.secret)
     with hostile.recorded("wrong secret", "presented as a credential of the other kind"):
         problem(hostile.get("/v1/datasets", {"Authorization": mixed.header()}), 401)
-        bound = Token(hostile.acme.credential, hostile.acme.secret, bound=True)
+        bound = Token(own.credential, own.secret, bound=True)
         problem(hostile.get("/v1/datasets", {"Authorization": bound.header()}), 401)
 
 
@@ -143,7 +144,7 @@ def test_proofs_and_delegations_come_once(hostile: Hostile, name: str, count: in
 def test_a_bearer_credential_takes_no_delegation(hostile: Hostile) -> None:
     """A chain beside a credential that cannot have one is refused and not passed over."""
     with hostile.recorded("a bearer credential cannot be delegated"):
-        answer = hostile.get("/v1/datasets", {"Authorization": hostile.acme.header(), "Dsvault-Delegation": "x,y"})
+        answer = hostile.get("/v1/datasets", {"Authorization": hostile.bearer().header(), "Dsvault-Delegation": "x,y"})
         problem(answer, 401)
 
 

@@ -9,9 +9,9 @@ from vault.proof import ProofKey
 from vault.wire import Profile
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def profile(hostile: Hostile) -> Profile:
-    """A credential of acme's that is bound to a key."""
+    """A credential of acme's that is bound to a key, for one test."""
     return hostile.bound().profile
 
 
