@@ -262,8 +262,8 @@ def expire(
     if not done.expired:
         emit(asdict(done), json, held or f"{name} has no more than {counted(keep, 'version')}")
         return
-    told = [f"took away {counted(len(done.expired), 'version')} of {name}, and left {_numbers(done.left)}", *_afterwards()]
-    told += [held] if held else []
+    told = [f"took away {counted(len(done.expired), 'version')} of {name}, and left {_numbers(done.left)}"]
+    told += [*_afterwards(), *([held] if held else [])]
     emit(asdict(done), json, "\n".join(told))
 
 
@@ -287,7 +287,8 @@ def erase(
         raise typer.Exit(1)
     with progress("erasing", "bytes", json) as on_progress:
         done = opened.erase(name, keys=values, where=where, progress=on_progress)
-    unknown = [f"{done.unknown_keys} of the keys {'is' if done.unknown_keys == 1 else 'are'} in no version"] if done.unknown_keys else []
+    verb = "is" if done.unknown_keys == 1 else "are"
+    unknown = [f"{done.unknown_keys} of the keys {verb} in no version"] if done.unknown_keys else []
     if not done.rows:
         emit(asdict(done), json, "\n".join([f"no version of {name} has such rows; nothing was changed", *unknown]))
         return

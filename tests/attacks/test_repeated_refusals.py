@@ -110,7 +110,12 @@ def test_what_is_not_alike_is_an_entry_at_once(gate: Gate) -> None:
     gate.knock(2, token=replace(other, secret=b"x" * 32))
     gate.knock(2, token=replace(gate.token, bound=True))
     kind = "presented as a credential of the other kind"
-    assert gate.told() == [(_WRONG, _HERE, None), (_WRONG, "192.0.2.2", None), (_WRONG, _HERE, None), (kind, _HERE, None)]
+    assert gate.told() == [
+        (_WRONG, _HERE, None),
+        (_WRONG, "192.0.2.2", None),
+        (_WRONG, _HERE, None),
+        (kind, _HERE, None),
+    ]
 
 
 def test_many_addresses_are_folded_into_one(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,14 +130,18 @@ COUNTED: Mapping[str, Any] = {**REFUSED, "times": 399, "since": "2026-01-01T00:0
 
 def test_a_count_of_refused_requests_is_added() -> None:
     """An entry for many counts as many, since the first of them; one that is of several addresses stands apart."""
-    found = told(("request refused", REFUSED), ("request refused", COUNTED), ("request refused", {**COUNTED, "address": None}))
+    found = told(
+        ("request refused", REFUSED), ("request refused", COUNTED), ("request refused", {**COUNTED, "address": None})
+    )
     assert [(each.request.address, each.count) for each in found.refused] == [("192.0.2.1", 400), (None, 399)]
     first = found.refused[0].first
     assert [each.first - first for each in found.refused] == [0, 500_000]
     assert found.odd == ()
 
 
-@pytest.mark.parametrize("change", [{"times": 0}, {"times": -1}, {"times": "9"}, {"times": 2**70}, {"since": 5}, {"since": "then"}])
+@pytest.mark.parametrize(
+    "change", [{"times": 0}, {"times": -1}, {"times": "9"}, {"times": 2**70}, {"since": 5}, {"since": "then"}]
+)
 def test_a_count_in_another_form_is_odd(change: Mapping[str, Any]) -> None:
     """It adds nothing."""
     found = told(("request refused", {**COUNTED, **change}))

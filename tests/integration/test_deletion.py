@@ -386,8 +386,12 @@ def test_the_commands_say_what_was_done_and_what_survives(several: Lab, tmp_path
     assert "backups" in told
     assert json.loads(_run(several.folder, "dataset", "show", "evals", "--json"))["versions"][0]["erased"] == 2
     assert "nothing was changed" in _run(several.folder, "dataset", "erase", "evals", "--where", "id = 3", "--yes")
-    assert "took away 1 version of evals, and left 2, 3" in _run(several.folder, "dataset", "expire", "evals", "--keep", "2")
-    assert "took away 1 version of evals, and left 3" in _run(several.folder, "dataset", "expire", "evals", "--keep", "1")
+    assert "took away 1 version of evals, and left 2, 3" in _run(
+        several.folder, "dataset", "expire", "evals", "--keep", "2"
+    )
+    assert "took away 1 version of evals, and left 3" in _run(
+        several.folder, "dataset", "expire", "evals", "--keep", "1"
+    )
     assert "no more than 1 version\n" in _run(several.folder, "dataset", "expire", "evals", "--keep", "1")
     told = _run(several.folder, "dataset", "delete", "evals", "--yes")
     assert "1 version, 2 grants, copies of 2 vendors" in told

@@ -116,12 +116,11 @@ def test_a_mistake_in_a_fetch_names_the_option(
         assert _refused("fetch", "evals", "--profile", profile, *words, *more).startswith(said)
 
 
-def test_two_grants_that_would_each_do_name_the_option(place: Lab, tmp_path: Path) -> None:
+def test_two_grants_that_would_each_do_name_the_option(published: Lab, tmp_path: Path) -> None:
     """The refusal says what to give, and with what."""
-    with broker(place.folder) as endpoint:
-        place.vault.publish("twice", rows(3))
-        ids = sorted(place.vault.grant("globex", "twice", ["id"]).id for _ in range(2))
-        fetch = ("fetch", "twice", "--profile", place.profile("globex", endpoint))
+    with broker(published.folder) as endpoint:
+        ids = sorted(published.vault.grant("globex", "evals", ["id"]).id for _ in range(2))
+        fetch = ("fetch", "evals", "--profile", published.profile("globex", endpoint))
         for more in ((), ("-o", tmp_path / "x.csv")):
             said = _refused(*fetch, *more, kind=Conflict)
             assert said == f"--grant: more than one grant allows this; name one of them: {', '.join(ids)}"
