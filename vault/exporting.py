@@ -11,7 +11,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Final
 
-from vault.audit import Entry, Opener
+from vault.audit import Entry, Leaf
 from vault.encoding import timestamp
 from vault.errors import IntegrityError, InvalidInput, Unavailable
 from vault.workings.names import holders
@@ -24,15 +24,11 @@ _LOG = logging.getLogger("dsvault.log")
 _PAGE: Final = 1000
 
 
-def _entries(parts: OwnerParts, opener: Opener, after: int) -> Iterator[tuple[int, Entry]]:
+def _entries(parts: OwnerParts, read: Callable[[Leaf], Entry], after: int) -> Iterator[tuple[int, Entry]]:
     while True:
         leaves = list(islice(parts.journal.leaves(after), _PAGE))
         for leaf in leaves:
-            try:
-                entry = opener.open(leaf.sealed)
-            except IntegrityError as error:
-                raise IntegrityError(f"log entry {leaf.sequence}: {error}") from error
-            yield leaf.sequence, entry
+            yield leaf.sequence, read(leaf)
         if len(leaves) < _PAGE:
             return
         after = leaves[-1].sequence
@@ -42,16 +38,16 @@ def follow(parts: OwnerParts, after: int, again: Callable[[], bool]) -> Iterator
     """Every entry behind a number, oldest first, and what is appended afterwards, opened with the auditor's key.
 
     ``again`` waits for the next look, and says whether there is one. A catalog that cannot be reached is asked again.
-    Raises IntegrityError where an entry does not open, and where the log ends before what was read of it: it was
-    rolled back.
+    Raises IntegrityError where an entry does not open for want of an auditor's key, and where the log ends before what
+    was read of it: it was rolled back.
     """
-    opener = parts.journal.opener(parts.signers.keys.auditor_secrets())
+    read = parts.journal.reader(parts.signers.keys.auditor_secrets())
     reached = True
     while True:
         try:
             if _size(parts) < after:
                 raise IntegrityError(f"the log ends before entry {after}, which was read already: it was rolled back")
-            for sequence, entry in _entries(parts, opener, after):
+            for sequence, entry in _entries(parts, read, after):
                 yield sequence, entry
                 after = sequence
             reached = True

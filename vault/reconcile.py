@@ -80,6 +80,7 @@ class Reconciled:
     """How two logs compare.
 
     ``missing`` are items without an unwrap although the KMS's log reaches there, ``beyond`` those where it does not.
+    ``in_doubt`` is how many of the unexplained may be explained by items from just beyond the file, if a clock is off.
     ``refused`` are calls that the KMS refused, ``foreign`` those of other vaults, ``other`` those of no vault.
     """
 
@@ -89,6 +90,7 @@ class Reconciled:
     unexplained: tuple[Unexplained, ...]
     missing: tuple[Announced, ...]
     beyond: tuple[Announced, ...]
+    in_doubt: int
     refused: int
     foreign: int
     other: int
@@ -129,7 +131,7 @@ def reconcile(
     others = [call for call in calls if not _is_mine(call, parts.vault, own)]
     opened = [call for call in mine if call.opened]
     # A call that the KMS refused was announced like any other, and its item explains no unwrap of somebody else's.
-    over, spare = _match(opened + _given_up(mine), items, skew)
+    over, spare, in_doubt = _match(opened + _given_up(mine), items, skew, told)
     spare = [_with_whose(item, names) for item in spare if item.since in period or item.time in period]
     missing = tuple(item for item in spare if _reaches(told, item))
     beyond = tuple(item for item in spare if not _reaches(told, item))
@@ -147,6 +149,7 @@ def reconcile(
         unexplained=unexplained,
         missing=missing,
         beyond=beyond,
+        in_doubt=in_doubt,
         refused=sum(not call.opened for call in mine if call.time in period),
         foreign=sum(call.scope is not None for call in others),
         other=sum(call.scope is None for call in others),
@@ -175,8 +178,8 @@ def _items(parts: OwnerParts, names: Names, size: int) -> list[Announced]:
             for place, group, epoch in entry.fields["keys"]:
                 scope = KeyScope(parts.vault, place, group, epoch)
                 found.append(Announced(sequence, scope, since, entry.time, process))
-        except (KeyError, TypeError, ValueError) as error:
-            raise IntegrityError(f"log entry {sequence} does not say which data keys were opened") from error
+        except (IntegrityError, KeyError, TypeError, ValueError):
+            continue  # no process of dsvault's wrote it: it explains no unwrap
     return found
 
 
@@ -247,24 +250,38 @@ def _client(call: Call) -> tuple[object, ...]:
     return call.scope, *sorted((name, value) for name, value in call.who.items() if name != "event")
 
 
-def _match(calls: list[Call], items: list[Announced], skew: timedelta) -> tuple[list[Call], list[Announced]]:
-    """What is left over of either, data key by data key."""
+def _match(
+    calls: list[Call], items: list[Announced], skew: timedelta, told: Told
+) -> tuple[list[Call], list[Announced], int]:
+    """What is left over of either, data key by data key, and how many calls are only left over at an end of the file.
+
+    An item from beyond the KMS's log has its call there, and may not explain another one: along a chain of calls that
+    are nearer to each other than the skew it would explain one that is far away. It does so within the slack alone,
+    unless a clock is off, which nothing here can tell.
+    """
     asked: dict[KeyScope | None, list[Call]] = defaultdict(list)
     announced: dict[KeyScope | None, list[Announced]] = defaultdict(list)
     for call in calls:
         asked[None if call.takes_key else call.scope].append(call)
     for item in items:
         announced[item.scope].append(item)
-    over, spare = [], []
+    over, spare, in_doubt = [], [], 0
     # The KMS's log may have whole seconds only.
     slack = (skew + _SLACK).total_seconds()
     for scope in asked.keys() | announced.keys():
         moments = [call.time.timestamp() for call in asked[scope]]
         spans = [_span(item) for item in announced[scope]]
-        lost, unused = unmatched(moments, spans, slack)
-        over += [asked[scope][index] for index in lost]
-        spare += [announced[scope][index] for index in unused]
-    return over, sorted(spare, key=lambda item: (item.sequence, item.scope.compartment, item.scope.group))
+        within = [index for index, item in enumerate(announced[scope]) if _touches(told, item)]
+        beyond = sorted(set(range(len(spans))) - set(within))
+        lost, unused = unmatched(moments, [spans[index] for index in within], slack)
+        still, left = unmatched(
+            [moments[index] for index in lost], [spans[index] for index in beyond], _SLACK.total_seconds()
+        )
+        if still and left:
+            in_doubt += len(still) - len(unmatched(moments, spans, slack)[0])
+        over += [asked[scope][lost[index]] for index in still]
+        spare += [announced[scope][index] for index in [within[at] for at in unused] + [beyond[at] for at in left]]
+    return over, sorted(spare, key=lambda item: (item.sequence, item.scope.compartment, item.scope.group)), in_doubt
 
 
 def _span(item: Announced) -> tuple[float, float]:
@@ -292,6 +309,13 @@ def _reaches(told: Told, item: Announced) -> bool:
     assert told.first is not None
     assert told.last is not None
     return told.first <= item.since and item.time <= told.last
+
+
+def _touches(told: Told, item: Announced) -> bool:
+    """Whether an item's call may be in the KMS's log, as far as the clocks agree."""
+    assert told.first is not None
+    assert told.last is not None
+    return item.time >= told.first and item.since <= told.last
 
 
 def _with_whose(item: Announced, names: Names) -> Announced:

@@ -100,6 +100,7 @@ _ACTS: Final[Mapping[str, _Act]] = {
     "containment step": _Act(_ENTITY, 3, "Update", 4, _VENDOR),
     "vendor contained": _Act(_ENTITY, 12, "Suspend", 4, _VENDOR),
     "evidence bundle made": _Act(_ENTITY, 1, "Create", 3, ("evidence bundle", "vendor", "vendor_id")),
+    "unreadable entry": _Act(_ENTITY, 1, "Create", 4, ("unreadable log entry", "why", "why")),
 }
 #: What vendors do; everything else is the lab's own act.
 _BY_VENDORS: Final = frozenset({"read begun", "read went on", "read ended", "lease page handed out", "request refused"})
@@ -130,7 +131,9 @@ def document(sequence: int, entry: Entry, names: Mapping[str, str]) -> dict[str,
     """An entry as it is, with the vendor's name: a refusal is written by who knows its id only."""
     vendor = _vendor(entry, names)
     named = {"vendor": vendor} if vendor is not None else {}
-    return {"sequence": sequence, "time": entry.time.isoformat(), "kind": entry.kind.value, **entry.fields, **named}
+    found = {"sequence": sequence, "time": entry.time.isoformat(), "kind": entry.kind.value}
+    # A field of the name of one of these is of an entry that dsvault did not write.
+    return {**found, **entry.fields, **named, **found}
 
 
 def _vendor(entry: Entry, names: Mapping[str, str]) -> str | None:
@@ -225,8 +228,8 @@ def _metadata(vault: str, sequence: int, entry: Entry) -> dict[str, Any]:
 
 
 def _actor(vault: str, kind: str, fields: Fields) -> dict[str, Any]:
-    if kind == "data keys opened":
-        return {"process": {"name": "dsvault", "uid": str(fields.get("process"))}}
+    if kind in {"data keys opened", "unreadable entry"}:  # whose that is, nobody can say
+        return {"process": {"name": "dsvault", "uid": str(fields.get("process") or "unknown")}}
     if kind in _BY_VENDORS:
         return {"user": _user(fields)}
     return {"user": _person(_OWNER, vault, "lab")}

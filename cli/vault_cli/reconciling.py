@@ -77,6 +77,11 @@ def _show(found: "Reconciled") -> None:
             ("time", "what", "whose", "who", "request", "at about that time"),
             [_row(each) for each in found.unexplained],
         )
+    if found.in_doubt:
+        typer.echo(
+            f"Of these, {found.in_doubt} may be explained by entries from just beyond the file, "
+            "if the KMS's clock is off: give a file that goes on for longer, or leave its ends out with --from and --to."
+        )
     if found.missing:
         typer.echo("Entries without an unwrap in the KMS's log:")
         rows = [
@@ -122,6 +127,7 @@ def _document(found: "Reconciled") -> dict[str, Any]:
         "no_vault": found.other,
         "unexplained": [_unexplained(each) for each in found.unexplained],
         "missing": [_announced(each) for each in found.missing],
+        "in_doubt": found.in_doubt,
         "beyond": [_announced(each) for each in found.beyond],
     }
 

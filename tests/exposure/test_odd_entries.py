@@ -221,3 +221,56 @@ def test_a_vendor_that_was_never_added_is_not_found() -> None:
 def test_a_read_without_an_end_may_have_had_just_this(change: Mapping[str, Any], expected: set[int]) -> None:
     """All rows of its shards from where it was resumed, up to its limit; with a filter it is not known which."""
     assert bound(told(("read begun", {**BEGUN, **change}))) == expected
+
+
+@pytest.mark.parametrize("kind", ["read went on", "read ended"])
+def test_another_process_ends_no_read(kind: str) -> None:
+    """Without the nonce that a read began with, nothing narrows it: neither an end nor a part, from whomever."""
+    begun = {**BEGUN, "nonce": "1" * 32}
+    false = {**ENDED, "served": [{"shards": [1, 1]}], "rows": 0}
+    for added in ({}, {"nonce": None}, {"nonce": "2" * 32}):
+        found = told(("read begun", begun), (kind, {**false, **added}))
+        assert (exact(found), bound(found), found.odd) == (set(), ALL, (4,))
+    own = {"nonce": "1" * 32}
+    found = told(("read begun", begun), (kind, false), ("read ended", {**ENDED, **own}))
+    assert (exact(found), bound(found), found.odd) == (set(range(10)), set(), (4,))
+
+
+@pytest.mark.parametrize(
+    "change", [{"layout": [[0, 0, 1, None]]}, {"layout": []}, {"columns": ["other"]}, {"column_ids": ["other"]}]
+)
+def test_a_version_is_published_once(change: Mapping[str, Any]) -> None:
+    """A second publication of a version is odd, and moves none of the rows that were served of the first."""
+    again = {
+        "dataset": "evals", "dataset_id": "d", "version": 1, "rows": 20, "columns": ["id"], "column_ids": ["i"],
+        "groups": ["x"], "layout": [[0, 1, 10, None]], "base": None, **change,
+    }  # fmt: skip
+    found = told(("read begun", BEGUN), ("read ended", ENDED), ("version published", again))
+    assert (exact(found), bound(found), found.odd) == (set(range(10)), set(), (5,))
+    assert [part.column for part in found.parts] == ["id"]
+
+
+def test_a_vendor_keeps_its_name_in_the_report() -> None:
+    """A second entry that adds it is odd, whatever it calls it."""
+    found = told(("vendor added", {"vendor": "globex", "vendor_id": VENDOR}))
+    assert (found.vendor, found.odd) == ("acme", (3,))
+
+
+def test_a_grant_and_a_credential_are_made_once() -> None:
+    """What could have been read is not made less by a grant or a credential of the same id with other terms."""
+    grant = {
+        **WHO, "columns": ["id"], "column_ids": ["i"], "expires": "2027-01-01T00:00:00.000000Z", "starts": None,
+    }  # fmt: skip
+    credential = {"vendor": "acme", "vendor_id": VENDOR, "credential": "c", "expires": "2027-01-01T00:00:00.000000Z"}
+    ended = {"expires": "2026-01-01T00:00:00.000000Z"}
+    could = [
+        set().union(*(rows(part.could) for part in found.parts))
+        for found in (
+            told(("grant made", grant), ("credential issued", credential)),
+            told(
+                ("grant made", grant), ("credential issued", credential),
+                ("grant made", {**grant, **ended}), ("credential issued", {**credential, **ended}),
+            ),
+        )
+    ]  # fmt: skip
+    assert could == [ALL, ALL]

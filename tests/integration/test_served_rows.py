@@ -185,7 +185,7 @@ def test_of_very_many_shards_little_is_held_and_no_entry_is_large(
 
     monkeypatch.setattr(Journal, "record", record)
     permit = access.permits.permitted(place.parts, place.caller, Request("evals")).permit
-    account = accounts.Account(place.parts, place.caller, permit, 1)
+    account = accounts.Account(place.parts, place.caller, permit, 1, "nonce")
     for shard in range(30_000):
         keep = numbers.random(40) < 0.5
         batch = pa.record_batch([pa.array(range(int(keep.sum())))], ["id"])

@@ -309,3 +309,13 @@ def test_a_line_says_its_number(form: Format) -> None:
     for wrong in ("", "{}", "[]", '{"sequence": {}}', '{"metadata": {"sequence": "x"}}', "null"):
         with pytest.raises(ValueError):  # noqa: PT011
             sequence_of(form, wrong)
+
+
+@pytest.mark.parametrize("form", list(Format))
+def test_no_field_takes_the_place_of_the_number(form: Format) -> None:
+    """An entry that dsvault did not write moves nobody's place in the log, and has no other kind or time."""
+    false = {"sequence": 10**9, "kind": "init", "time": "x", "metadata": {"sequence": 10**9}}
+    text = line(form, VAULT, 99, Entry(Kind.REFUSED, TIME, false), {})
+    assert sequence_of(form, text) == 99
+    found = document(99, Entry(Kind.REFUSED, TIME, false), {})
+    assert (found["sequence"], found["kind"], found["time"]) == (99, "request refused", TIME.isoformat())

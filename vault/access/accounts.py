@@ -32,6 +32,7 @@ MOST_SECONDS: Final = 60.0
 class Account:
     """The rows of one read that have left, and what of them the log does not have yet. ``read`` is its first entry.
 
+    ``nonce`` is a random text of that entry: no other process knows it, so that none can write another end of the read.
     A batch is added before it is handed on: what is listed may not have arrived, and what is not listed has not left.
     """
 
@@ -41,12 +42,14 @@ class Account:
         caller: Caller,
         permit: Permit,
         read: int,
+        nonce: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._parts = parts
         self._caller = caller
         self._permit = permit
         self._read = read
+        self._nonce = nonce
         self._clock = clock
         self._told_at = clock()
         self._told_rows = self._told_bytes = 0
@@ -76,6 +79,7 @@ class Account:
             Kind.READ_WENT_ON,
             **who(self._caller, self._permit),
             read=self._read,
+            nonce=self._nonce,
             served=self._served(),
             rows=self.rows - self._told_rows,
             bytes=self.bytes - self._told_bytes,
@@ -92,6 +96,7 @@ class Account:
             Kind.READ_ENDED,
             **who(self._caller, self._permit),
             read=self._read,
+            nonce=self._nonce,
             served=self._served(),
             rows=self.rows,
             bytes=self.bytes,

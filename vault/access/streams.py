@@ -14,6 +14,7 @@ from vault.audit import Kind
 from vault.catalog import Transaction
 from vault.compact import compact_batch
 from vault.cursors import Cursor
+from vault.encoding import new_id
 from vault.errors import Abandoned, LimitReached, VaultError
 from vault.fields import shown
 from vault.filters import parse
@@ -89,8 +90,10 @@ def _opened(
     def check() -> None:
         still_allowed(permit.basis, parts.heads.vendor(caller.vendor), trusted_now(parts))
 
-    read, _ = begin(parts, arrival, permit, Kind.READ_BEGUN, lambda _usage: Charge({}, _fields(permit, plan)), holds)
-    account = Account(parts, caller, permit, read)
+    nonce = new_id()
+    charge = Charge({}, {**_fields(permit, plan), "nonce": nonce})
+    read, _ = begin(parts, arrival, permit, Kind.READ_BEGUN, lambda _usage: charge, holds)
+    account = Account(parts, caller, permit, read, nonce)
     batches = _deliver(parts, permit, keys, cursors, check, account)
     short = plan.short and not allowed.narrowed
     return Delivery(permit, plan.schema, batches, cursors.seal, check, short, _total(allowed))

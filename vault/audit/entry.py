@@ -52,6 +52,8 @@ class Kind(StrEnum):
     CONTAINING = "containment step"
     CONTAINED = "vendor contained"
     DISCLOSED = "evidence bundle made"
+    #: No process of dsvault's writes it: it stands for what cannot be opened or read.
+    UNREADABLE = "unreadable entry"
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,11 +145,12 @@ class Open:
     """A read that has begun, and whose end was not seen yet."""
 
     __slots__ = (
-        "begun", "counted", "filtered", "items", "keys", "limit", "number", "readable", "resumed", "shards", "what",
-        "who",
+        "begun", "counted", "filtered", "items", "keys", "limit", "nonce", "number", "readable", "resumed", "shards",
+        "what", "who",
     )  # fmt: skip
 
     number: int
+    nonce: str | None
     begun: int
     counted: bool
     what: int
@@ -288,6 +289,7 @@ class Gathering:
     def _begin(self, number: int, time: str, fields: Mapping[str, Any]) -> None:
         read = Open()
         read.number, read.begun, read.counted = number, micro(time), self._counts(time)
+        read.nonce = _text_or_none(fields.get("nonce"))
         read.what = self._what(fields, fields.get("masks") or {})
         read.who, read.keys = self._who(fields), self._keys(fields)
         read.shards = fields["shards"]
@@ -305,6 +307,9 @@ class Gathering:
             # It began in an earlier range, if it ever did.
             self.loose.setdefault(number, []).append(act)
             return
+        if read.nonce is not None and act.fields.get("nonce") != read.nonce:
+            # Only the process that began it knows its nonce: whoever else writes of it takes nothing of it away.
+            raise ValueError("it is of another process")
         served = act.fields.get("served")
         if isinstance(served, list):
             read.items += served

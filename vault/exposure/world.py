@@ -148,10 +148,12 @@ class World:
         return fields.get("vendor_id") == self.vendor
 
     def _added(self, fields: Mapping[str, Any], _at: int) -> None:
-        if self._is_vendor(fields):
-            self.name = str(fields["vendor"])
-        elif self._is_others(fields):
-            self._other(fields)
+        if not self._is_vendor(fields):
+            if self._is_others(fields):
+                self._other(fields)
+            return
+        _refuse_again(self.name is not None)
+        self.name = str(fields["vendor"])
 
     def _other(self, fields: Mapping[str, Any]) -> Other:
         identity = str(fields["vendor_id"])
@@ -172,6 +174,7 @@ class World:
         )
         if len(version.columns) != len(version.column_ids):
             raise ValueError("columns without ids")
+        _refuse_again((identity, number) in self.versions)
         self.versions[identity, number] = version
         self.datasets[identity] = version.dataset
         self._ids[version.dataset] = identity
@@ -281,6 +284,7 @@ class World:
             expires=micro(fields["expires"]) if fields.get("expires") else EVER,
         )
         _ = terms.pinned
+        _refuse_again(terms.grant in self.grants)
         self.grants[terms.grant] = terms
 
     def _revoked(self, fields: Mapping[str, Any], at: int) -> None:
@@ -292,6 +296,7 @@ class World:
     def _issued(self, fields: Mapping[str, Any], at: int) -> None:
         if self._is_vendor(fields):
             provider = fields.get("provider") or {}
+            _refuse_again(fields["credential"] in self.credentials)
             self.credentials[str(fields["credential"])] = Permission(
                 credential=str(fields["credential"]),
                 issued=at,
@@ -365,3 +370,9 @@ class World:
         Kind.OFFBOARDED.value: _offboarded,
         Kind.ROOT_CHANGED.value: _root_changed,
     }
+
+
+def _refuse_again(there: bool) -> None:
+    """Raise ValueError for what is made once, and was: a second entry of it is false, and changes nothing of it."""
+    if there:
+        raise ValueError("it was made before")

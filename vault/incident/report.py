@@ -87,14 +87,16 @@ def report(parts: OwnerParts, vendor: str, since: Time = None, until: Time = Non
         raise InvalidInput("--since: that is in the future")
     if first is not None and last is not None and first >= last:
         raise InvalidInput("--until: it is not behind --since")
+    tail, pinned = parts.journal.claimed()
+    secrets = tuple(parts.signers.keys.auditor_secrets())
     asked = Asked(
         vault=parts.vault,
-        secrets=tuple(parts.signers.keys.auditor_secrets()),
+        secrets=secrets,
         name=vendor,
         since=timestamp(first) if first is not None else None,
         until=timestamp(last) if last is not None else None,
+        every=parts.journal.are_all_auditors(secrets),
     )
-    tail, pinned = parts.journal.claimed()
     found = settle(gather(parts.catalog, tail, pinned, asked))
     parts.journal.record(
         Kind.REPORTED,

@@ -87,9 +87,12 @@ class Checkpoints:
 
     def _read(self, name: str) -> Kept:
         note = self._store.get(name)
-        checkpoint, counts = read_ever(self._roots, note)
+        try:
+            checkpoint, counts = read_ever(self._roots, note)
+        except IntegrityError as error:
+            raise IntegrityError(f"{name} in {self.where}: {error}") from error
         if name != self._name(checkpoint.size):
-            raise IntegrityError(f"a checkpoint in {self.where} does not carry the number that it lies under")
+            raise IntegrityError(f"{name} in {self.where}: a checkpoint does not carry the number that it lies under")
         return Kept(name, note, checkpoint, counts)
 
     def _names(self) -> list[str]:

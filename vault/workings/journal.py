@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
 from vault.audit import (
     Checkpoint,
     Edge,
@@ -32,7 +34,7 @@ from vault.audit import (
     verify_log,
 )
 from vault.catalog import Catalog, LogRow, LogTailRow, Transaction
-from vault.encoding import timestamp
+from vault.encoding import from_timestamp, timestamp
 from vault.errors import AuditError, IntegrityError, InvalidInput, KmsError, Unavailable, VaultError
 from vault.objects import ObjectStore
 from vault.trust import Role, Root, Signer
@@ -396,13 +398,42 @@ class Journal:
     def entries(
         self, auditor_secrets: Sequence[bytes], newest: int | None = None, after: int | None = None
     ) -> Iterator[tuple[int, Entry]]:
-        """Open every entry with the auditors' keys, oldest first; those behind a number, or so many of the newest."""
-        opener = self.opener(auditor_secrets)
+        """Open every entry with the auditors' keys, oldest first; those behind a number, or so many of the newest.
+
+        What no auditor's key opens, or makes no entry, somebody appended who had the log key: it comes as an UNREADABLE
+        one, and keeps nobody from the rest. Raises IntegrityError for it where an auditor's key is missing here.
+        """
+        read = self.reader(auditor_secrets)
         for leaf in self.leaves(after, newest):
+            yield leaf.sequence, read(leaf)
+
+    def reader(self, auditor_secrets: Sequence[bytes]) -> Callable[[Leaf], Entry]:
+        """What opens leaves one by one, as `entries` does."""
+        opener = self.opener(auditor_secrets)
+
+        def read(leaf: Leaf) -> Entry:
             try:
-                yield leaf.sequence, opener.open(leaf.sealed)
+                return opener.open(leaf.sealed)
             except IntegrityError as error:
-                raise IntegrityError(f"log entry {leaf.sequence}: {error}") from error
+                if not self.are_all_auditors(auditor_secrets):
+                    raise IntegrityError(f"log entry {leaf.sequence}: {error}") from error
+                return Entry(Kind.UNREADABLE, _moment(leaf.time), {"why": str(error), "bytes": len(leaf.sealed)})
+
+        return read
+
+    def are_all_auditors(self, auditor_secrets: Sequence[bytes]) -> bool:
+        """Whether these are the private keys of every auditor that the log was ever sealed to."""
+        held = {X25519PrivateKey.from_private_bytes(each).public_key().public_bytes_raw() for each in auditor_secrets}
+        newest = self._roots.refresh()
+        return {root.public_key(Role.AUDITOR) for root in (newest, *self._roots.earlier)} <= held
+
+
+def _moment(time: str) -> datetime:
+    """The time of a leaf, whoever wrote it there."""
+    try:
+        return from_timestamp(time)
+    except IntegrityError:
+        return datetime.max.replace(tzinfo=UTC)
 
 
 def _leaf(row: LogRow) -> Leaf:

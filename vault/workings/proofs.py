@@ -106,6 +106,8 @@ def check_proof(data: bytes, fingerprint: str) -> Shown:
             leaf = leaf_hash(leaf_bytes(sequence, str(entry["time"]), from_base64(entry["sealed"], "the entry")))
             verify_inclusion(leaf, sequence - 1, end.size, path, end.root)
             return Shown(root.vault, end.size, end.time, sequence=sequence)
+        if document["type"] != "consistency":
+            raise InvalidInput("the proof is of a kind that this release does not know")
         old = _earlier(versions, document["earlier"].encode())
         verify_consistency(old.size, end.size, old.root, end.root, path)
         return Shown(root.vault, end.size, end.time, old=old.size)
