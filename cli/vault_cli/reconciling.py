@@ -80,7 +80,8 @@ def _show(found: "Reconciled") -> None:
     if found.in_doubt:
         typer.echo(
             f"Of these, {found.in_doubt} may be explained by entries from just beyond the file, "
-            "if the KMS's clock is off: give a file that goes on for longer, or leave its ends out with --from and --to."
+            "if the KMS's clock is off: give a file that goes on for longer, or leave its ends out "
+            "with --from and --to."
         )
     if found.missing:
         typer.echo("Entries without an unwrap in the KMS's log:")

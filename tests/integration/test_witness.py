@@ -217,10 +217,14 @@ def test_a_witness_that_cannot_be_read_verifies_nothing(witnessed: Lab, monkeypa
 
 
 def test_garbage_at_the_witness_is_told(witnessed: Lab) -> None:
-    """What no log key ever signed is named when the log is verified."""
+    """What no log key ever signed is named, once the log was held against the checkpoints beside it."""
     folder = witnessed.folder / "witness" / witnessed.vault.parts.vault / "checkpoints"
     (folder / f"{1:020d}").write_bytes(b"nothing\n")
-    with pytest.raises(IntegrityError):
+    with pytest.raises(IntegrityError, match="agrees with every checkpoint, but there is what is none: .*/0+1 in the"):
+        witnessed.vault.audit_verify()
+    with sql(witnessed) as connection:
+        connection.execute("update log set time = '2020-01-01T00:00:00.000000Z' where sequence = 4")
+    with pytest.raises(IntegrityError, match="entry 4 was changed"):
         witnessed.vault.audit_verify()
 
 

@@ -109,7 +109,26 @@ class Checkpoints:
 
         Those under a log key that was replaced do only while there is none under a present one.
         """
-        found = self.every()
+        return self._counting(self.every())
+
+    def sorted_out(self) -> tuple[list[Pinned], list[str]]:
+        """Every checkpoint that counts, and what is to be said of each thing there that is none."""
+        found, junk = [], []
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            for each in threads.map(self._read_or_say, self._names()):
+                if isinstance(each, Kept):
+                    found.append(each)
+                else:
+                    junk.append(each)
+        return self._counting(found), junk
+
+    def _read_or_say(self, name: str) -> Kept | str:
+        try:
+            return self._read(name)
+        except IntegrityError as error:
+            return str(error)
+
+    def _counting(self, found: list[Kept]) -> list[Pinned]:
         counting = [each for each in found if each.counts] or found
         return [Pinned(each.checkpoint, f"a checkpoint in {self.where}") for each in counting]
 

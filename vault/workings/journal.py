@@ -338,11 +338,20 @@ class Journal:
         was changed, removed, inserted or moved, or the checkpoint that is not about this log.
         """
         pinned = [*self._kept.pinned(), *pinned_by(self._roots, kept)]
+        junk: list[str] = []
         for each in (self._witness if asked else None, self.witness_at(witness) if witness is not None else None):
-            pinned += self._witnessed_by(each) if each is not None else []
+            if each is not None:
+                good, bad = self._witnessed_by(each)
+                pinned, junk = pinned + good, junk + bad
         with self._catalog.read() as transaction:
             tail = self._tail(self._roots.seen_by(transaction), transaction.log_tail())
-            return verify_log(_leaves(transaction), tail, pinned)
+            size = verify_log(_leaves(transaction), tail, pinned)
+        if junk:
+            # Nobody may be able to remove it there: what can be said of the log is said all the same.
+            raise IntegrityError(
+                f"the log of {size} entries agrees with every checkpoint, but there is what is none: {junk[0]}"
+            )
+        return size
 
     def claimed(self) -> tuple[Tail, list[Pinned]]:
         """Where the log ends by its own signature, and the checkpoints of the store that it has to agree with.
@@ -354,14 +363,14 @@ class Journal:
             return self._tail(self._roots.seen_by(transaction), transaction.log_tail()), pinned
 
     @staticmethod
-    def _witnessed_by(witness: Checkpoints) -> list[Pinned]:
+    def _witnessed_by(witness: Checkpoints) -> tuple[list[Pinned], list[str]]:
         try:
-            found = witness.pinned()
+            found, junk = witness.sorted_out()
         except Unavailable as error:
             raise Unavailable(f"the witness could not be read, so that the log is not verified ({error})") from error
         if not found:
             raise IntegrityError("the witness holds no checkpoint of this vault's log")
-        return found
+        return found, junk
 
     def tree(self, size: int | None = None) -> Tree:
         """The log's tree, for making proofs; of the first ``size`` entries, or all."""
