@@ -9,7 +9,7 @@ import typer
 
 from vault_cli.opening import open_vault
 from vault_cli.options import Json, VaultDir
-from vault_cli.output import emit, note, progress, table
+from vault_cli.output import counted, emit, note, progress, table
 
 if TYPE_CHECKING:
     from vault.incident import Contained, Evidence, Outline
@@ -75,9 +75,12 @@ def verify(
 
 def _outlined(planned: "Outline") -> None:
     typer.echo(f"{planned.vendor} is {'frozen already' if planned.frozen else 'not frozen: that would come first'}")
-    typer.echo(f"would end: {planned.grants} grants, {planned.credentials} credentials")
+    typer.echo(f"would end: {counted(planned.grants, 'grant')}, {counted(planned.credentials, 'credential')}")
     table(("rekey", "chunks", "bytes"), [(each.dataset, each.chunks, each.bytes) for each in planned.compartments])
-    typer.echo(f"would move {planned.data_keys} data keys to a new KMS key, and disable {planned.kms_key}")
+    typer.echo(
+        f"would move {counted(planned.data_keys, 'data key')}, and those that the rekey makes, to a new KMS key, "
+        f"and disable {planned.kms_key}"
+    )
     if planned.rate is not None:
         measured = f"{planned.rate / 1e6:.0f} MB/s as measured here on a sample of {planned.sampled / 1e6:.1f} MB"
         typer.echo(f"about {planned.seconds} s for the rekey: an estimate, from {measured}")
@@ -87,9 +90,9 @@ def _outlined(planned: "Outline") -> None:
 def _told(done: "Contained") -> None:
     typer.echo(
         f"""contained {done.vendor}{"" if done.changed else " (it had been before)"}
-ended:     {done.grants} grants, {done.credentials} credentials
-rekeyed:   {done.chunks} chunks, {done.bytes} bytes
-rewrapped: {done.data_keys} data keys; disabled {", ".join(done.kms_keys)}
+ended:     {counted(done.grants, "grant")}, {counted(done.credentials, "credential")}
+rekeyed:   {counted(done.chunks, "chunk")}, {done.bytes} bytes
+rewrapped: {counted(done.data_keys, "data key")}; disabled {", ".join(done.kms_keys)}
 proven:    coverage {done.coverage}"""
     )
     if done.bundle is not None:

@@ -9,7 +9,7 @@ import typer
 from vault_cli.moments import past
 from vault_cli.opening import open_vault
 from vault_cli.options import Json, VaultDir
-from vault_cli.output import emit, note, table
+from vault_cli.output import counted, emit, note, table
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -63,9 +63,9 @@ def reconcile(
 
 
 def _sentence(found: "Reconciled") -> str:
-    said = [f"{len(found.unexplained)} unwraps that no entry explains"] if found.unexplained else []
+    said = [f"{counted(len(found.unexplained), 'unwrap')} that no entry explains"] if found.unexplained else []
     if missing := len(found.missing) + len(found.short):
-        said.append(f"{missing} entries' items without an unwrap in the KMS's log")
+        said.append(f"{counted(missing, 'item')} of entries without an unwrap in the KMS's log")
     return "; ".join(said)
 
 
@@ -92,7 +92,7 @@ def _show(found: "Reconciled") -> None:
     if found.beyond:
         times = [each.time for each in found.beyond]
         first, last = (each.isoformat(timespec="seconds") for each in (min(times), max(times)))
-        typer.echo(f"{len(found.beyond)} items from {first} to {last} are outside what the KMS's log reaches.")
+        typer.echo(f"outside what the KMS's log reaches: {counted(len(found.beyond), 'item')} from {first} to {last}")
     assert told.first is not None
     assert told.last is not None
     typer.echo(

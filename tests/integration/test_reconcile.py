@@ -125,7 +125,7 @@ def test_ordinary_work_is_explained_and_one_unwrap_behind_the_brokers_back_is_na
     assert told.returncode == 1
     assert "acme: evals: " in told.stdout
     assert named["request"] in told.stdout
-    assert "1 unwraps that no entry explains" in told.stderr
+    assert "1 unwrap that no entry explains" in told.stderr
 
 
 def _jsonl(folder: Path) -> Path:

@@ -17,7 +17,7 @@ from typing import Any, Final
 from vault.encoding import from_base64, from_json, is_id, json_bytes, to_base64
 from vault.errors import IntegrityError
 from vault.model import FORMAT
-from vault.trust.signed import Label, Signed, Signer, public_key_id, signature_holds
+from vault.trust.signed import Label, Signed, Signer, kind_of_statement, public_key_id, signature_holds
 
 __all__ = [
     "Role",
@@ -82,7 +82,7 @@ class Root:
             if len(self.signers(signed, role)) >= self.roles[role].threshold:
                 return role
         roles = " or ".join(role.value for role in allowed)
-        raise IntegrityError(f"a {signed.label.value} statement is not signed by the {roles} key")
+        raise IntegrityError(f"{kind_of_statement(signed.label)} is not signed by the {roles} key")
 
     def signers(self, signed: Signed, role: Role) -> frozenset[str]:
         """The ids of a role's keys whose signatures on a statement hold; each counts once."""

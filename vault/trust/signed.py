@@ -25,6 +25,7 @@ __all__ = [
     "RemoteSigner",
     "Signed",
     "Signer",
+    "kind_of_statement",
     "note_signature_holds",
     "public_key_id",
     "signature_holds",
@@ -40,6 +41,11 @@ class Label(StrEnum):
     MANIFEST = "manifest"
     HEAD = "head"
     EVIDENCE = "evidence"
+
+
+def kind_of_statement(label: Label) -> str:
+    """What a statement is called in a sentence."""
+    return f"{'an' if label.value[0] in 'aeiou' else 'a'} {label.value} statement"
 
 
 def public_key_id(public: bytes) -> str:
@@ -95,9 +101,9 @@ class Signed:
 
     def document(self) -> dict[str, Any]:
         """The payload as JSON; only for a payload whose signature has been checked."""
-        value = from_json(self.payload, f"a {self.label.value} statement")
+        value = from_json(self.payload, kind_of_statement(self.label))
         if not isinstance(value, dict):
-            raise IntegrityError(f"a {self.label.value} statement is not a JSON object")
+            raise IntegrityError(f"{kind_of_statement(self.label)} is not a JSON object")
         return value
 
     def encode(self) -> bytes:
@@ -113,7 +119,7 @@ class Signed:
     @classmethod
     def decode(cls, data: bytes, label: Label) -> "Signed":
         """Inverse of `encode`; raises IntegrityError when it is malformed or of another kind."""
-        what = f"a {label.value} statement"
+        what = kind_of_statement(label)
         try:
             document = from_json(data, what)
             if document["label"] != label.value:
