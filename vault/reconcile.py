@@ -256,8 +256,8 @@ def _match(
     """What is left over of either, data key by data key, and how many calls are only left over at an end of the file.
 
     An item from beyond the KMS's log has its call there, and may not explain another one: along a chain of calls that
-    are nearer to each other than the skew it would explain one that is far away. It does so within the slack alone,
-    unless a clock is off, which nothing here can tell.
+    are nearer to each other than the skew it would explain one that is far away. Where a clock is off, honest calls
+    at the ends are left over too, which nothing here can tell.
     """
     asked: dict[KeyScope | None, list[Call]] = defaultdict(list)
     announced: dict[KeyScope | None, list[Announced]] = defaultdict(list)
@@ -274,13 +274,10 @@ def _match(
         within = [index for index, item in enumerate(announced[scope]) if _touches(told, item)]
         beyond = sorted(set(range(len(spans))) - set(within))
         lost, unused = unmatched(moments, [spans[index] for index in within], slack)
-        still, left = unmatched(
-            [moments[index] for index in lost], [spans[index] for index in beyond], _SLACK.total_seconds()
-        )
-        if still and left:
-            in_doubt += len(still) - len(unmatched(moments, spans, slack)[0])
-        over += [asked[scope][lost[index]] for index in still]
-        spare += [announced[scope][index] for index in [within[at] for at in unused] + [beyond[at] for at in left]]
+        if lost and beyond:
+            in_doubt += len(lost) - len(unmatched(moments, spans, slack)[0])
+        over += [asked[scope][index] for index in lost]
+        spare += [announced[scope][index] for index in [within[at] for at in unused] + beyond]
     return over, sorted(spare, key=lambda item: (item.sequence, item.scope.compartment, item.scope.group)), in_doubt
 
 
@@ -315,7 +312,7 @@ def _touches(told: Told, item: Announced) -> bool:
     """Whether an item's call may be in the KMS's log, as far as the clocks agree."""
     assert told.first is not None
     assert told.last is not None
-    return item.time >= told.first and item.since <= told.last
+    return item.time >= told.first - _SLACK and item.since <= told.last + _SLACK
 
 
 def _with_whose(item: Announced, names: Names) -> Announced:

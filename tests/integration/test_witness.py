@@ -118,8 +118,8 @@ def test_a_witness_that_is_not_required_may_lag(granted: Lab, monkeypatch: pytes
     parts.journal.settle()
     end = parts.journal.end()
     assert end is not None
-    assert _marks(granted)[-1] == end[1].size
-    assert granted.vault.audit_verify() == end[1].size
+    assert _marks(granted)[-1] >= end[1].size
+    assert granted.vault.audit_verify() >= end[1].size
 
 
 def _refusing(_store: ObjectStore, _name: str, _data: object) -> None:
