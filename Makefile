@@ -27,8 +27,9 @@ demo: setup ## Play the whole story on a real eval dataset, in .demo/.
 drill: setup ## Play a breach on 1 GB (SIZE=MB for another size), from the alarm to the verified bundle, in .drill/.
 	$(BIN)/python bench/drill.py --size $(or $(SIZE),1000)
 
+# One worker more than there are processors: much of a test's time is waiting for the disk and for processes to start.
 test: setup ## Run the whole test suite.
-	$(BIN)/python -m pytest -m "not soak"
+	$(BIN)/python -m pytest -m "not soak" -n $$($(BIN)/python -c "import os; print(os.cpu_count() + 1)")
 
 soak: setup ## Run the slow tests: 200 kills of a rekey, a minute of a deaf broker, 1,000 shards.
 	$(BIN)/python -m pytest -m soak -n 2 --timeout 7200
