@@ -14,6 +14,7 @@ import numpy as np
 
 from vault.audit import Entry, Kind
 from vault.encoding import timestamp, to_base64
+from vault.incident.picking import runs_of
 from vault.rowsets import item_of
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -227,7 +228,7 @@ class History:
             epochs={},
             columns=columns,
             column_ids=[dataset.column_id(name) for name in columns],
-            shards=_runs(shards),
+            shards=runs_of(shards),
             started=timestamp(self.now),
         )
 
@@ -392,7 +393,7 @@ class History:
             **who,
             **common,
             delivery="lease",
-            shards=_runs(taken),
+            shards=runs_of(taken),
             chunks={"group x": to_base64(b"".join(chunks))},
             rows=rows,
             bytes=rows * 10,
@@ -436,7 +437,7 @@ class History:
             **who,
             **common,
             delivery="stream",
-            shards=_runs(shards),
+            shards=runs_of(shards),
             where="score < 9" if own else None,
             filtered=filtered,
             limit=limit,
@@ -637,13 +638,3 @@ def _most(version: Version, shards: list[int], resumed: Any, limit: int | None, 
         if shard in shards and behind:
             found.append(place)
     return set(found if limit is None or filtered else found[:limit])
-
-
-def _runs(numbers: list[int]) -> list[list[int]]:
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and runs[-1][1] == number - 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return runs

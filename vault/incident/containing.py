@@ -25,6 +25,7 @@ from vault.encoding import json_bytes, timestamp
 from vault.errors import IntegrityError, NotFound, VaultError
 from vault.incident.bundle import Bundled, check_target, make_bundle
 from vault.incident.coverage import Place, cover, has_moved, left_behind
+from vault.incident.wording import plural
 from vault.kms import KeyState
 from vault.model import FORMAT
 from vault.rewrap import disable_keys, rewrap
@@ -156,13 +157,13 @@ def _contain(
     progress: Progress,
 ) -> None:
     grants = _end(parts, vendor, case, "grants", _end_grants)
-    course.did(f"ended {_count(grants, 'grant')}")
+    course.did(f"ended {plural(grants, 'grant')}")
     credentials = _end(parts, vendor, case, "credentials", _end_credentials)
-    course.did(f"ended {_count(credentials, 'credential')}")
+    course.did(f"ended {plural(credentials, 'credential')}")
     figures = _rekey(parts, vendor, places, case, progress)
-    course.did(f"rekeyed {_count(figures['chunks'], 'chunk')}, {figures['bytes']} bytes")
+    course.did(f"rekeyed {plural(figures['chunks'], 'chunk')}, {figures['bytes']} bytes")
     figures = _rewrap(parts, vendor, case)
-    course.did(f"moved {_count(figures['data_keys'], 'data key')} to a new KMS key, and disabled the old ones")
+    course.did(f"moved {plural(figures['data_keys'], 'data key')} to a new KMS key, and disabled the old ones")
     if "covered" not in case.done:
         case.note("covered", cover(parts, places, case.before))
     course.did("every live chunk opens under its new key, and under none of before")
@@ -388,7 +389,3 @@ def _result(case: Case, vendor: Holder, made: Bundled | None, *, changed: bool) 
         tuple(case.done["collected"]["why"]),
         made,
     )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
