@@ -1,6 +1,6 @@
 """The audit log: entries sealed to the auditor, a Merkle tree over them, and signed checkpoints of it."""
 
-from vault.audit.checkpoint import Checkpoint, origin, read_checkpoint, sign_checkpoint
+from vault.audit.checkpoint import Checkpoint, origin, read_checkpoint, read_checkpoint_of_any, sign_checkpoint
 from vault.audit.entry import Entry, Kind
 from vault.audit.leaves import Leaf, Pinned, Tail, append, check_leaf, leaf_bytes, verify_hashes, verify_log
 from vault.audit.merkle import Edge, Tree, leaf_hash, verify_consistency, verify_inclusion
@@ -24,6 +24,7 @@ __all__ = [
     "open_with_key",
     "origin",
     "read_checkpoint",
+    "read_checkpoint_of_any",
     "sign_checkpoint",
     "verify_consistency",
     "verify_hashes",

@@ -5,6 +5,7 @@ time of the last entry. Who holds a checkpoint holds the log to every entry befo
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +15,7 @@ from vault.encoding import from_base64, to_base64
 from vault.errors import IntegrityError
 from vault.trust import Role, Root, Signer, note_signature_holds
 
-__all__ = ["Checkpoint", "origin", "read_checkpoint", "sign_checkpoint"]
+__all__ = ["Checkpoint", "origin", "read_checkpoint", "read_checkpoint_of_any", "sign_checkpoint"]
 
 _TEXT: Final = re.compile(r"(\S+)\n(0|[1-9][0-9]{0,17})\n([A-Za-z0-9+/=]+)\n(?:time (\S{27})\n)?")
 
@@ -71,3 +72,16 @@ def read_checkpoint(root: Root, data: bytes) -> Checkpoint:
     if len(digest) != HASH_BYTES:
         raise IntegrityError("a checkpoint of the log lacks its root hash")
     return Checkpoint(int(found[2]), digest, found[4] or "")
+
+
+def read_checkpoint_of_any(roots: Sequence[Root], data: bytes) -> tuple[Checkpoint, int]:
+    """What a note says that a log key of any of some root documents signed, and of which of them, by its place.
+
+    Raises as `read_checkpoint` does by the first of them, where none did.
+    """
+    for place, root in enumerate(roots):
+        try:
+            return read_checkpoint(root, data), place
+        except IntegrityError:
+            continue
+    return read_checkpoint(roots[0], data), 0

@@ -23,6 +23,7 @@ from vault.audit import (
     leaf_hash,
     open_with_key,
     read_checkpoint,
+    read_checkpoint_of_any,
     verify_consistency,
     verify_inclusion,
 )
@@ -210,20 +211,13 @@ class _Bundle:
         note = self._members["checkpoint-before"]
         if not note:
             return None
-        old = self._older(note)
+        # The log key of a version before may have signed it.
+        old, _ = read_checkpoint_of_any(self._roots[::-1], note)
         if old.size >= frozen:
             raise IntegrityError("the bundle's earlier checkpoint is not from before the incident")
         path = [from_base64(each, "a proof in the bundle") for each in _json(self._members, "growth.json")]
         verify_consistency(old.size, end.size, old.root, end.root, path)
         return old.size
-
-    def _older(self, note: bytes) -> Checkpoint:
-        for root in reversed(self._roots[1:]):
-            try:
-                return read_checkpoint(root, note)
-            except IntegrityError:
-                continue  # the log key of a version before may have signed it
-        return read_checkpoint(self._roots[0], note)
 
     def _heads(self, vendor: str, coverage: Mapping[str, Any]) -> None:
         """The vendor's own head says that it is stopped, and its compartments' that the keys have moved."""

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, final
 
-from vault.audit import Checkpoint, Pinned, read_checkpoint
+from vault.audit import Checkpoint, Pinned, read_checkpoint_of_any
 from vault.errors import Conflict, IntegrityError
 from vault.objects import ObjectStore
 from vault.workings.roots import Roots
@@ -37,15 +37,8 @@ class Kept:
 
 def read_ever(roots: Roots, note: bytes) -> tuple[Checkpoint, bool]:
     """What a note says, and whether a present log key signed it; raises IntegrityError if none ever did."""
-    try:
-        return read_checkpoint(roots.current, note), True
-    except IntegrityError:
-        for earlier in roots.earlier:
-            try:
-                return read_checkpoint(earlier, note), False
-            except IntegrityError:
-                continue
-        raise
+    checkpoint, place = read_checkpoint_of_any([roots.current, *roots.earlier], note)
+    return checkpoint, place == 0
 
 
 @final

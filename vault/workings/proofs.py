@@ -4,15 +4,21 @@ A proof is a JSON file with everything that checking needs but the root document
 documents, signed checkpoints, and hashes. It tells nothing of what an entry says.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vault.audit import Checkpoint, leaf_bytes, leaf_hash, read_checkpoint, verify_consistency, verify_inclusion
+from vault.audit import (
+    leaf_bytes,
+    leaf_hash,
+    read_checkpoint,
+    read_checkpoint_of_any,
+    verify_consistency,
+    verify_inclusion,
+)
 from vault.encoding import from_base64, from_json, json_bytes, to_base64
 from vault.errors import IntegrityError, InvalidInput
 from vault.model import FORMAT
-from vault.trust import Root, open_roots
+from vault.trust import open_roots
 from vault.workings.checkpoints import read_ever
 from vault.workings.journal import Journal
 from vault.workings.roots import Roots
@@ -80,16 +86,6 @@ def growth_since(journal: Journal, roots: Roots, kept: bytes) -> LogProof:
     return _document(roots, "consistency", note, path, earlier=kept.decode())
 
 
-def _earlier(versions: Sequence[Root], note: bytes) -> Checkpoint:
-    """What a checkpoint says that a log key of any version signed: nothing is gained by one that was made up since."""
-    for root in reversed(versions[1:]):
-        try:
-            return read_checkpoint(root, note)
-        except IntegrityError:
-            continue
-    return read_checkpoint(versions[0], note)
-
-
 def check_proof(data: bytes, fingerprint: str) -> Shown:
     """Check a proof against the fingerprint of a vault's root document; needs no vault. Raises IntegrityError."""
     document = from_json(data, "the proof")
@@ -108,7 +104,8 @@ def check_proof(data: bytes, fingerprint: str) -> Shown:
             return Shown(root.vault, end.size, end.time, sequence=sequence)
         if document["type"] != "consistency":
             raise InvalidInput("the proof is of a kind that this release does not know")
-        old = _earlier(versions, document["earlier"].encode())
+        # Nothing is gained by one that was made up since, under a key that was replaced: the log has to begin with it.
+        old, _ = read_checkpoint_of_any(versions[::-1], document["earlier"].encode())
         verify_consistency(old.size, end.size, old.root, end.root, path)
         return Shown(root.vault, end.size, end.time, old=old.size)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
