@@ -373,8 +373,7 @@ class _Publication:
     def _begin_copies(self) -> None:
         if self._plan.is_new:
             return
-        with self._parts.catalog.read() as transaction:
-            needed = self._needed(transaction)
+        needed = self._parts.heads.reading(self._needed)
         for vendor in needed:
             self._copy(vendor, needed[vendor], self._kept)
 

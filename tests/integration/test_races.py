@@ -1,4 +1,7 @@
-"""Grants that change while a publish writes: the version that commits is what the grants need by then."""
+"""Changes that come while something else is under way.
+
+A version that commits is what the grants need by then, and a view of the catalog that was overtaken is taken anew.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -8,6 +11,10 @@ import pytest
 from tests.conftest import Lab
 from tests.support.reading import read
 from tests.support.tables import rows
+from vault.catalog import Transaction
+from vault.errors import Conflict
+from vault.trust import VendorHead
+from vault.workings.names import Holder, holders
 
 
 def _publish_and(lab: Lab, act: Callable[[], object]) -> None:
@@ -69,3 +76,39 @@ def test_a_first_grant_in_the_midst_of_a_publish_is_followed(published: Lab) -> 
     assert _columns(published) == ["id", "prompt"]
     parts = published.broker_parts()
     assert read(parts, published.caller(parts, "latecomer")).equals(rows(20).select(["answer"]))
+
+
+def test_a_head_that_comes_while_the_catalog_is_read_is_no_rollback(published: Lab) -> None:
+    """Who asks the store, which knows of a later head than a view of the catalog, looks at the catalog again."""
+    (acme,) = [row.id for row in _holders(published) if row.name == "acme"]
+    heads = published.broker_parts().heads
+    views: list[int] = []
+
+    def read(transaction: Transaction) -> VendorHead:
+        assert transaction.newest_head(acme) is not None
+        if not views:
+            published.vault.grant("acme", "evals", ["id"])
+        views.append(len(views))
+        return heads.vendor_in(transaction, acme)
+
+    assert len(heads.reading(read).grants) == 1
+    assert views == [0, 1]
+
+
+def test_a_reader_that_every_time_is_overtaken_is_told_to_try_again(published: Lab) -> None:
+    """A view of the catalog that is behind each time ends in a conflict, and never in an old head."""
+    (acme,) = [row.id for row in _holders(published) if row.name == "acme"]
+
+    def read(transaction: Transaction) -> VendorHead:
+        assert transaction.newest_head(acme) is not None
+        published.vault.grant("acme", "evals", ["id"])
+        return published.broker_parts().heads.vendor_in(transaction, acme)
+
+    with pytest.raises(Conflict, match="try again"):
+        published.broker_parts().heads.reading(read)
+
+
+def _holders(lab: Lab) -> list[Holder]:
+    parts = lab.vault.parts
+    with parts.catalog.read() as transaction:
+        return holders(transaction, parts.sealer())

@@ -7,9 +7,10 @@ was seen once is remembered for the life of the process.
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from vault.catalog import Catalog, CompartmentRow, HeadRow, Transaction
 from vault.errors import Conflict, IntegrityError, NotFound, Unavailable
@@ -28,12 +29,15 @@ from vault.trust import (
 from vault.trust.heads import checked_payload
 from vault.workings.roots import Roots
 
-__all__ = ["HEAD_AGE_SECONDS", "Heads"]
+__all__ = ["HEAD_AGE_SECONDS", "Heads", "Overtaken"]
 
 #: How old a head may be when a decision is made on it.
 HEAD_AGE_SECONDS = 1.0
 #: How often the store is asked whether it knows a higher head than the catalog.
 _STORE_SECONDS = 60.0
+#: How often a view of the catalog is taken anew because heads came while it was looked at.
+_VIEWS = 8
+_Result = TypeVar("_Result")
 _ROLES = {
     "vendor": (Role.AUTHORITY, Role.RESPONDER),
     "compartment": (Role.PUBLISHER, Role.AUTHORITY),
@@ -47,6 +51,13 @@ def _head_name(subject: str, sequence: int) -> str:
 #: How many heads under keys that were replaced are passed over in the store in search of one that counts. A thief can
 #: plant as many as the store takes, and each has to be read.
 _PASSED_OVER = 4096
+
+
+class Overtaken(Conflict):
+    """A head came behind the view of the catalog that a transaction has: it is to be read again in a new one."""
+
+    def __init__(self) -> None:
+        super().__init__("another change came while the catalog was read; try again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +100,26 @@ class Heads:
         now = self._clock()
         if seen is not None and now - seen.read_at <= max_age:
             return seen.head
-        with self._catalog.read() as transaction:
+
+        def read(transaction: Transaction) -> _Seen:
             root = self._roots.seen_by(transaction)
-            head = self._fresh_vendor(transaction, root, vendor, seen)
+            return _Seen(self._fresh_vendor(transaction, root, vendor, seen), now, root.version)
+
+        found = self.reading(read)
         with self._lock:
-            self._vendors[vendor] = _Seen(head, now, root.version)
-        return head
+            self._vendors[vendor] = found
+        return found.head
+
+    def reading(self, read: Callable[[Transaction], _Result]) -> _Result:
+        """What ``read`` returns of a view of the catalog, taken anew where it was overtaken; raises Overtaken.
+
+        The store is asked while a view is held, and may know of a head that was committed since.
+        """
+        for _ in range(_VIEWS - 1):
+            with suppress(Overtaken), self._catalog.read() as transaction:
+                return read(transaction)
+        with self._catalog.read() as transaction:
+            return read(transaction)
 
     def _fresh_vendor(self, transaction: Transaction, root: Root, vendor: str, seen: _Seen | None) -> VendorHead:
         if seen is not None and seen.root == root.version and not self._store_is_due(vendor):
@@ -106,9 +131,11 @@ class Heads:
     def vendor_in(self, transaction: Transaction, vendor: str) -> VendorHead:
         """A vendor's head as a transaction sees it, verified."""
         root = self._roots.seen_by(transaction)
-        steps = [(Signed.decode(row.statement, Label.HEAD), row.body) for row in transaction.head_steps(vendor)]
+        rows = transaction.head_steps(vendor)
+        steps = [(Signed.decode(row.statement, Label.HEAD), row.body) for row in rows]
         with self._lock:
             frontier = self._frontier(root, "vendor", vendor)
+            self._refuse_overtaken(rows[-1] if rows else None, frontier, vendor)
             head, reached = trusted_vendor_head(root, vendor, steps, frontier)
             self._frontiers[vendor] = reached
         return head
@@ -158,6 +185,7 @@ class Heads:
         row = transaction.newest_head(compartment)
         with self._lock:
             frontier = self._frontier(root, "compartment", compartment)
+            self._refuse_overtaken(row, frontier, compartment)
             if row is None:
                 if frontier.sequence:
                     raise IntegrityError("the catalog lacks the head of a compartment: it was rolled back")
@@ -195,6 +223,20 @@ class Heads:
         self._frontiers[row.subject] = reached
         self._compartments[row.subject] = _SeenCompartment(head, row, root.version, now)
         return head
+
+    def _refuse_overtaken(self, row: HeadRow | None, frontier: Frontier, subject: str) -> None:
+        """Raise Overtaken where a view is behind a head that the catalog has by now: nothing was rolled back.
+
+        Where the catalog lacks that head in a new view too, whoever asked goes on, and refuses what was rolled back.
+        """
+        if (row.sequence if row is not None else 0) >= frontier.sequence:
+            return
+        with self._catalog.read() as later:
+            found = next(iter(later.heads_from(subject, frontier.sequence)), None)
+        if found is None or found.sequence != frontier.sequence:
+            return
+        if Signed.decode(found.statement, Label.HEAD).digest == frontier.digest:
+            raise Overtaken
 
     def _store_is_due(self, subject: str) -> bool:
         asked = self._asked_store.get(subject)

@@ -79,14 +79,17 @@ def emptied_head(parts: OwnerParts, place: CompartmentRow, head: CompartmentHead
 
 def listing_vendor(parts: OwnerParts, listed: Callable[[VendorHead], bool]) -> Holder | None:
     """The vendor whose head lists something, whatever the catalog's row of that thing says; None for nobody."""
-    with parts.catalog.read() as transaction:
+
+    def read(transaction: Transaction) -> Holder | None:
         for holder in holders(transaction, parts.sealer()):
             try:
                 if holder.id != parts.owner and listed(parts.heads.vendor_in(transaction, holder.id)):
                     return holder
             except IntegrityError:
                 continue  # a fault of one vendor's head must not keep another's from being stopped
-    return None
+        return None
+
+    return parts.heads.reading(read)
 
 
 def announce(parts: OwnerParts, head: HeadRow) -> None:

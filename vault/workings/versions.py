@@ -211,13 +211,16 @@ def open_version(
 
     Without ``keys`` the manifest's key is opened, and no other could be.
     """
-    with parts.catalog.read() as transaction:
+
+    def read(transaction: Transaction) -> tuple[CompartmentHead, ManifestStatement, dict[str, WrappedKey]]:
         head = parts.heads.compartment_in(transaction, place)
         wanted = version if version is not None else (head.newest if head else None)
         if head is None or wanted is None:
             raise NotFound("there is no version")
         statement = manifest_statement(parts, transaction, head, wanted)
-        wrapped = live_keys(parts, transaction, head, head.live_groups)
+        return head, statement, live_keys(parts, transaction, head, head.live_groups)
+
+    head, statement, wrapped = parts.heads.reading(read)
     if MANIFEST_GROUP not in wrapped:
         raise IntegrityError("a compartment's head names no key for its manifests")
     own = wrapped[MANIFEST_GROUP]
@@ -230,11 +233,16 @@ def open_version(
 def live_versions(parts: Parts, place: CompartmentRow) -> tuple[CompartmentHead | None, list[OpenVersion]]:
     """A compartment's head and every live version under it, oldest first; raises Conflict when it keeps moving."""
     for _ in range(_TRIES):
-        with parts.catalog.read() as transaction:
-            head = parts.heads.compartment_in(transaction, place)
+        head = parts.heads.reading(lambda transaction: parts.heads.compartment_in(transaction, place))
         if head is None:
             return None, []
-        found = [open_version(parts, parts.keyring, place, number) for number in sorted(head.versions)]
+        try:
+            found = [open_version(parts, parts.keyring, place, number) for number in sorted(head.versions)]
+        except NotFound:
+            # A version that was taken away since; what an unchanged head names and is not there is no such thing.
+            if parts.heads.reading(lambda transaction: parts.heads.compartment_in(transaction, place)) == head:
+                raise
+            continue
         if all(version.head.digest == head.digest for version in found):
             return head, found
     raise Conflict("the compartment keeps changing; try again")
