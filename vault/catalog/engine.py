@@ -8,12 +8,13 @@ commits; others wait up to the busy time-out and then get `Unavailable`.
 import os
 import sqlite3
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine, create_engine, event, func, insert, literal_column, select
+from sqlalchemy import Connection, Engine, create_engine, event, func, insert, literal_column, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.exc import IntegrityError as ConstraintError
@@ -23,7 +24,7 @@ from vault.catalog import schema
 from vault.catalog.sharing import SharedWrites
 from vault.catalog.transaction import Transaction
 from vault.encoding import from_timestamp
-from vault.errors import Conflict, IntegrityError, InvalidInput, Unavailable, VaultError
+from vault.errors import Conflict, IntegrityError, InvalidInput, OtherSchema, Unavailable, VaultError
 
 __all__ = ["Catalog", "open_catalog"]
 
@@ -46,7 +47,12 @@ class Catalog:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        # What is held open goes with this object. At the end of the process others still write, and it goes anyway.
+        weakref.finalize(self, engine.dispose).atexit = False
+        _EVERY.add(self)
         self._shared = SharedWrites(self.write)
+        #: Why nothing is read or written any more: the tables became those of another release.
+        self._other: str | None = None
 
     @property
     def url(self) -> str:
@@ -56,6 +62,8 @@ class Catalog:
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """One consistent view."""
+        if self._other is not None:
+            raise OtherSchema(self._other)
         with self._begin(write=False) as transaction:
             yield transaction
 
@@ -63,6 +71,8 @@ class Catalog:
     def write(self) -> Iterator[Transaction]:
         """One atomic change; rolled back when the block raises."""
         with self._begin(write=True) as transaction:
+            # A process that was running when the tables were upgraded must not write what it takes them to be.
+            self.refuse_other_schema(transaction)
             yield transaction
 
     def submit(self, change: Callable[[Transaction], _Result]) -> _Result:
@@ -88,12 +98,10 @@ class Catalog:
         self._shared.settle()
 
     @contextmanager
-    def _begin(self, *, write: bool) -> Iterator[Transaction]:
+    def _begin(self, *, write: bool, migrate: bool = False) -> Iterator[Transaction]:
+        options = {"dsvault_write": write, "dsvault_migrate": migrate}
         try:
-            with (
-                self._engine.connect().execution_options(dsvault_write=write) as connection,
-                connection.begin(),
-            ):
+            with self._engine.connect().execution_options(**options) as connection, connection.begin():
                 transaction = Transaction(connection)
                 yield transaction
                 for finish in transaction.finishing:
@@ -110,7 +118,7 @@ class Catalog:
     def times(self) -> tuple[datetime, datetime | None]:
         """The catalog's own clock, UTC, and the time of the newest log entry."""
         newest = select(schema.log.c.time).order_by(schema.log.c.sequence.desc()).limit(1).scalar_subquery()
-        with self._begin(write=False) as transaction:
+        with self.read() as transaction:
             now, logged = transaction.connection.execute(select(self._clock_expression(), newest)).one()
         return from_timestamp(str(now)), from_timestamp(logged) if logged else None
 
@@ -122,29 +130,71 @@ class Catalog:
 
     def create(self, vault: str) -> None:
         """Make the tables of a new vault; raises InvalidInput where there is one already."""
-        try:
-            with self._engine.connect().execution_options(dsvault_write=True) as connection:
-                schema.metadata.create_all(connection, checkfirst=True)
-                connection.commit()
-            with self._begin(write=True) as transaction:
-                if transaction.about("vault") is not None:
-                    raise InvalidInput("the catalog already belongs to a vault")
-                rows = [{"name": "vault", "value": vault}, {"name": "schema", "value": schema.SCHEMA_VERSION}]
-                transaction.connection.execute(insert(schema.about), rows)
-        except SQLAlchemyError as error:
-            raise Unavailable("the catalog could not be created") from error
+        with self._begin(write=True) as transaction:
+            connection = transaction.connection
+            schema.about.create(connection, checkfirst=True)
+            if transaction.about("vault") is not None:
+                raise InvalidInput("the catalog already belongs to a vault")
+            schema.metadata.create_all(connection)
+            schema.revision.create(connection, checkfirst=True)
+            rows = [{"name": "vault", "value": vault}, {"name": "schema", "value": schema.SCHEMA_VERSION}]
+            connection.execute(insert(schema.about), rows)
+            connection.execute(insert(schema.revision), {"version_num": schema.SCHEMA_VERSION})
 
     def check(self, vault: str) -> None:
-        """Refuse a catalog of another vault or an unknown schema version; raises IntegrityError."""
+        """Refuse a catalog of another vault or another schema; raises IntegrityError or OtherSchema."""
         with self.read() as transaction:
-            if transaction.about("schema") != schema.SCHEMA_VERSION:
-                raise IntegrityError("the catalog has a schema that this release does not know")
+            self.refuse_other_schema(transaction)
             if transaction.about("vault") != vault:
                 raise IntegrityError("the catalog belongs to another vault")
+
+    def refuse_other_schema(self, transaction: Transaction) -> None:
+        """Raise OtherSchema where the tables are those of another release; nothing is read or written after that."""
+        found = transaction.schema()
+        if found != schema.SCHEMA_VERSION:
+            self._other = _told(found)
+            raise OtherSchema(self._other)
+
+    def upgrade(self, vault: str, then: Callable[[Transaction, str, str], object]) -> tuple[str, str]:
+        """Bring the tables to this release's schema; returns the schema before and after, and may be alike.
+
+        All in one transaction, which nobody else writes beside: a run that is killed has changed nothing. ``then`` is
+        called in it with both numbers where something was changed. Raises OtherSchema for a newer schema than this
+        release knows, IntegrityError for the catalog of another vault, and Unavailable where another process does not
+        let go of the catalog.
+        """
+        try:
+            with self._begin(write=True, migrate=True) as transaction:
+                return self._upgrade(transaction, vault, then)
+        finally:
+            self._engine.dispose()  # a connection on which references were not looked at serves for nothing else
+
+    def _upgrade(
+        self, transaction: Transaction, vault: str, then: Callable[[Transaction, str, str], object]
+    ) -> tuple[str, str]:
+        from vault.catalog.migrations import migrate
+
+        _shut_others_out(transaction.connection)
+        before = transaction.schema()
+        if transaction.about("vault") != vault:
+            raise IntegrityError("the catalog belongs to another vault")
+        if before == schema.SCHEMA_VERSION:
+            return before, before
+        if before is None or not _is_older(before) or int(before) < int(schema.BASELINE):
+            raise OtherSchema(_told(before))
+        migrate(transaction.connection, before)
+        _refuse_dangling(transaction.connection)
+        transaction.set_about("schema", schema.SCHEMA_VERSION)
+        then(transaction, before, schema.SCHEMA_VERSION)
+        return before, schema.SCHEMA_VERSION
 
     def close(self) -> None:
         """Close every pooled connection."""
         self._engine.dispose()
+
+    def forget(self) -> None:
+        """In a process that was forked: what is open is the parent's, and is not even closed."""
+        self._engine.dispose(close=False)
 
 
 def open_catalog(url: str, *, serving: bool = False) -> Catalog:
@@ -195,13 +245,63 @@ def _engine(url: str, parsed: URL, *, serving: bool) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
-        write = connection.get_execution_options().get("dsvault_write", False)
-        if write:
+        options = connection.get_execution_options()
+        if options.get("dsvault_migrate", False):
+            # A table that others refer to is copied and put in the place of the old one.
+            connection.connection.driver_connection.execute("PRAGMA foreign_keys=OFF")
+        if options.get("dsvault_write", False):
             _begin_write(connection.connection.driver_connection)
         else:
             connection.exec_driver_sql("BEGIN")
 
     return engine
+
+
+#: All that there are.
+_EVERY: "weakref.WeakSet[Catalog]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for catalog in list(_EVERY):
+        catalog.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _is_older(found: str) -> bool:
+    return found.isdecimal() and int(found) < int(schema.SCHEMA_VERSION)
+
+
+def _told(found: str | None) -> str:
+    """What is said of a schema that is not this release's."""
+    if found is None or not found.isdecimal():
+        return "the catalog does not say which schema it has"
+    if int(found) < int(schema.BASELINE):
+        return f"the catalog has schema {found}, which is older than any that a release can upgrade"
+    if _is_older(found):
+        return f"the catalog has schema {found}, and this release needs {schema.SCHEMA_VERSION}: run 'dsvault upgrade'"
+    return (
+        f"the catalog has schema {found}, and this release knows none above {schema.SCHEMA_VERSION}: "
+        "use the release that upgraded it"
+    )
+
+
+def _shut_others_out(connection: Connection) -> None:
+    """Wait until nobody is within a write, and let nobody begin one before this transaction has ended.
+
+    On SQLite whoever writes is alone already. Elsewhere every write begins with a look at the schema's number, and
+    holds its table until it ends.
+    """
+    if connection.dialect.name != "sqlite":
+        connection.execute(text(f"SET LOCAL lock_timeout = '{round(BUSY_SECONDS)}s'"))
+        connection.execute(text("LOCK TABLE about IN ACCESS EXCLUSIVE MODE"))
+
+
+def _refuse_dangling(connection: Connection) -> None:
+    """SQLite's own check that every reference still has what it refers to: it was off while tables were copied."""
+    if connection.dialect.name == "sqlite" and connection.execute(text("PRAGMA foreign_key_check")).first():
+        raise IntegrityError("a row of the catalog refers to what is not there; nothing was upgraded")
 
 
 def _begin_write(connection: Any) -> None:

@@ -58,6 +58,7 @@ class _Often:
 
 
 _SQLITE = sqlite.dialect()
+_SCHEMA = _Often(select(schema.about.c.value).where(schema.about.c.name == bindparam("wanted")))
 _NEWEST_ROOT = _Often(select(schema.roots).order_by(schema.roots.c.version.desc()).limit(1))
 _NEWEST_HEAD = _Often(
     select(schema.heads)
@@ -104,6 +105,16 @@ class Transaction:
             select(table.c.value).where(table.c.name == name)
         ).scalar_one_or_none()
         return value
+
+    def schema(self) -> str | None:
+        """The number of the schema that the tables have. Until this transaction ends nobody upgrades them."""
+        row = _SCHEMA.run(self.connection, wanted="schema").fetchone()
+        return str(row[0]) if row else None
+
+    def set_about(self, name: str, value: str) -> None:
+        """Replace a setting of the catalog itself."""
+        table = schema.about
+        self.connection.execute(update(table).where(table.c.name == name).values(value=value))
 
     # The root document
 
