@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import vault
+from tests.support.postgres import postgres
 from tests.support.servers import OpenBao, aws, openbao
 from tests.support.tables import rows
 from vault import access, deployment
@@ -60,10 +61,22 @@ def moto() -> Iterator[str]:
         yield url
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that is marked ``both_catalogs`` and has a catalog is run on SQLite and on PostgreSQL."""
+    if metafunc.definition.get_closest_marker("both_catalogs") and "catalog_url" in metafunc.fixturenames:
+        metafunc.parametrize("catalog_url", ["sqlite", "postgresql"], indirect=True)
+
+
 @pytest.fixture
-def lab(tmp_path: Path) -> Lab:
+def catalog_url(request: pytest.FixtureRequest) -> str | None:
+    """Where the lab's catalog is: None for the SQLite file in its directory, else a new database of PostgreSQL."""
+    return postgres().database() if getattr(request, "param", "sqlite") == "postgresql" else None
+
+
+@pytest.fixture
+def lab(tmp_path: Path, catalog_url: str | None) -> Lab:
     """A vault with the vendors acme and globex and no dataset."""
-    opened = vault.init(tmp_path / "lab")
+    opened = vault.init(tmp_path / "lab", catalog=catalog_url)
     opened.add_vendor("acme")
     opened.add_vendor("globex")
     # What the log says of keys that were opened comes a moment later; tests that look at the log's rows have it there.

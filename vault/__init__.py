@@ -10,9 +10,9 @@ from vault._version import __version__
 
 if TYPE_CHECKING:
     from vault.client import Client, connect, connect_with_token, delegate
-    from vault.owner import Vault, init, open
+    from vault.owner import Vault, init, open, upgrade
 
-__all__ = ["Client", "Vault", "__version__", "connect", "connect_with_token", "delegate", "init", "open"]
+__all__ = ["Client", "Vault", "__version__", "connect", "connect_with_token", "delegate", "init", "open", "upgrade"]
 
 _HOMES = {
     "Client": "vault.client",
@@ -22,6 +22,7 @@ _HOMES = {
     "delegate": "vault.client",
     "init": "vault.owner",
     "open": "vault.owner",
+    "upgrade": "vault.owner",
 }
 
 

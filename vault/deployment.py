@@ -30,6 +30,7 @@ from vault.objects import ObjectStore, open_store
 from vault.proof import normal_uri
 from vault.trust import Role, RoleKeys, Signer, public_key_id, root_statement
 from vault.trust.root import decode_chain, encode_chain
+from vault.upgrading import Upgraded, upgrade_catalog
 from vault.vendors import add_holder
 from vault.workings.heads import Heads
 from vault.workings.journal import Journal, Witness
@@ -49,6 +50,7 @@ __all__ = [
     "open_owner",
     "open_witness",
     "passphrase",
+    "upgrade",
 ]
 
 MARKER = "dsvault.toml"
@@ -304,6 +306,30 @@ def _roots(folder: Path, configuration: Configuration, catalog: Catalog, store: 
         raise InvalidInput(f"{path}: the root document cannot be read") from error
 
 
+def _journal(
+    folder: Path, configuration: Configuration, catalog: Catalog, roots: Roots, store: ObjectStore, keys: KeyFolder
+) -> Journal:
+    witness = _open_witness(folder, configuration)
+    return Journal(roots, catalog, store, lambda root: keys.signer(Role.LOG, root), utcnow, witness)
+
+
+def upgrade(folder: Path) -> Upgraded:
+    """Bring the catalog to this release's schema; nothing else of the vault is looked at before that is done.
+
+    Raises OtherSchema, IntegrityError and Unavailable; then nothing was changed.
+    """
+    configuration = Configuration.read(folder / "owner" / "config.toml")
+    catalog = open_catalog(_catalog_url(folder, configuration.catalog))
+    try:
+        store = _open_store(folder, configuration.store)
+        roots = _roots(folder, configuration, catalog, store)
+        keys = KeyFolder(folder, passphrase())
+        journal = _journal(folder, configuration, catalog, roots, store, keys)
+        return upgrade_catalog(catalog, journal, configuration.vault)
+    finally:
+        catalog.close()
+
+
 def _shared(
     folder: Path,
     configuration: Configuration,
@@ -320,8 +346,7 @@ def _shared(
     # A catalog of another vault, or without the log's key, is found out before anything else is asked.
     catalog.check(configuration.vault)
     keys.signer(Role.LOG, roots.current)
-    witness = _open_witness(folder, configuration)
-    journal = Journal(roots, catalog, store, lambda root: keys.signer(Role.LOG, root), utcnow, witness)
+    journal = _journal(folder, configuration, catalog, roots, store, keys)
     announcing = AnnouncingKms(kms, OpenedKeys(catalog, journal, utcnow).note)
     keyring = Keyring(announcing, limits=limits or configuration.data_keys)
     shared = {

@@ -18,6 +18,7 @@ One tree, so that a caller can catch as much or as little as it means to::
     ├── PartlyDone          an act on several vendors failed for some and is done for the others
     └── Unavailable         a store, catalog or broker could not be reached
         ├── Restarting      the broker is being stopped; what was begun can go on elsewhere
+        ├── OtherSchema     the catalog's tables are those of an older or a newer release
         └── Abandoned       whoever asked is not there any more
 
 Two families matter to a reader of the access path: *IntegrityError* says that what was served is
@@ -40,6 +41,7 @@ __all__ = [
     "LimitReached",
     "NotFound",
     "NotGranted",
+    "OtherSchema",
     "PartlyDone",
     "Refused",
     "Restarting",
@@ -116,6 +118,10 @@ class Unavailable(VaultError):
 
 class Restarting(Unavailable):
     """The broker is being stopped and ended a stream early; a client goes on behind what it has."""
+
+
+class OtherSchema(Unavailable):
+    """The catalog has the tables of an older release, which `dsvault upgrade` brings up to date, or of a newer one."""
 
 
 class Abandoned(Unavailable):

@@ -38,11 +38,12 @@ from vault.publish import DEFAULT_SHARD_ROWS
 from vault.siem import Format, line
 from vault.trust import Grant, Role, Signed
 from vault.trust.proposals import Change
+from vault.upgrading import Upgraded
 from vault.wire import Profile, Token
 from vault.workings.parts import OwnerParts
 from vault.workings.proofs import LogProof, growth_since, inclusion_of
 
-__all__ = ["IssuedProfile", "Vault", "init", "open"]
+__all__ = ["IssuedProfile", "Vault", "init", "open", "upgrade"]
 
 DEFAULT_CREDENTIAL_LIFE = timedelta(days=30)
 _Progress = Callable[[int, int | None], None]
@@ -75,6 +76,11 @@ def open(folder: "str | os.PathLike[str] | None" = None) -> "Vault":  # noqa: A0
     """Open a vault as its owner: the given one, else ``$DSVAULT``, else the nearest upwards."""
     path = deployment.find_vault(os.fspath(folder) if folder is not None else None)
     return Vault(path, deployment.open_owner(path))
+
+
+def upgrade(folder: "str | os.PathLike[str] | None" = None) -> Upgraded:
+    """Bring the catalog of a vault that an older release made to this release's schema; may be run again."""
+    return deployment.upgrade(deployment.find_vault(os.fspath(folder) if folder is not None else None))
 
 
 @dataclass(frozen=True, slots=True, repr=False)

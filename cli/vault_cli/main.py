@@ -26,6 +26,7 @@ from vault_cli import (
 )
 from vault_cli.demo import demo
 from vault_cli.serving import serve
+from vault_cli.upgrading import upgrade
 
 __all__ = ["app", "run"]
 
@@ -85,6 +86,7 @@ incidents.command("verify")(containing.verify)
 app.add_typer(incidents, name="incident", help="Incidents: report, contain, verify.")
 app.command("check")(rotation.check)
 app.command("gc")(rotation.gc)
+app.command("upgrade")(upgrade)
 app.command("demo")(demo)
 
 

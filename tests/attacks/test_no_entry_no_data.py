@@ -18,7 +18,7 @@ from tests.support.brokers import running_broker
 from tests.support.tables import rows
 from vault import access
 from vault.audit import Kind
-from vault.catalog import engine
+from vault.catalog import sqlite
 from vault.errors import VaultError
 from vault.policy import Request
 from vault.workings import reading
@@ -140,7 +140,7 @@ def _locked(catalog: Path) -> Iterator[None]:
 @_DELIVERIES
 def test_a_locked_database_serves_nothing(leasable: Lab, delivery: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once the time to wait is over there is an error, and no row; with the lock gone, it goes on."""
-    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.3)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.3)
     parts = leasable.vault.parts if delivery == "owner" else leasable.broker_parts()
     ask = _asking(leasable, parts, delivery)
     assert ask() > 0

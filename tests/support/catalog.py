@@ -1,22 +1,74 @@
-"""The catalog as whoever can write its file has it."""
+"""The catalog as whoever can write its file or database has it."""
 
+import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import MetaData, create_engine, text
+from sqlalchemy.engine import make_url
+
+from vault.catalog import schema
 
 if TYPE_CHECKING:
     from tests.conftest import Lab
 
-__all__ = ["sql"]
+__all__ = ["Plain", "snapshot", "sql"]
+
+_BYTES = re.compile(r"x'([0-9a-f]*)'")
+
+
+class Plain:
+    """A connection of the driver's that takes SQLite's question marks and bytes on PostgreSQL too."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._on_sqlite = isinstance(connection, sqlite3.Connection)
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> Any:
+        """The driver's cursor, whose rows are tuples."""
+        if not self._on_sqlite:
+            statement = _BYTES.sub(r"'\\x\1'::bytea", statement).replace("%", "%%").replace("?", "%s")
+        return self._connection.execute(statement, tuple(values))
 
 
 @contextmanager
-def sql(lab: "Lab") -> Iterator[sqlite3.Connection]:
-    """A plain connection to the catalog's file, foreign keys off, as an attacker has it."""
-    connection = sqlite3.connect(lab.folder / "catalog.db")
+def sql(lab: "Lab") -> Iterator[Plain]:
+    """A plain connection to the catalog, foreign keys off, as an attacker has it; committed at the end."""
+    import psycopg
+
+    url = make_url(lab.vault.parts.catalog.url)
+    if url.get_backend_name() == "sqlite":
+        connection: Any = sqlite3.connect(url.database or "")
+    else:
+        connection = psycopg.connect(url.set(drivername="postgresql").render_as_string(hide_password=False))
+        connection.execute("SET session_replication_role = replica")
     try:
-        yield connection
+        yield Plain(connection)
         connection.commit()
     finally:
         connection.close()
+
+
+def snapshot(lab: "Lab") -> Callable[[], None]:
+    """Remember every row; what is returned puts an old copy of the catalog in its place, as a restored backup would."""
+    engine = create_engine(lab.vault.parts.catalog.url)
+    tables = schema.metadata.sorted_tables
+    plain = MetaData()
+    with engine.connect() as connection:
+        plain.reflect(connection)
+        kept = {table.name: connection.execute(plain.tables[table.name].select()).fetchall() for table in tables}
+    engine.dispose()
+
+    def restore() -> None:
+        with engine.begin() as connection:
+            for table in reversed(tables):
+                connection.execute(text(f'delete from "{table.name}"'))
+            for table in tables:
+                if kept[table.name]:
+                    values = [dict(row._mapping) for row in kept[table.name]]
+                    connection.execute(plain.tables[table.name].insert(), values)
+        engine.dispose()
+
+    return restore

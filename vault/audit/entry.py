@@ -52,6 +52,7 @@ class Kind(StrEnum):
     CONTAINING = "containment step"
     CONTAINED = "vendor contained"
     DISCLOSED = "evidence bundle made"
+    CATALOG_UPGRADED = "catalog upgraded"
     #: No process of dsvault's writes it: it stands for what cannot be opened or read.
     UNREADABLE = "unreadable entry"
 

@@ -16,6 +16,7 @@ from sqlalchemy import (
 from vault.catalog.sealed import Sealed
 
 __all__ = [
+    "BASELINE",
     "SCHEMA_VERSION",
     "about",
     "compartments",
@@ -30,17 +31,24 @@ __all__ = [
     "log_tail",
     "metadata",
     "proofs",
+    "revision",
     "roots",
     "steps",
     "usage",
     "versions",
 ]
 
+#: Raised with every change below; `vault.catalog.migrations` says how.
 SCHEMA_VERSION = "5"
+#: The schema of vaults from before there were revisions.
+BASELINE = "5"
 _ID = String(32)
 _TIME = String(27)
 
 metadata = MetaData()
+
+# Where Alembic looks for the revision that the tables are at; vaults at schema 5 may be without.
+revision = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
 
 about = Table("about", metadata, Column("name", String(32), primary_key=True), Column("value", String(255)))
 

@@ -14,16 +14,26 @@ from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar, final
 
 from vault.catalog.transaction import Transaction
-from vault.errors import Unavailable
+from vault.errors import Conflict, Unavailable
 
-__all__ = ["SharedWrites"]
+__all__ = ["Crossed", "SharedWrites", "Uncertain"]
 
 _Result = TypeVar("_Result")
+#: How often a change is tried that gave way to another.
+_TRIES = 5
 #: How many changes one transaction takes.
 _MOST = 64
 #: For how long a change that nobody waits for may wait, and for how many of them at the most.
 _SOON_SECONDS = 0.05
 _MOST_SOON = 256
+
+
+class Crossed(Conflict):
+    """Of two changes that waited for each other the database ended this one; it may be made again as it is."""
+
+
+class Uncertain(Unavailable):
+    """The database was lost at the very commit: nobody knows what became of the change, so it is not made again."""
 
 
 class _Writing(Protocol):
@@ -164,6 +174,10 @@ class SharedWrites:
         try:
             with self._write() as transaction:
                 results = [change.action(transaction) for change in batch]
+        except Uncertain as error:
+            for change in batch:
+                change.finish(None, error)
+            return
         except Exception:  # noqa: BLE001 - whose fault it was shows when each is alone
             for change in batch:
                 self._alone(change)
@@ -176,13 +190,19 @@ class SharedWrites:
             change.finish(result)
 
     def _alone(self, change: "_Change[Any]") -> None:
-        try:
-            with self._write() as transaction:
-                result = change.action(transaction)
-        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits for it
-            change.finish(None, error)
-        else:
-            change.finish(result)
+        for left in reversed(range(_TRIES)):
+            try:
+                with self._write() as transaction:
+                    result = change.action(transaction)
+            except Crossed as error:
+                if left:
+                    continue
+                change.finish(None, error)
+            except BaseException as error:  # noqa: BLE001 - raised in the thread that waits for it
+                change.finish(None, error)
+            else:
+                change.finish(result)
+            return
 
     def end(self) -> None:
         """Write what this process still has to, as it ends, and wait for the commit that another thread is at."""

@@ -58,6 +58,8 @@ class _Often:
 
 
 _SQLITE = sqlite.dialect()
+_OF_SCHEMA = select(schema.about.c.value).where(schema.about.c.name == bindparam("wanted"))
+_SCHEMA = _Often(_OF_SCHEMA)
 _NEWEST_ROOT = _Often(select(schema.roots).order_by(schema.roots.c.version.desc()).limit(1))
 _NEWEST_HEAD = _Often(
     select(schema.heads)
@@ -73,6 +75,10 @@ _TAIL_COLUMNS = (schema.log_tail.c.note, schema.log_tail.c.edge)
 _TAIL = _Often(select(*_TAIL_COLUMNS))
 # On SQLite whoever writes is the only writer already.
 _TAIL_TO_MOVE = _Often(select(*_TAIL_COLUMNS), select(*_TAIL_COLUMNS).with_for_update())
+_TURN = _Often(
+    select(_OF_SCHEMA.scalar_subquery(), *_TAIL_COLUMNS),
+    select(_OF_SCHEMA.scalar_subquery(), *_TAIL_COLUMNS).with_for_update(),
+)
 _ADD_LOG = _Often(insert(schema.log))
 _MOVE_TAIL = _Often(update(schema.log_tail).values(note=bindparam("note"), edge=bindparam("edge")))
 _LOG_RANGE = _Often(
@@ -96,6 +102,8 @@ class Transaction:
         self.memo: dict[str, Any] = {}
         #: What is to be written last, just before the commit.
         self.finishing: list[Callable[[], None]] = []
+        #: The end of the log, where this transaction holds it already.
+        self._held: LogTailRow | None = None
 
     def about(self, name: str) -> str | None:
         """A setting of the catalog itself."""
@@ -104,6 +112,26 @@ class Transaction:
             select(table.c.value).where(table.c.name == name)
         ).scalar_one_or_none()
         return value
+
+    def schema(self) -> str | None:
+        """The number of the schema that the tables have. Until this transaction ends nobody upgrades them."""
+        row = _SCHEMA.run(self.connection, wanted="schema").fetchone()
+        return str(row[0]) if row else None
+
+    def take_turn(self) -> str | None:
+        """What every write begins with: wait until nobody else writes, and return what `schema` does."""
+        if self.connection.dialect.name == "sqlite":
+            return self.schema()  # whoever writes is the only writer already
+        row = _TURN.run(self.connection, wanted="schema").fetchone()
+        if row is None:
+            return self.schema()  # the log has no end yet: the vault is being made
+        self._held = LogTailRow(row[1], row[2])
+        return row[0] and str(row[0])
+
+    def set_about(self, name: str, value: str) -> None:
+        """Replace a setting of the catalog itself."""
+        table = schema.about
+        self.connection.execute(update(table).where(table.c.name == name).values(value=value))
 
     # The root document
 
@@ -593,12 +621,15 @@ class Transaction:
 
     def log_tail(self, *, to_move: bool = False) -> LogTailRow | None:
         """The signed end of the log; ``to_move`` keeps other writers from moving it before this transaction ends."""
+        if self._held is not None:
+            return self._held
         row = (_TAIL_TO_MOVE if to_move else _TAIL).run(self.connection).fetchone()
         return LogTailRow(*row) if row else None
 
     def append_log(self, rows: Sequence[LogRow], tail: LogTailRow) -> None:
         """Append entries and move the signed end with them."""
         values = [{"sequence": row.sequence, "time": row.time, "sealed": row.sealed, "hash": row.hash} for row in rows]
+        self._held = None
         _ADD_LOG.run_all(self.connection, values)
         moved = _MOVE_TAIL.run(self.connection, note=tail.note, edge=tail.edge)
         if moved.rowcount == 0:

@@ -49,6 +49,8 @@ class Watch:
         self._parts.journal.write_counted()
         try:
             with self._parts.catalog.read() as transaction:
+                # It is read as this release takes it to be; after an upgrade nobody can tell what it says.
+                self._parts.catalog.refuse_other_schema(transaction)
                 marks = transaction.marks()
                 changed = {subject for subject, mark in marks.items() if self._seen.get(subject, mark) != mark}
                 changed |= self._seen.keys() - marks.keys()
