@@ -25,6 +25,8 @@ from vault.workings.names import dataset_named, holder_named
 from vault.workings.parts import holder_sealer
 from vault.workings.roots import root_name
 
+pytestmark = pytest.mark.both_catalogs
+
 _MALLORY = Signer(b"\x66" * 32)
 
 
