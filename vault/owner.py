@@ -30,7 +30,7 @@ from vault import scrub as _scrub
 from vault import vendors as _vendors
 from vault.audit import Entry
 from vault.encoding import timestamp
-from vault.errors import InvalidInput
+from vault.errors import InvalidInput, NotFound
 from vault.federation import Provider
 from vault.networks import check_endpoint
 from vault.proof import ProofKey, requested_key
@@ -397,6 +397,17 @@ class Vault:
     def gc(self, grace: timedelta | None = None) -> _collect.Collected:
         """Remove what nothing needs any more, and was superseded longer than ``grace`` ago (default: as configured)."""
         return _collect.collect(self.parts, deployment.grace(self.folder) if grace is None else grace)
+
+    def catalog_roles(self, brokers: Mapping[str, Sequence[str]] | None = None) -> str:
+        """SQL that gives the owner, a responder, brokers and an auditor a PostgreSQL role of their own.
+
+        ``brokers`` names further roles, each for brokers of some vendors only. Nothing is run here.
+        """
+        ids = {state.name: state.id for state in self.vendors()}
+        for name in (name for named in (brokers or {}).values() for name in named if name not in ids):
+            raise NotFound(f"--broker: there is no vendor named '{name}'")
+        found = {role: [ids[name] for name in named] for role, named in (brokers or {}).items()}
+        return self.parts.catalog.roles(self.parts.owner, found)
 
     # Audit
 
