@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vault import deployment
 from vault.encoding import timestamp
-from vault.errors import InvalidInput
+from vault.errors import InvalidInput, NotFound
 from vault.matching import DEFAULT_SKEW
 from vault.model import DEFAULT_SHARD_ROWS
 from vault.networks import check_endpoint
@@ -471,6 +471,17 @@ class Vault:
         from vault import collect
 
         return collect.collect(self.parts, deployment.grace(self.folder) if grace is None else grace)
+
+    def catalog_roles(self, brokers: Mapping[str, Sequence[str]] | None = None) -> str:
+        """SQL that gives the owner, a responder, brokers and an auditor a PostgreSQL role of their own.
+
+        ``brokers`` names further roles, each for brokers of some vendors only. Nothing is run here.
+        """
+        ids = {state.name: state.id for state in self.vendors()}
+        for name in (name for named in (brokers or {}).values() for name in named if name not in ids):
+            raise NotFound(f"--broker: there is no vendor named '{name}'")
+        found = {role: [ids[name] for name in named] for role, named in (brokers or {}).items()}
+        return self.parts.catalog.roles(self.parts.owner, found)
 
     # Audit
 

@@ -12,6 +12,7 @@ from vault._version import __version__
 from vault.errors import VaultError
 from vault_cli import (
     approval,
+    catalog,
     containing,
     credentials,
     datasets,
@@ -26,7 +27,6 @@ from vault_cli import (
 )
 from vault_cli.demo import demo
 from vault_cli.serving import serve
-from vault_cli.upgrading import upgrade
 
 __all__ = ["app", "run"]
 
@@ -87,7 +87,8 @@ incidents.command("verify")(containing.verify)
 app.add_typer(incidents, name="incident", help="Incidents: report, contain, verify.")
 app.command("check")(rotation.check)
 app.command("gc")(rotation.gc)
-app.command("upgrade")(upgrade)
+app.add_typer(catalog.app, name="catalog", help="The catalog: roles.")
+app.command("upgrade")(catalog.upgrade)
 app.command("demo")(demo)
 
 

@@ -1,14 +1,13 @@
 """What the catalog says about whose a thing is, and what the store says about what is newest, is not believed."""
 
 import shutil
-import sqlite3
 from datetime import timedelta
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from tests.conftest import Lab
+from tests.support.catalog import snapshot, sql
 from tests.support.reading import read
 from tests.support.tables import rows
 from vault import access
@@ -16,27 +15,13 @@ from vault.errors import Conflict, IntegrityError, InvalidInput, NotGranted, Vau
 from vault.owner import Vault
 from vault.wire import Token
 
+pytestmark = pytest.mark.both_catalogs
+
 
 def _sql(lab: Lab, *statements: str) -> None:
-    connection = sqlite3.connect(lab.folder / "catalog.db")
-    for statement in statements:
-        connection.execute(statement)
-    connection.commit()
-    connection.close()
-
-
-def _copy_catalog(lab: Lab, target: Path) -> None:
-    source = sqlite3.connect(lab.folder / "catalog.db")
-    copy = sqlite3.connect(target)
-    source.backup(copy)
-    copy.close()
-    source.close()
-
-
-def _put_back(lab: Lab, source: Path) -> None:
-    for path in lab.folder.glob("catalog.db*"):
-        path.unlink()
-    shutil.copyfile(source, lab.folder / "catalog.db")
+    with sql(lab) as connection:
+        for statement in statements:
+            connection.execute(statement)
 
 
 def _vendor(lab: Lab, name: str) -> str:
@@ -86,8 +71,7 @@ def test_an_old_head_under_a_high_number_hides_nothing(granted: Lab) -> None:
     """A copy of a head under a number that is not its own is refused, and does not hide a later revocation."""
     acme = _vendor(granted, "acme")
     token = granted.vault.issue_credential("acme", bearer=True).profile.token
-    saved = granted.folder.parent / "saved.db"
-    _copy_catalog(granted, saved)
+    put_back = snapshot(granted)
     folder = granted.folder / "store" / "heads" / acme
     shutil.copyfile(max(folder.iterdir()), folder / ("9" * 20))
     fresh = Vault(granted.folder, granted.vault.parts)
@@ -96,7 +80,7 @@ def test_an_old_head_under_a_high_number_hides_nothing(granted: Lab) -> None:
     (folder / ("9" * 20)).unlink()
     fresh.revoke(fresh.grants()[0].grant.id)
     (granted.folder / "store" / "checkpoints").rename(granted.folder / "gone")
-    _put_back(granted, saved)
+    put_back()
     with pytest.raises(IntegrityError, match="rolled back"):
         _serve(granted, token)
 
@@ -124,13 +108,12 @@ def test_gc_takes_nothing_when_the_catalog_lost_something(granted: Lab) -> None:
 
 def test_a_read_does_not_vanish_with_the_catalog_put_back(granted: Lab) -> None:
     """The catalog of before a read contradicts the broker's checkpoint: neither side opens it."""
-    saved = granted.folder.parent / "saved.db"
     parts = granted.broker_parts()
     caller = granted.caller(parts, "acme")
-    _copy_catalog(granted, saved)
+    put_back = snapshot(granted)
     assert read(parts, caller).num_rows == 50
     access.settle(parts)
-    _put_back(granted, saved)
+    put_back()
     with pytest.raises(IntegrityError):
         granted.vault.audit_verify()
     with pytest.raises(IntegrityError, match="checkpoint"):

@@ -26,6 +26,8 @@ from vault.policy import Request
 from vault.proof import ProofKey
 from vault.wire import Profile
 
+pytestmark = pytest.mark.both_catalogs
+
 _LIFE = timedelta(hours=1)
 
 

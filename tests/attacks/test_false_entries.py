@@ -18,6 +18,8 @@ from vault.siem import Format
 from vault.trust import Role
 from vault.workings.journal import Journal
 
+pytestmark = pytest.mark.both_catalogs
+
 
 class _Sealed:
     """A sealer, to nobody, of what is no entry."""

@@ -1,24 +1,16 @@
 """Whoever writes the catalog cannot choose under which KMS key anything is."""
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-
 import pytest
 
 import vault
 from tests.conftest import Lab
+from tests.support.catalog import sql
 from tests.support.reading import read
 from tests.support.tables import rows
 from vault.errors import IntegrityError, KmsError, VaultError
 from vault.kms import KeyState
 
-
-@contextmanager
-def _sql(lab: Lab) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(lab.folder / "catalog.db")) as connection:
-        yield connection
-        connection.commit()
+pytestmark = pytest.mark.both_catalogs
 
 
 def _keys(lab: Lab) -> dict[str, str]:
@@ -28,7 +20,7 @@ def _keys(lab: Lab) -> dict[str, str]:
 def test_a_data_key_under_another_kms_key_is_a_fault(granted: Lab) -> None:
     """A row that names another KMS key does not open, and check names it."""
     keys = _keys(granted)
-    with _sql(granted) as connection:
+    with sql(granted) as connection:
         changed = connection.execute(
             "update keys set kms_key = ? where kms_key = ? and column_group = 'manifest'",
             (keys["globex"], keys["acme"]),
@@ -43,7 +35,7 @@ def test_a_data_key_under_another_kms_key_is_a_fault(granted: Lab) -> None:
 def test_a_holders_kms_key_cannot_be_chosen(granted: Lab) -> None:
     """A holder's row with another vendor's KMS key is refused before anything is wrapped under it."""
     keys = _keys(granted)
-    with _sql(granted) as connection:
+    with sql(granted) as connection:
         connection.execute("update holders set kms_key = ? where kms_key = ?", (keys["globex"], keys["acme"]))
     for act in (
         lambda: granted.vault.rewrap("acme"),
@@ -57,11 +49,11 @@ def test_a_holders_kms_key_cannot_be_chosen(granted: Lab) -> None:
 
 def test_rows_of_before_a_rewrap_bring_nothing_back(granted: Lab) -> None:
     """With holder and data keys of before put back and the old KMS key disabled, nothing opens and nothing is written."""
-    with _sql(granted) as connection:
+    with sql(granted) as connection:
         holders = connection.execute("select * from holders").fetchall()
         data_keys = connection.execute("select * from keys").fetchall()
     granted.vault.rewrap("acme", disable_old=True)
-    with _sql(granted) as connection:
+    with sql(granted) as connection:
         for table, old in (("holders", holders), ("keys", data_keys)):
             marks = ",".join("?" * len(old[0]))
             connection.executemany(f"insert or replace into {table} values ({marks})", old)
@@ -76,7 +68,7 @@ def test_rows_of_before_a_rewrap_bring_nothing_back(granted: Lab) -> None:
 def test_the_owners_compartment_cannot_be_slipped_to_a_vendor(granted: Lab) -> None:
     """With the owner's compartment put down as acme's, neither rewrap, policy nor offboarding takes its keys for acme's."""
     people = {each.holder: each.id for each in granted.vault.kms_keys()}
-    with _sql(granted) as connection:
+    with sql(granted) as connection:
         connection.execute("update compartments set dataset = ? where holder = ?", ("0" * 32, people["acme"]))
         connection.execute("update compartments set holder = ? where holder = ?", (people["acme"], people["owner"]))
         before = connection.execute("select * from keys order by compartment, column_group").fetchall()
@@ -87,7 +79,7 @@ def test_the_owners_compartment_cannot_be_slipped_to_a_vendor(granted: Lab) -> N
     ):
         with pytest.raises(IntegrityError):
             act()
-    with _sql(granted) as connection:
+    with sql(granted) as connection:
         assert connection.execute("select * from keys order by compartment, column_group").fetchall() == before
     assert all(each.state is KeyState.ENABLED for each in granted.vault.kms_keys())
 
@@ -95,7 +87,7 @@ def test_the_owners_compartment_cannot_be_slipped_to_a_vendor(granted: Lab) -> N
 def test_a_row_that_only_says_that_it_moved_is_moved(granted: Lab) -> None:
     """Rows that name the successor over a blob of the old key are found before the old key is disabled."""
     (ready,) = granted.vault.rewrap("owner", prepare=True)
-    with _sql(granted) as connection:
+    with sql(granted) as connection:
         connection.execute(
             "update keys set kms_key = ? where kms_key = ? and column_group != 'metadata'", (ready.new, ready.old)
         )

@@ -19,6 +19,8 @@ from vault.policy import Request
 from vault.wire import OBJECTS_PATH, LeasePage
 from vault.workings.parts import Parts
 
+pytestmark = pytest.mark.both_catalogs
+
 
 def _page(parts: Parts, caller: access.Caller, cursor: bytes | None = None, **request: object) -> LeasePage:
     return access.lease_page(parts, caller, Request("evals", lease=True, **request), cursor, most_bytes=1)  # type: ignore[arg-type]

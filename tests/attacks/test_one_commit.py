@@ -20,6 +20,8 @@ from vault.workings.journal import Journal
 from vault.workings.parts import Parts
 from vault.workings.watch import Watch
 
+pytestmark = pytest.mark.both_catalogs
+
 _URI = "http://127.0.0.1:1/v1/datasets/evals/read"
 
 

@@ -19,6 +19,7 @@ from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 import vault
 from tests.conftest import Lab
 from tests.support.brokers import broker
+from tests.support.catalog import sql
 from tests.support.log import acts
 from tests.support.tables import rows
 from vault.client import new_request
@@ -364,15 +365,13 @@ def test_a_wrong_clock_is_told_as_such(place: Place, monkeypatch: pytest.MonkeyP
 
 def test_used_proofs_are_forgotten_when_they_are_too_old_to_count(place: Place) -> None:
     """The table of used proofs does not grow for ever."""
-    import sqlite3
-
     assert place.get(place.proof()) == 200
-    with sqlite3.connect(place.lab.folder / "catalog.db") as connection:
+    with sql(place.lab) as connection:
         connection.execute("update proofs set until = '2020-01-01T00:00:00.000000Z'")
     # About one in 32 clears the old ones away; that none of a thousand does is as good as impossible.
     for _ in range(1000):
         assert place.get(place.proof()) == 200
-        with sqlite3.connect(place.lab.folder / "catalog.db") as connection:
+        with sql(place.lab) as connection:
             ((old,),) = connection.execute("select count(*) from proofs where until < '2021'")
         if not old:
             return

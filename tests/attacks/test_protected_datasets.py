@@ -25,6 +25,8 @@ from vault.workings.names import dataset_named, holder_named
 from vault.workings.parts import holder_sealer
 from vault.workings.roots import root_name
 
+pytestmark = pytest.mark.both_catalogs
+
 _MALLORY = Signer(b"\x66" * 32)
 
 
@@ -76,10 +78,10 @@ class Attacked:
             )
         ]
         with sql(self.lab) as connection:
-            connection.execute(
-                "insert or replace into grants select ?, ?, ?, ?, ?, created, settled from grants limit 1",
-                (identifier, vendor, said["dataset"], *copies),
-            )
+            (times,) = connection.execute("select created, settled from grants limit 1").fetchall()
+            connection.execute("delete from grants where id = ?", (identifier,))
+            forged = (identifier, vendor, said["dataset"], *copies, *times)
+            connection.execute("insert into grants values (?, ?, ?, ?, ?, ?, ?)", forged)
             connection.execute(
                 "insert into heads values (?, ?, 'vendor', 1, ?, ?)", (vendor, head.sequence + 1, step.encode(), body)
             )

@@ -21,6 +21,8 @@ from vault.workings.parts import Parts
 from vault.workings.repeats import WINDOW_SECONDS, Alike, Repeats
 from vault.workings.watch import Watch
 
+pytestmark = pytest.mark.both_catalogs
+
 _AT = datetime(2026, 12, 1, tzinfo=UTC)
 
 

@@ -9,12 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import Lab
+from tests.support.catalog import sql
 from tests.support.reading import read
 from tests.support.tables import rows
 from vault.errors import IntegrityError, NotFound, VaultError
 from vault.manifest import ChunkRef
 from vault.model import MANIFEST_GROUP
 from vault.workings.versions import OpenVersion, live_keys, manifest_statement, open_manifest, open_version
+
+pytestmark = pytest.mark.both_catalogs
 
 
 def _version(lab: Lab, holder: str) -> OpenVersion:
@@ -163,12 +166,10 @@ def test_each_flipped_byte_of_a_manifest_is_refused(lab: Lab) -> None:
 
 def test_an_old_manifest_under_a_newer_head_is_refused(both: Lab) -> None:
     """The manifest that a newer version replaced is not believed, in the store or in the catalog."""
-    import sqlite3
-
-    with sqlite3.connect(both.folder / "catalog.db") as connection:
+    with sql(both) as connection:
         before = connection.execute("select compartment, version, generation, statement from versions").fetchall()
     both.vault.rekey(vendor="acme")
-    with sqlite3.connect(both.folder / "catalog.db") as connection:
+    with sql(both) as connection:
         for compartment, version, _, statement in before:
             connection.execute(
                 "update versions set statement = ? where compartment = ? and version = ? and retired is null",
@@ -180,13 +181,11 @@ def test_an_old_manifest_under_a_newer_head_is_refused(both: Lab) -> None:
 
 def test_an_older_manifest_of_the_same_epoch_is_refused(published: Lab) -> None:
     """A manifest that another grant superseded, under keys that still live, is not believed either."""
-    import sqlite3
-
     published.vault.grant("acme", "evals", ["id"])
-    with sqlite3.connect(published.folder / "catalog.db") as connection:
+    with sql(published) as connection:
         before = connection.execute("select compartment, version, statement from versions").fetchall()
     published.vault.grant("acme", "evals", ["prompt"])
-    with sqlite3.connect(published.folder / "catalog.db") as connection:
+    with sql(published) as connection:
         for compartment, version, statement in before:
             connection.execute(
                 "update versions set statement = ? where compartment = ? and version = ? and retired is null",

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 from datetime import timedelta
@@ -15,6 +14,7 @@ import vault
 from tests.conftest import Lab
 from tests.exposure.test_ground_truth import rows as numbers
 from tests.support.brokers import broker
+from tests.support.catalog import sql
 from tests.support.postgres import postgres
 from tests.support.tables import rows
 from vault.audit import Kind
@@ -182,8 +182,7 @@ def test_an_offboarded_vendor_is_reported(granted: Lab) -> None:
     """Offboarding destroys no evidence: neither keys nor the vendor's row in the catalog are needed."""
     lab = granted.vault
     lab.offboard("acme")
-    with sqlite3.connect(_catalog(granted)) as catalog:
-        catalog.execute("PRAGMA foreign_keys = OFF")
+    with sql(granted) as catalog:
         catalog.execute("DELETE FROM grants")
     found = lab.incident_report("acme").exposure
     assert [window.ended is not None for window in found.windows] == [True]
@@ -191,16 +190,12 @@ def test_an_offboarded_vendor_is_reported(granted: Lab) -> None:
     assert not served(lab.incident_report("acme"))
 
 
-def _catalog(lab: Lab) -> Path:
-    return Path(lab.vault.parts.catalog.url.partition("sqlite:///")[2])
-
-
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize(
     "attack",
     [
         "UPDATE log SET sealed = (SELECT sealed FROM log WHERE sequence = 2) WHERE sequence = 4",
-        "UPDATE log SET hash = zeroblob(32) WHERE sequence = 4",
+        "UPDATE log SET hash = x'0000000000000000000000000000000000000000000000000000000000000000' WHERE sequence = 4",
         "DELETE FROM log WHERE sequence = 4",
         "DELETE FROM log WHERE sequence = (SELECT max(sequence) FROM log)",
         "UPDATE log SET time = '2001-01-01T00:00:00.000000Z' WHERE sequence = 4",
@@ -209,7 +204,7 @@ def _catalog(lab: Lab) -> Path:
 def test_a_log_that_does_not_verify_is_not_reported(published: Lab, attack: str, processes: int) -> None:
     """Of a log that was changed there is one sentence, and no report."""
     lab = published.vault
-    with sqlite3.connect(_catalog(published)) as catalog:
+    with sql(published) as catalog:
         catalog.execute(attack)
     parts = lab.parts
     asked = Asked(parts.vault, tuple(parts.signers.keys.auditor_secrets()), name="acme")
@@ -221,11 +216,11 @@ def test_a_log_that_was_cut_with_its_signed_end_is_not_reported(published: Lab) 
     """An older signed end beside an older log is held against the checkpoints in the store."""
     lab = published.vault
     before = lab.parts.journal.claimed()[0]
-    with sqlite3.connect(_catalog(published)) as catalog:
+    with sql(published) as catalog:
         note, edge = catalog.execute("SELECT note, edge FROM log_tail").fetchone()
     lab.freeze("acme")
     lab.audit_checkpoint()
-    with sqlite3.connect(_catalog(published)) as catalog:
+    with sql(published) as catalog:
         catalog.execute("UPDATE log_tail SET note = ?, edge = ?", (note, edge))
         catalog.execute("DELETE FROM log WHERE sequence > ?", (before.checkpoint.size,))
     with pytest.raises(IntegrityError, match="cut off"):

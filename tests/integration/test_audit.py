@@ -1,7 +1,6 @@
 """The audit log: what is in it, and that changing it is found."""
 
 import shutil
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,13 +16,13 @@ from vault.errors import AuditError, IntegrityError, InvalidInput, NotGranted
 from vault.trust import Role
 from vault.workings.proofs import check_proof
 
+pytestmark = pytest.mark.both_catalogs
+
 
 def _sql(lab: Lab, *statements: str) -> None:
-    connection = sqlite3.connect(lab.folder / "catalog.db")
-    for statement in statements:
-        connection.execute(statement)
-    connection.commit()
-    connection.close()
+    with sql(lab) as connection:
+        for statement in statements:
+            connection.execute(statement)
 
 
 def test_every_act_is_an_entry(granted: Lab) -> None:
@@ -160,10 +159,9 @@ def test_another_log_of_the_same_size_is_not_opened(granted: Lab) -> None:
 
 def _cut_back(lab: Lab) -> Callable[[], None]:
     """Remember where the log ends, and give what cuts it back to there."""
-    connection = sqlite3.connect(lab.folder / "catalog.db")
-    end = connection.execute("select note, edge from log_tail").fetchone()
-    (count,) = connection.execute("select max(sequence) from log").fetchone()
-    connection.close()
+    with sql(lab) as connection:
+        end = connection.execute("select note, edge from log_tail").fetchone()
+        (count,) = connection.execute("select max(sequence) from log").fetchone()
 
     def cut() -> None:
         with sql(lab) as connection:

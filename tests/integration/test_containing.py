@@ -22,6 +22,7 @@ from tests.support.reading import read
 from tests.support.tables import rows
 from vault import access
 from vault.audit import Kind
+from vault.catalog import schema
 from vault.errors import Conflict, IntegrityError, KeyUnavailable, KmsError, NotFound, Refused, VaultError
 from vault.incident import containing
 from vault.kms import KeyState
@@ -314,8 +315,8 @@ def _picture(lab: Lab) -> tuple[dict[str, str], dict[str, list[Any]], int]:
         if path.is_file() and not path.name.startswith("catalog.db")
     }
     with sql(lab) as connection:
-        tables = [name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")]
-        rows = {name: sorted(map(repr, connection.execute(f"select * from {name}"))) for name in tables}
+        tables = schema.metadata.tables
+        rows = {name: sorted(map(repr, connection.execute(f'select * from "{name}"'))) for name in tables}
     length = len(rows.pop("log"))
     rows.pop("log_tail")
     return files, rows, length

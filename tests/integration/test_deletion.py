@@ -23,6 +23,8 @@ from vault.workings.reading import group_shape, open_chunk
 from vault.workings.versions import live_versions
 from vault.workings.writing import Writer
 
+pytestmark = pytest.mark.both_catalogs
+
 
 @pytest.fixture
 def several(lab: Lab) -> Lab:

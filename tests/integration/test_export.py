@@ -19,6 +19,7 @@ import pytest
 import vault
 from tests.conftest import Lab
 from tests.support.brokers import broker
+from tests.support.catalog import sql
 from tests.support.postgres import postgres
 from tests.support.reading import read
 from vault import deployment
@@ -197,19 +198,15 @@ def test_two_exports_do_not_write_one_file(granted: Lab, tmp_path: Path) -> None
 
 def test_following_a_log_that_was_rolled_back_ends_with_an_error(granted: Lab) -> None:
     """A log that is shorter than what was read of it is not gone on with in silence."""
-    import sqlite3
-
     granted.vault.parts.journal.settle()
     lines = granted.vault.audit_export(Format.JSONL, again=lambda: True)
     size = granted.vault.audit_verify()
     for number, _ in lines:
         if number == size:
             break
-    connection = sqlite3.connect(granted.folder / "catalog.db")
-    connection.execute("delete from log")
-    connection.execute("delete from log_tail")
-    connection.commit()
-    connection.close()
+    with sql(granted) as connection:
+        connection.execute("delete from log")
+        connection.execute("delete from log_tail")
     with pytest.raises(IntegrityError, match="rolled back"):
         next(lines)
 

@@ -16,6 +16,8 @@ from tests.conftest import Lab
 from tests.support.reading import read
 from tests.support.tables import rows
 
+pytestmark = pytest.mark.both_catalogs
+
 _REKEY = """
 import sys, vault
 lab = vault.open(sys.argv[1])

@@ -17,6 +17,8 @@ from vault.workings.names import datasets
 from vault.workings.reading import identity_of
 from vault.workings.versions import open_version
 
+pytestmark = pytest.mark.both_catalogs
+
 
 @pytest.fixture
 def wide(lab: Lab) -> Lab:

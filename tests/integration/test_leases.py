@@ -19,6 +19,8 @@ from vault.errors import IntegrityError, InvalidInput, LimitReached, Unavailable
 from vault.policy import Request
 from vault.workings.parts import Parts
 
+pytestmark = pytest.mark.both_catalogs
+
 _WHOLE = ["id", "prompt", "lang", "score"]
 
 

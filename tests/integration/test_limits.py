@@ -18,6 +18,8 @@ from vault.errors import InvalidInput, LimitReached, NotGranted, Unavailable, Va
 from vault.policy import Request
 from vault.workings.parts import Parts
 
+pytestmark = pytest.mark.both_catalogs
+
 
 def _batches(parts: Parts, caller: access.Caller, **request: Any) -> tuple[int, VaultError | None]:
     """Rows that came, and the error that ended it."""

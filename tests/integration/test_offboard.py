@@ -13,6 +13,8 @@ from vault.encoding import duration
 from vault.errors import Conflict, KeyUnavailable, KmsError, NotFound, PartlyDone, Refused, Unauthenticated
 from vault.kms import KeyState
 
+pytestmark = pytest.mark.both_catalogs
+
 
 @pytest.fixture
 def both(granted: Lab) -> Lab:

@@ -25,6 +25,8 @@ from vault.owner import Vault
 from vault.workings.journal import Journal
 from vault.workings.parts import Parts, metadata_key, wrapped_key
 
+pytestmark = pytest.mark.both_catalogs
+
 
 class Watched:
     """A KMS that keeps what it was asked to open."""

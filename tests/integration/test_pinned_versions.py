@@ -11,6 +11,8 @@ from tests.support.tables import rows
 from vault.errors import NotFound, NotGranted
 from vault.workings.versions import live_versions
 
+pytestmark = pytest.mark.both_catalogs
+
 
 @pytest.fixture
 def versions(lab: Lab) -> Lab:

@@ -14,6 +14,8 @@ from tests.support.tables import rows
 from vault.errors import Conflict, Frozen, InvalidInput, NotFound, NotGranted, VaultError
 from vault.workings.rows import cut_shards
 
+pytestmark = pytest.mark.both_catalogs
+
 
 def _read(lab: Lab, vendor: str = "acme", **request: object) -> pa.Table:
     parts = lab.broker_parts()

@@ -16,6 +16,8 @@ from vault.errors import Conflict
 from vault.trust import VendorHead
 from vault.workings.names import Holder, holders
 
+pytestmark = pytest.mark.both_catalogs
+
 
 def _publish_and(lab: Lab, act: Callable[[], object]) -> None:
     """Publish two batches in two shards, and act between them."""

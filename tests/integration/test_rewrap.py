@@ -20,6 +20,8 @@ from vault.errors import Conflict, KeyUnavailable, KmsError, NotFound, Unavailab
 from vault.kms import KeyState, Kms
 from vault.owner import Vault
 
+pytestmark = pytest.mark.both_catalogs
+
 
 class Counting:
     """A KMS that counts what it is asked, and fails when it is told to."""

@@ -9,7 +9,7 @@ import pytest
 
 import vault
 from tests.conftest import Lab
-from tests.support.catalog import sql
+from tests.support.catalog import snapshot, sql
 from tests.support.log import acts, written_beside
 from tests.support.reading import read
 from tests.support.tables import rows
@@ -26,6 +26,8 @@ from vault.workings.journal import Journal
 from vault.workings.keyfolder import KeyFolder, make_key
 from vault.workings.parts import Parts
 from vault.workings.roots import Roots, root_name
+
+pytestmark = pytest.mark.both_catalogs
 
 _ROTATED = [role for role in Role if role is not Role.APPROVER]
 _ROLES = [role for role in _ROTATED if role is not Role.ADMINISTRATOR]
@@ -505,12 +507,10 @@ def test_a_stolen_key_makes_no_head_after_the_rotation(granted: Lab, role: Role,
     token, thief = _token(granted), _key(granted, role)
     granted.vault.rotate_key(role)
     present = _key(granted, role)
-    saved = (granted.folder / "catalog.db").read_bytes()
+    put_back = snapshot(granted)
     _forge_head(granted, thief, kind)
     assert granted.vault.check().faults
-    for path in granted.folder.glob("catalog.db*"):
-        path.unlink()
-    (granted.folder / "catalog.db").write_bytes(saved)
+    put_back()
     _forge_head(granted, present, kind)
     opened = vault.open(granted.folder)
     assert opened.check().faults == []

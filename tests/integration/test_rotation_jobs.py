@@ -1,6 +1,5 @@
 """Rekeys as jobs: planned, stopped, taken up, limited to columns, and proven to have forgotten nothing."""
 
-import sqlite3
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 import vault
 from tests.conftest import Lab
 from tests.support.brokers import broker
+from tests.support.catalog import sql
 from tests.support.log import acts
 from tests.support.reading import read
 from tests.support.tables import rows
@@ -20,6 +20,8 @@ from vault.owner import Vault
 from vault.workings import writing
 from vault.workings.versions import OpenVersion, live_versions
 from vault.workings.writing import Writer
+
+pytestmark = pytest.mark.both_catalogs
 
 
 @pytest.fixture
@@ -175,7 +177,7 @@ def test_steps_that_were_changed_are_not_used(sharded: Lab, monkeypatch: pytest.
         _stop_after(patch, 10)
         with pytest.raises(KeyboardInterrupt):
             sharded.vault.rekey("owner")
-    with sqlite3.connect(sharded.folder / "catalog.db") as connection:
+    with sql(sharded) as connection:
         connection.execute("update steps set document = (select document from steps where number = 3) where number = 4")
     (result,) = sharded.vault.rekey("owner")
     assert result.resumed == 0

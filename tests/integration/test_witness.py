@@ -19,6 +19,8 @@ from vault.errors import AuditError, IntegrityError, InvalidInput, Unavailable
 from vault.objects import ObjectStore
 from vault.trust import Role
 
+pytestmark = pytest.mark.both_catalogs
+
 
 def _configure(lab: Lab, *, required: bool, place: str = "witness") -> None:
     for side in ("broker", "owner"):

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Plain", "snapshot", "sql"]
 
+_ZEROS = re.compile(r"zeroblob\((\d+|length\(\w+\))\)")
 _BYTES = re.compile(r"x'([0-9a-f]*)'")
 
 
 class Plain:
-    """A connection of the driver's that takes SQLite's question marks and bytes on PostgreSQL too."""
+    """A connection of the driver's that takes SQLite's question marks and bytes, on PostgreSQL too."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -30,7 +31,13 @@ class Plain:
         """The driver's cursor, whose rows are tuples."""
         if not self._on_sqlite:
             statement = _BYTES.sub(r"'\\x\1'::bytea", statement).replace("%", "%%").replace("?", "%s")
+            statement = _ZEROS.sub(r"decode(repeat('00', \1), 'hex')", statement)
         return self._connection.execute(statement, tuple(values))
+
+    def executemany(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        """The same for each of some rows."""
+        for row in rows:
+            self.execute(statement, row)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ busy time-out and then get `Unavailable`. How SQLite and PostgreSQL come to that
 import os
 import sqlite3
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final, TypeVar
@@ -18,6 +18,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 from sqlalchemy.exc import IntegrityError as ConstraintError
 
 from vault.catalog import postgresql, schema
+from vault.catalog.roles import roles_sql
 from vault.catalog.sharing import Crossed, SharedWrites, Uncertain
 from vault.catalog.sqlite import sqlite_engine
 from vault.catalog.transaction import Transaction
@@ -194,6 +195,12 @@ class Catalog:
         transaction.set_about("schema", schema.SCHEMA_VERSION)
         then(transaction, before, schema.SCHEMA_VERSION)
         return before, schema.SCHEMA_VERSION
+
+    def roles(self, owner: str, brokers: Mapping[str, Sequence[str]]) -> str:
+        """The SQL of `roles_sql`; raises InvalidInput for a database that has no roles."""
+        if not self._is_postgresql:
+            raise InvalidInput("the vault's catalog is a SQLite file, which has no roles; PostgreSQL has")
+        return roles_sql(owner, brokers)
 
     def __repr__(self) -> str:
         return f"Catalog({self._engine.url!r})"  # without the password

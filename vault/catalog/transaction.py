@@ -303,17 +303,30 @@ class Transaction:
     def move_keys(self, moves: Iterable[tuple[KeyRow, str, bytes]]) -> int:
         """Put (row, KMS key, wrapped) in the place of rows that are still as they were; returns how many."""
         table = schema.keys
-        moved = 0
-        for row, kms_key, wrapped in moves:
-            place = and_(
-                table.c.compartment == row.compartment,
-                table.c.column_group == row.group,
-                table.c.epoch == row.epoch,
-                table.c.wrapped == row.wrapped,
-            )
-            changed = self.connection.execute(update(table).where(place).values(kms_key=kms_key, wrapped=wrapped))
-            moved += changed.rowcount
-        return moved
+        # All in one go: one by one they would each be a way to the server and back.
+        values = [
+            {
+                "at_compartment": row.compartment,
+                "at_group": row.group,
+                "at_epoch": row.epoch,
+                "was": row.wrapped,
+                "kms_key": kms_key,
+                "wrapped": wrapped,
+            }
+            for row, kms_key, wrapped in moves
+        ]
+        if not values:
+            return 0
+        place = and_(
+            table.c.compartment == bindparam("at_compartment"),
+            table.c.column_group == bindparam("at_group"),
+            table.c.epoch == bindparam("at_epoch"),
+            table.c.wrapped == bindparam("was"),
+        )
+        changed = self.connection.execute(
+            update(table).where(place).values(kms_key=bindparam("kms_key"), wrapped=bindparam("wrapped")), values
+        )
+        return int(changed.rowcount)
 
     def delete_keys_of_holder(self, holder: str) -> int:
         """Forget every wrapped data key of a holder; returns how many there were."""
