@@ -19,7 +19,7 @@ from vault.catalog import CompartmentRow, HeadRow, Transaction
 from vault.encoding import from_timestamp, timestamp
 from vault.errors import IntegrityError
 from vault.manifest import layout_of, shards_of
-from vault.model import MANIFEST_GROUP
+from vault.model import DEFAULT_GRACE, MANIFEST_GROUP
 from vault.trust import Label, ManifestStatement, Signed
 from vault.workings.containment import KIND as CONTAINMENT
 from vault.workings.fanout import Needs, needs_of
@@ -33,9 +33,8 @@ from vault.workings.usage import Usage, objects_named, survey
 from vault.workings.versions import OpenVersion, open_version
 from vault.workings.writing import Writer
 
-__all__ = ["DEFAULT_GRACE", "Collected", "collect"]
+__all__ = ["Collected", "collect"]
 
-DEFAULT_GRACE: Final = timedelta(hours=1)
 #: No put of one object takes as long as this.
 _UNFINISHED: Final = timedelta(days=1)
 

@@ -18,13 +18,12 @@ from urllib.parse import quote
 from vault import keyfile
 from vault.audit import Kind
 from vault.catalog import Catalog, RootRow, open_catalog
-from vault.collect import DEFAULT_GRACE
 from vault.encoding import duration, new_id, timestamp, utcnow
 from vault.engines import LocalEngine
 from vault.errors import InvalidInput, NotFound
 from vault.keyring import CacheLimits, Keyring
 from vault.kms import AnnouncingKms, HashingKms, Kms, LocalKms, open_kms
-from vault.model import FORMAT, OWNER
+from vault.model import DEFAULT_GRACE, FORMAT, OWNER
 from vault.networks import check_endpoint
 from vault.objects import ObjectStore, open_store
 from vault.proof import normal_uri

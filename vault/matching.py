@@ -6,8 +6,13 @@ nearness, where that costs no match: the nearest go together first.
 
 import heapq
 from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
 
-__all__ = ["unmatched"]
+__all__ = ["DEFAULT_SKEW", "unmatched"]
+
+#: How far the clocks of the KMS and of dsvault's machines may be apart, and how long an item may take to be written.
+DEFAULT_SKEW: Final = timedelta(minutes=2)
 
 Span = tuple[float, float]
 

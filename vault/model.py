@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Final
 
@@ -18,6 +18,8 @@ from vault.errors import InvalidInput
 from vault.fields import Fields, Path, below, parse_path, shown, union
 
 __all__ = [
+    "DEFAULT_GRACE",
+    "DEFAULT_SHARD_ROWS",
     "FORMAT",
     "MANIFEST_GROUP",
     "MASK_GROUP",
@@ -43,6 +45,10 @@ METADATA_GROUP: Final = "metadata"
 MASK_GROUP: Final = "mask"
 #: The reserved name of the lab's own holder; no vendor can take it.
 OWNER: Final = "owner"
+#: Rows of a shard, where the publisher says nothing else.
+DEFAULT_SHARD_ROWS: Final = 131_072
+#: How long gc leaves what was superseded, where the configuration says nothing else.
+DEFAULT_GRACE: Final = timedelta(hours=1)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 

@@ -18,7 +18,7 @@ from vault.chunks import EncodeOptions, unsupported
 from vault.encoding import new_id, timestamp
 from vault.errors import Conflict, InvalidInput, NotFound
 from vault.manifest import Entry, Gathering, Layout, Listing, Manifest, Part, Shard, arrange, layout_of
-from vault.model import OWNER, Column, check_column_names, check_name
+from vault.model import DEFAULT_SHARD_ROWS, OWNER, Column, check_column_names, check_name
 from vault.sources import Source as RowSource
 from vault.sources import open_source
 from vault.trust import Signer
@@ -35,7 +35,6 @@ from vault.workings.writing import Writer
 __all__ = ["PublishOptions", "Published", "publish", "rename"]
 
 _COMMIT_TRIES = 5
-DEFAULT_SHARD_ROWS = 131_072
 
 
 @dataclass(frozen=True, slots=True)

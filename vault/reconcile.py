@@ -24,16 +24,14 @@ from vault.errors import IntegrityError, InvalidInput
 from vault.kms.calls import Call, Told
 from vault.kms.logs import read_logs
 from vault.kms.transit import associated_data
-from vault.matching import unmatched
+from vault.matching import DEFAULT_SKEW, unmatched
 from vault.model import KeyScope
 from vault.workings.names import holders
 from vault.workings.parts import OwnerParts
 from vault.workings.whose import Names, Whose
 
-__all__ = ["DEFAULT_SKEW", "Announced", "Period", "Reconciled", "Unexplained", "reconcile"]
+__all__ = ["Announced", "Period", "Reconciled", "Unexplained", "reconcile"]
 
-#: How far the clocks of the KMS and of dsvault's machines may be apart, and how long an item may take to be written.
-DEFAULT_SKEW: Final = timedelta(minutes=2)
 _SLACK: Final = timedelta(seconds=1)
 #: How long a client of ours goes on asking a KMS that fails.
 _REPEATED: Final = timedelta(seconds=30)
