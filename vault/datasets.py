@@ -12,7 +12,7 @@ from vault.audit import Kind
 from vault.errors import InvalidInput
 from vault.fields import Path
 from vault.filters import bind, parse
-from vault.grants import GrantState, grants
+from vault.holdings import GrantState, grants
 from vault.model import Column, picked
 from vault.projection import has_field
 from vault.workings.filling import owners_version

@@ -19,8 +19,6 @@ from datetime import datetime
 from typing import Any, Final, final
 from urllib.parse import urlsplit
 
-import urllib3
-
 from vault.errors import InvalidInput, Unauthenticated, Unavailable
 from vault.proof import signature_registry
 
@@ -199,6 +197,8 @@ class Issuers:
         self._places: dict[tuple[str, str | None], _Place] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
+        import urllib3  # whoever only names a provider need not wait for it
+
         self._http = urllib3.PoolManager(retries=False)
 
     def key(self, provider: Provider, name: Any, algorithm: str) -> Any:
@@ -308,6 +308,8 @@ class Issuers:
 
     def _get(self, url: str, deadline: float) -> dict[str, Any]:
         """A JSON document; what came after the deadline, piece by piece, counts for nothing."""
+        import urllib3
+
         try:
             timeout = urllib3.Timeout(total=max(0.001, deadline - time.monotonic()))
             response = self._http.request("GET", url, redirect=False, preload_content=False, timeout=timeout)

@@ -1,8 +1,8 @@
-"""Grants: signed permission, pending until the vendor's compartment holds what it names, and revocation."""
+"""Making grants: signed permission, pending until the vendor's compartment holds what it names."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 from vault.audit import Kind
@@ -11,34 +11,20 @@ from vault.encoding import LONGEST, new_id, timestamp
 from vault.errors import Conflict, Frozen, IntegrityError, InvalidInput, NotFound, Refused
 from vault.fields import Path, below, covers, path_text, union
 from vault.filters import Filter, bind, parse
-from vault.limits import Usage, check_limits
+from vault.limits import check_limits
 from vault.masks import Mask, is_keyed
 from vault.model import MASK_GROUP, Column, KeyScope, picked, placed
 from vault.projection import has_field
-from vault.trust import Grant, GrantedColumn, Label, Role, Root, Signed, VendorHead
+from vault.trust import Grant, GrantedColumn, Label, Role, Root, Signed
 from vault.workings.filling import fill_compartment, owners_version
 from vault.workings.names import Dataset, Holder, dataset_named, holder_named
-from vault.workings.parts import OwnerParts, holder_sealer
+from vault.workings.parts import OwnerParts, holder_sealer, key_row
 from vault.workings.permissions import next_vendor_head, open_grant
 from vault.workings.reading import masked_field
-from vault.workings.steps import listing_vendor, present_vendor, refuse_gone, removal, standing, vendor_named
+from vault.workings.steps import present_vendor, refuse_gone
 from vault.workings.versions import OpenVersion
-from vault.workings.writing import key_row
 
-__all__ = ["GrantState", "Terms", "grant", "grants", "resume_grant", "revoke"]
-
-
-@dataclass(frozen=True, slots=True)
-class GrantState:
-    """A grant and how it stands: ``pending``, ``scheduled``, ``live``, ``expired`` or ``revoked``.
-
-    ``used`` counts what was served under it, where it has limits; ``missing`` the signatures that a pending one lacks.
-    """
-
-    grant: Grant
-    state: str
-    used: Usage
-    missing: int = 0
+__all__ = ["Terms", "grant", "resume_grant"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,83 +326,3 @@ def _settle(parts: OwnerParts, vendor: Holder, dataset: Dataset, statement: Gran
     fill_compartment(parts, vendor, dataset, statement, take_effect)
     parts.heads.forget(vendor.id)
     parts.journal.checkpoint()
-
-
-def grants(parts: OwnerParts, vendor_name: str | None = None) -> list[GrantState]:
-    """Every grant, or those of one vendor, oldest first.
-
-    Raises IntegrityError naming one that is live and not what was signed.
-    """
-    sealer = parts.sealer()
-    wanted = vendor_named(parts, vendor_name).id if vendor_name is not None else None
-    now = parts.clock()
-    with parts.catalog.read() as transaction:
-        states = []
-        for row in transaction.grants(vendor=wanted):
-            head = parts.heads.vendor_in(transaction, row.vendor)
-            try:
-                found, signed = open_grant(parts.root, row, sealer, own=False)
-            except IntegrityError as error:
-                if row.id not in head.grants:
-                    continue  # it counts for nothing, whatever was done to it
-                raise IntegrityError(f"grant {row.id}: {error}; 'dsvault revoke {row.id}' ends it") from error
-            missing = parts.root.missing(signed, found.dataset)
-            listed = head.grants.get(row.id) == signed.digest
-            settled = row.settled is not None and not (listed and missing)
-            state = standing(not found.expired_at(now), listed and not missing, settled)
-            if state == "live" and not found.live_at(now):
-                state = "scheduled"
-            used = Usage(*transaction.usage(found.id, now.astimezone(UTC).date().isoformat()))
-            states.append(GrantState(found, state, used, missing if state == "pending" else 0))
-    return states
-
-
-def revoke(parts: OwnerParts, grant_id: str) -> None:
-    """End a grant, or a pending one before it takes effect. Raises NotFound.
-
-    What a head lists is ended also where its row in the catalog is gone or not what it was: a forger's would be.
-    """
-    vendor, dataset, dataset_id = _whose(parts, grant_id)
-
-    def change(head: VendorHead) -> dict[str, object] | None:
-        if grant_id not in head.grants:
-            return None
-        return {"grants": {key: digest for key, digest in head.grants.items() if key != grant_id}}
-
-    if not removal(parts, vendor, Kind.REVOKED, change, grant=grant_id, dataset=dataset, dataset_id=dataset_id):
-        _withdraw(parts, grant_id, vendor, dataset)
-
-
-def _withdraw(parts: OwnerParts, grant_id: str, vendor: str, dataset: str | None) -> None:
-    """Note that a pending grant is not to be finished: an approval of it may come back later."""
-    with parts.catalog.write() as transaction:
-        rows = transaction.grants(grant=grant_id)
-        if not rows or rows[0].settled is not None:
-            return
-        transaction.settle_grant(grant_id, timestamp(parts.clock()))
-        parts.journal.record_in(
-            transaction,
-            Kind.REVOKED,
-            vendor=vendor,
-            vendor_id=rows[0].vendor,
-            grant=grant_id,
-            dataset=dataset,
-            dataset_id=rows[0].dataset,
-        )
-    parts.journal.checkpoint()
-
-
-def _whose(parts: OwnerParts, grant_id: str) -> tuple[str, str | None, str | None]:
-    """The names of a grant's vendor and dataset, and the dataset's id; the latter two where the grant can be opened."""
-    with parts.catalog.read() as transaction:
-        rows = transaction.grants(grant=grant_id)
-    try:
-        if rows:
-            found, _ = open_grant(parts.root, rows[0], parts.sealer(), own=False)
-            return found.vendor_name, found.dataset_name, found.dataset
-    except IntegrityError:
-        pass
-    vendor = listing_vendor(parts, lambda head: grant_id in head.grants)
-    if vendor is None:
-        raise NotFound(f"there is no grant {grant_id[:80]}")
-    return vendor.name, None, None

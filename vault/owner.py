@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vault.datasets import DatasetDetail, DatasetState
     from vault.deletion import Deleted, Expired
     from vault.erasure import Erased
-    from vault.grants import GrantState
+    from vault.holdings import GrantState
     from vault.incident import Contained, Evidence, Outline, Report
     from vault.offboard import Offboarded
     from vault.publish import Published
@@ -305,15 +305,15 @@ class Vault:
 
     def grants(self, vendor: str | None = None) -> "list[GrantState]":
         """Every grant and how it stands."""
-        from vault import grants
+        from vault import holdings
 
-        return grants.grants(self.parts, vendor)
+        return holdings.grants(self.parts, vendor)
 
     def revoke(self, grant: str) -> None:
         """End a grant."""
-        from vault import grants
+        from vault import holdings
 
-        grants.revoke(self.parts, grant)
+        holdings.revoke(self.parts, grant)
 
     # Credentials
 
@@ -460,9 +460,7 @@ class Vault:
 
         return custody.privileges(self.parts, vendor)
 
-    def check(
-        self, progress: Callable[[int], None] = lambda _done: None, *, epochs: bool = False
-    ) -> "CheckReport":
+    def check(self, progress: Callable[[int], None] = lambda _done: None, *, epochs: bool = False) -> "CheckReport":
         """Read and check everything, or with ``epochs`` only the ends of chunks; changes nothing."""
         from vault import scrub
 
@@ -616,9 +614,7 @@ class Vault:
 
         return roots.propose_change(self.parts, change)
 
-    def apply_root(
-        self, proposal: Signed, leave_out: Sequence[str] = (), *, end_grants: bool = False
-    ) -> "Applied":
+    def apply_root(self, proposal: Signed, leave_out: Sequence[str] = (), *, end_grants: bool = False) -> "Applied":
         """Make a proposal the newest root document, with everything live signed anew under keys that count.
 
         Vendors in ``leave_out`` end up frozen, without grants and credentials. Live grants that lack signatures are a

@@ -11,12 +11,10 @@ from vault.catalog import FieldSealer, Transaction
 from vault.encoding import new_id, timestamp
 from vault.errors import Conflict
 from vault.model import METADATA_GROUP, KeyScope, check_name
-from vault.workings.filling import fill_compartment
 from vault.workings.names import Holder, datasets, find_holder, holders, insert_holder
-from vault.workings.parts import OwnerParts
+from vault.workings.parts import OwnerParts, key_row
 from vault.workings.permissions import next_vendor_head
 from vault.workings.steps import announce, present_vendor, removal
-from vault.workings.writing import key_row
 
 __all__ = ["VendorState", "add_holder", "add_vendor", "freeze", "thaw", "vendors"]
 
@@ -99,6 +97,8 @@ def thaw(parts: OwnerParts, name: str) -> bool:
 
     Returns False where it was not frozen.
     """
+    from vault.workings.filling import fill_compartment  # it reads tables, which a freeze does not
+
     vendor = present_vendor(parts, name)
     with parts.catalog.read() as transaction:
         if not parts.heads.vendor_in(transaction, vendor.id).frozen:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from vault.errors import VaultError
-from vault.rowsets import read_item
 
 __all__ = ["details"]
 
@@ -66,6 +65,8 @@ def _served(items: Sequence[Any]) -> str:
 
 
 def _item(item: Any) -> str:
+    from vault.rowsets import read_item  # numpy takes a while; most entries hold no rows
+
     rows = read_item(item)
     if rows.runs is None:
         return _run((rows.first, rows.last))

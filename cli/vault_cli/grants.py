@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from vault.approvals import Approval
-    from vault.grants import GrantState
+    from vault.holdings import GrantState
     from vault.trust import Grant
 
 __all__ = ["grant", "grants", "revoke"]

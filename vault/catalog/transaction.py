@@ -1,10 +1,11 @@
 """One transaction's reads and writes, one method for each question that the rest of dsvault asks."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 
 from vault.catalog import schema
 from vault.catalog.records import (
@@ -33,28 +34,44 @@ _USED = ("requests", "rows", "bytes")
 class _Often:
     """What every request of a vendor's asks: made once, since making a statement takes longer than running it.
 
-    On SQLite the driver is given its text as it is. Of the columns' types none may need to be converted.
+    On SQLite the driver is given its text as it is. Of the columns' types none may need to be converted. What differs
+    on PostgreSQL is made when it is first run there.
     """
 
-    def __init__(self, statement: Any, on_postgresql: Any = None) -> None:
-        self._statement = statement if on_postgresql is None else on_postgresql
-        compiled = statement.compile(dialect=_SQLITE)
-        self._text = str(compiled)
-        self._names: tuple[str, ...] = tuple(compiled.positiontup or ())
-        self._fixed = {name: value for name, value in compiled.params.items() if value is not None}
+    def __init__(self, statement: Any, on_postgresql: Callable[[], Any] | None = None) -> None:
+        self._statement = statement
+        self._on_postgresql = on_postgresql
+
+    @cached_property
+    def _elsewhere(self) -> Any:
+        return self._statement if self._on_postgresql is None else self._on_postgresql()
+
+    @cached_property
+    def _on_sqlite(self) -> tuple[str, tuple[str, ...], dict[str, Any]]:
+        """The text, the names of its parameters in their order, and those that are always the same."""
+        compiled = self._statement.compile(dialect=_SQLITE)
+        fixed = {name: value for name, value in compiled.params.items() if value is not None}
+        return str(compiled), tuple(compiled.positiontup or ()), fixed
 
     def run(self, connection: Connection, **values: Any) -> Any:
         """The result's rows are tuples of the table's columns in their order."""
         if connection.dialect.name != "sqlite":
-            return connection.execute(self._statement, values)
-        values |= self._fixed
+            return connection.execute(self._elsewhere, values)
+        text, names, fixed = self._on_sqlite
+        values |= fixed
         driver: Any = connection.connection.driver_connection
-        return driver.execute(self._text, [values[name] for name in self._names])
+        return driver.execute(text, [values[name] for name in names])
 
     def run_all(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """The same for each of some rows."""
         for row in rows:
             self.run(connection, **row)
+
+
+def _proof_on_postgresql() -> Any:
+    from sqlalchemy.dialects import postgresql
+
+    return postgresql.insert(schema.proofs).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
 
 
 _SQLITE = sqlite.dialect()
@@ -67,17 +84,14 @@ _NEWEST_HEAD = _Often(
     .order_by(schema.heads.c.sequence.desc())
     .limit(1)
 )
-_ADD_PROOF = _Often(
-    sqlite.insert(schema.proofs).on_conflict_do_nothing(),
-    postgresql.insert(schema.proofs).on_conflict_do_nothing().execution_options(preserve_rowcount=True),
-)
+_ADD_PROOF = _Often(sqlite.insert(schema.proofs).on_conflict_do_nothing(), _proof_on_postgresql)
 _TAIL_COLUMNS = (schema.log_tail.c.note, schema.log_tail.c.edge)
 _TAIL = _Often(select(*_TAIL_COLUMNS))
 # On SQLite whoever writes is the only writer already.
-_TAIL_TO_MOVE = _Often(select(*_TAIL_COLUMNS), select(*_TAIL_COLUMNS).with_for_update())
+_TAIL_TO_MOVE = _Often(select(*_TAIL_COLUMNS), lambda: select(*_TAIL_COLUMNS).with_for_update())
 _TURN = _Often(
     select(_OF_SCHEMA.scalar_subquery(), *_TAIL_COLUMNS),
-    select(_OF_SCHEMA.scalar_subquery(), *_TAIL_COLUMNS).with_for_update(),
+    lambda: select(_OF_SCHEMA.scalar_subquery(), *_TAIL_COLUMNS).with_for_update(),
 )
 _ADD_LOG = _Often(insert(schema.log))
 _MOVE_TAIL = _Often(update(schema.log_tail).values(note=bindparam("note"), edge=bindparam("edge")))

@@ -6,17 +6,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, final
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, final
 
 from vault.catalog import Catalog, CompartmentRow, CredentialRow, FieldSealer, KeyRow, Transaction
-from vault.engines import LocalEngine
 from vault.errors import IntegrityError, NotFound, Unavailable
-from vault.federation import Provider
 from vault.keyring import MAX_AGE_SECONDS, Keyring, KeySource, ScopedKeyring, WrappedKey
 from vault.kms import Kms
-from vault.manifest import Listing, Manifest
 from vault.model import METADATA_GROUP, KeyScope
 from vault.objects import ObjectStore
 from vault.trust import Credential, Grant, Signed, Signer
@@ -26,6 +21,13 @@ from vault.workings.keyfolder import KeyFolder
 from vault.workings.recent import Recent
 from vault.workings.roots import Roots
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from vault.engines import LocalEngine
+    from vault.federation import Provider
+    from vault.manifest import Listing, Manifest
+
 __all__ = [
     "Lately",
     "Manifests",
@@ -34,6 +36,7 @@ __all__ = [
     "Signers",
     "Times",
     "holder_sealer",
+    "key_row",
     "metadata_key",
     "own_metadata_key",
     "trusted_now",
@@ -62,14 +65,14 @@ class Manifests:
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def get(self, digest: str) -> Manifest | None:
+    def get(self, digest: str) -> "Manifest | None":
         """The manifest of that digest, if it is held."""
         with self._lock:
             if digest in self._kept:
                 self._kept.move_to_end(digest)
             return self._kept.get(digest)
 
-    def keep(self, digest: str, manifest: Manifest) -> None:
+    def keep(self, digest: str, manifest: "Manifest") -> None:
         """Hold a manifest, letting go of the one that was not used for longest."""
         with self._lock:
             self._kept[digest] = manifest
@@ -83,14 +86,14 @@ class Manifests:
             self._listings.clear()
             self._bytes = 0
 
-    def listing(self, digest: str) -> Listing | None:
+    def listing(self, digest: str) -> "Listing | None":
         """The part of that digest, if it is held."""
         with self._lock:
             if digest in self._listings:
                 self._listings.move_to_end(digest)
             return self._listings.get(digest)
 
-    def keep_listing(self, digest: str, listing: Listing) -> None:
+    def keep_listing(self, digest: str, listing: "Listing") -> None:
         """Hold a part, letting go of those that were not used for longest."""
         with self._lock:
             if digest not in self._listings:
@@ -179,7 +182,7 @@ class Parts:
     journal: Journal
     heads: Heads
     manifests: Manifests
-    engine: LocalEngine
+    engine: "LocalEngine"
     times: "Times"
     lately: "Lately"
     clock: Callable[[], datetime]
@@ -206,6 +209,12 @@ class OwnerParts(Parts):
     def sealer(self) -> FieldSealer:
         """The sealer of the owner's catalog fields."""
         return holder_sealer(self, self.keyring, self.owner)
+
+
+def key_row(key: WrappedKey, created: str) -> KeyRow:
+    """A wrapped key as the catalog keeps it."""
+    scope = key.scope
+    return KeyRow(scope.compartment, scope.group, scope.epoch, key.key_id, key.kms_key, key.wrapped, created)
 
 
 def wrapped_key(vault: str, row: KeyRow) -> WrappedKey:

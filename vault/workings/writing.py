@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
-from vault.catalog import CompartmentRow, HeadRow, KeyRow, Transaction, VersionRow
+from vault.catalog import CompartmentRow, HeadRow, Transaction, VersionRow
 from vault.chunks import EncodeOptions, decode, encode, footer, rekey_into
 from vault.derivation import chunk_key
 from vault.encoding import new_id, timestamp
@@ -36,11 +36,11 @@ from vault.trust import (
 )
 from vault.workings.jobs import Job
 from vault.workings.names import holder_by_id
-from vault.workings.parts import OwnerParts
+from vault.workings.parts import OwnerParts, key_row
 from vault.workings.reading import GroupShape, identity_of
 from vault.workings.versions import live_keys
 
-__all__ = ["Checksum", "Source", "Writer", "Written", "key_row"]
+__all__ = ["Checksum", "Source", "Writer", "Written"]
 
 
 class Checksum:
@@ -56,12 +56,6 @@ class Checksum:
     def hex(self) -> str:
         """What is kept in the manifest."""
         return self._digest.hexdigest()
-
-
-def key_row(key: WrappedKey, created: str) -> KeyRow:
-    """A wrapped key as the catalog keeps it."""
-    scope = key.scope
-    return KeyRow(scope.compartment, scope.group, scope.epoch, key.key_id, key.kms_key, key.wrapped, created)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
