@@ -35,6 +35,7 @@ app = typer.Typer(
     help="An encrypted dataset vault: publish, grant, serve, fetch, revoke, rekey, prove.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -1,5 +1,6 @@
 """Opening the vault that a command is about."""
 
+import gc
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,9 +15,14 @@ _QUOTED: Final = re.compile(r'"((?:[^"]|"")*)"')
 
 
 def open_vault(folder: Path | None) -> "Vault":
-    """The vault, as its owner. The import waits until a command needs it: it costs half a second."""
-    from vault import owner
-
+    """The vault, as its owner. The import waits until a command needs it: it takes most of a short command's time."""
+    # All that an import makes stays until the process ends: it is looked through for garbage neither now nor later.
+    gc.disable()
+    try:
+        from vault import owner
+    finally:
+        gc.freeze()
+        gc.enable()
     return owner.open(folder)
 
 
