@@ -39,12 +39,14 @@ from memory import memory
 from planning import planning
 from report import report
 from revocation import revocation
+from startup import startup
 from streaming import leases, streams
 from telling import telling
 
 _FOLDER = Path(".bench")
-#: What is measured of brokers in processes of their own.
-_BROKERS = {
+#: What is measured of brokers and commands in processes of their own.
+_PROCESSES = {
+    "startup": startup,
     "appends": appends,
     "load": load,
     "streams": streams,
@@ -211,13 +213,14 @@ def main() -> None:
     options.add_argument("--long", action="store_true", help="only ten minutes of everything at once")
     options.add_argument("--report", action="store_true", help="only the report of a vendor's exposure")
     options.add_argument("--revocation", action="store_true", help="only how long an access goes on after its end")
+    options.add_argument("--startup", action="store_true", help="only how long short commands take")
     options.add_argument("--large", action="store_true", help="only the publishing of large files")
     chosen = options.parse_args()
     quick = chosen.quick
-    if chosen.kms or chosen.planning or chosen.large or any(getattr(chosen, name) for name in _BROKERS):
+    if chosen.kms or chosen.planning or chosen.large or any(getattr(chosen, name) for name in _PROCESSES):
         shutil.rmtree(_FOLDER, ignore_errors=True)
         _FOLDER.mkdir()
-        for name, measure in _BROKERS.items():
+        for name, measure in _PROCESSES.items():
             if getattr(chosen, name):
                 measure(_FOLDER, quick=quick)
         if chosen.kms:
@@ -261,7 +264,7 @@ def main() -> None:
     _large(megabytes)
     kms(_FOLDER, quick=quick)
     shutil.rmtree(_FOLDER, ignore_errors=True)
-    for name, measure in _BROKERS.items():
+    for name, measure in _PROCESSES.items():
         if name == "long":
             continue  # by itself, when it is asked for
         _FOLDER.mkdir(exist_ok=True)

@@ -19,7 +19,6 @@ from typing import IO, Any, Final
 from uuid import UUID
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from vault.encoding import new_id
 from vault.errors import InvalidInput
@@ -83,6 +82,8 @@ def replacing(target: Path, folder: Path) -> Iterator[IO[bytes]]:
 
 
 def _parquet(schema: pa.Schema, batches: Iterator[pa.RecordBatch], file: IO[bytes]) -> None:
+    import pyarrow.parquet as pq  # the other forms do without
+
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for batch in batches:
             writer.write_batch(batch)

@@ -12,7 +12,6 @@ import pyarrow as pa
 import urllib3
 
 from vault.client.http import PATIENCE, Connection
-from vault.client.leases import Lease
 from vault.client.pieces import Reading
 from vault.client.streams import Stream
 from vault.client.trust import Trust
@@ -83,6 +82,8 @@ class Client:
 
     def lease(self, name: str, body: dict[str, Any], cursor: str | None = None, done: int = 0) -> Reading:
         """Begin a read of leased chunks, which are decrypted here; raises what the broker refuses it with."""
+        from vault.client.leases import Lease  # with what decrypts, which a stream does without
+
         path = _address(name, "lease")
 
         def ask(more: dict[str, Any]) -> LeasePage:
