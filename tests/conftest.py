@@ -3,17 +3,16 @@
 On the servers tests keep apart by mounts and keys of their own.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-import vault
+from tests.support.moulds import Anew, Moulds
 from tests.support.postgres import postgres
 from tests.support.servers import OpenBao, aws, openbao
-from tests.support.tables import rows
 from vault import access, deployment
 from vault.keyring import CacheLimits
 from vault.kms import Kms
@@ -22,6 +21,17 @@ from vault.workings.parts import Parts
 
 #: Fails the very test in which a key, a token or a value shows in a log or an error.
 pytest_plugins = ["tests.support.secrecy"]
+
+_ROOT = Path(__file__).parent.parent
+
+
+def pytest_configure() -> None:
+    """Let processes that tests start find dsvault compiled: most of a short one's time would go into that.
+
+    Where Python is told to write nothing beside the sources, what is compiled lies in pytest's own cache.
+    """
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        os.environ.setdefault("PYTHONPYCACHEPREFIX", str(_ROOT / ".pytest_cache" / "bytecode"))
 
 
 @dataclass
@@ -73,26 +83,25 @@ def catalog_url(request: pytest.FixtureRequest) -> str | None:
     return postgres().database() if getattr(request, "param", "sqlite") == "postgresql" else None
 
 
+@pytest.fixture(scope="session")
+def moulds(tmp_path_factory: pytest.TempPathFactory) -> Anew:
+    """What vaults are made with: copies, where a module does not say otherwise."""
+    return Moulds(tmp_path_factory.mktemp("moulds"))
+
+
 @pytest.fixture
-def lab(tmp_path: Path, catalog_url: str | None) -> Lab:
+def lab(moulds: Anew, tmp_path: Path, catalog_url: str | None) -> Lab:
     """A vault with the vendors acme and globex and no dataset."""
-    opened = vault.init(tmp_path / "lab", catalog=catalog_url)
-    opened.add_vendor("acme")
-    opened.add_vendor("globex")
-    # What the log says of keys that were opened comes a moment later; tests that look at the log's rows have it there.
-    opened.parts.catalog.settle()
-    return Lab(tmp_path / "lab", opened)
+    return Lab(tmp_path / "lab", moulds.vault("vendors", tmp_path / "lab", catalog_url))
 
 
 @pytest.fixture
-def published(lab: Lab) -> Lab:
+def published(moulds: Anew, tmp_path: Path, catalog_url: str | None) -> Lab:
     """The same with the dataset ``evals``: 100 rows in shards of 30."""
-    lab.vault.publish("evals", rows(100), key="id", shard_rows=30)
-    return lab
+    return Lab(tmp_path / "lab", moulds.vault("published", tmp_path / "lab", catalog_url))
 
 
 @pytest.fixture
-def granted(published: Lab) -> Lab:
+def granted(moulds: Anew, tmp_path: Path, catalog_url: str | None) -> Lab:
     """The same with acme granted id, prompt and lang where lang is 'en'."""
-    published.vault.grant("acme", "evals", ["id", "prompt", "lang"], where="lang = 'en'", expires=timedelta(days=1))
-    return published
+    return Lab(tmp_path / "lab", moulds.vault("granted", tmp_path / "lab", catalog_url))

@@ -2,10 +2,13 @@
 
 import gc
 import re
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vault.owner import Vault
 
 __all__ = ["open_vault", "split_names"]
@@ -15,15 +18,21 @@ _QUOTED: Final = re.compile(r'"((?:[^"]|"")*)"')
 
 
 def open_vault(folder: Path | None) -> "Vault":
-    """The vault, as its owner. The import waits until a command needs it: it takes most of a short command's time."""
-    # All that an import makes stays until the process ends: it is looked through for garbage neither now nor later.
+    """The vault, as its owner."""
+    return _opener()(folder)
+
+
+@cache
+def _opener() -> "Callable[[Path | None], Vault]":
+    """What opens it. The import waits until a command needs it: it takes most of a short command's time."""
+    # All that it makes stays until the process ends, and is looked through for garbage neither now nor then.
     gc.disable()
     try:
         from vault import owner
     finally:
         gc.freeze()
         gc.enable()
-    return owner.open(folder)
+    return owner.open
 
 
 def split_names(text: str, option: str = "--columns") -> list[str]:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import vault as library
-from tests.integration.test_cli import document, dsvault
 from tests.support.brokers import broker
+from tests.support.program import document, dsvault
 from tests.support.tables import rows
 from vault import roots
 from vault.owner import Vault

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_cli import document, dsvault
+from tests.support.program import document, dsvault
 from vault.audit import read_checkpoint
 from vault.owner import open as open_vault
 

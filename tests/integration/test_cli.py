@@ -1,37 +1,16 @@
 """The command line: exit codes, one document with --json, and a sentence for every mistake."""
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from tests.support.brokers import broker
+from tests.support.program import document, dsvault, dsvault_process
 from tests.support.tables import rows
-
-
-def dsvault(*words: object, cwd: Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the program as a user does."""
-    return subprocess.run(
-        [sys.executable, "-m", "vault_cli.main", *map(str, words)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, **(environment or {})},
-        check=False,
-    )
-
-
-def document(*words: object, cwd: Path) -> Any:
-    """Run with --json; stdout is one JSON document."""
-    done = dsvault(*words, "--json", cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def _make(tmp_path: Path) -> Path:
@@ -81,7 +60,7 @@ def test_the_whole_story_with_json(made: Path) -> None:
         assert pq.read_table(made / "out.parquet").column_names == ["id", "prompt"]
         shown = dsvault(*fetch, "--columns", "id", "--where", "id < 4", "--limit", 1, cwd=made)
         assert (shown.returncode, shown.stdout.split()) == (0, ["id", "0"])
-        refused = dsvault(*fetch, "--columns", "answer", cwd=made)
+        refused = dsvault_process(*fetch, "--columns", "answer", cwd=made)
         assert (refused.returncode, refused.stdout) == (1, "")
         assert refused.stderr.count("\n") == 1
     document("dataset", "export", "evals", "-o", made / "all.jsonl", "--columns", "id", "--where", "id < 3", cwd=lab)
@@ -150,7 +129,9 @@ def test_the_whole_story_with_json(made: Path) -> None:
 def test_a_mistake_gives_one_sentence(unchanging: Path, words: tuple[str, ...]) -> None:
     """A user's mistake: exit code 1, nothing on stdout, one sentence on stderr, and no traceback."""
     options = () if words[0] in {"init", "fetch"} else ("--vault", "lab")
-    done = dsvault(*words, *options, cwd=unchanging)
+    # A server says where its process logs to, and what ends it.
+    program = dsvault_process if words[0] == "serve" else dsvault
+    done = program(*words, *options, cwd=unchanging)
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith("dsvault: ")
@@ -171,15 +152,15 @@ def test_the_vault_is_found(made: Path) -> None:
     """--vault, then $DSVAULT, then the nearest marker upwards; elsewhere a sentence."""
     deep = made / "lab" / "a" / "b"
     deep.mkdir(parents=True)
-    assert dsvault("vendor", "list", cwd=deep).returncode == 0
+    assert dsvault_process("vendor", "list", cwd=deep).returncode == 0
     assert dsvault("vendor", "list", cwd=made, environment={"DSVAULT": str(made / "lab")}).returncode == 0
-    lost = dsvault("vendor", "list", cwd=made)
+    lost = dsvault_process("vendor", "list", cwd=made)
     assert (lost.returncode, lost.stderr.count("\n")) == (1, 1)
 
 
 def test_help_and_version_answer_without_a_vault(tmp_path: Path) -> None:
     """Help, version and shell completion load neither database nor Arrow."""
-    assert dsvault("--version", cwd=tmp_path).stdout.startswith("dsvault ")
+    assert dsvault_process("--version", cwd=tmp_path).stdout.startswith("dsvault ")
     for words in (("--help",), ("publish", "--help")):
         assert dsvault(*words, cwd=tmp_path).returncode == 0
     program = Path(sys.executable).parent / "dsvault"

@@ -1,8 +1,6 @@
 """Datasets, versions and rows that are taken away are gone from everything that is live, and nothing else is."""
 
 import json
-import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import pytest
 import vault
 from tests.conftest import Lab
 from tests.support.log import acts
+from tests.support.program import dsvault
 from tests.support.reading import read
 from tests.support.tables import rows
 from vault import deletion, erasure
@@ -371,8 +370,7 @@ def test_nothing_of_an_erasure_counts_before_its_end(several: Lab, monkeypatch: 
 
 
 def _run(folder: Path, *words: str, code: int = 0) -> str:
-    command = [sys.executable, "-m", "vault_cli.main", *words, "--vault", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = dsvault(*words, "--vault", folder)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout if code == 0 else done.stderr
@@ -408,6 +406,5 @@ def test_the_commands_say_what_was_done_and_what_survives(several: Lab, tmp_path
     keys.write_text("1\n\n")
     several.vault.publish("evals", rows(5), key="id")
     assert "line 2 is empty" in _run(several.folder, "dataset", "erase", "evals", "--keys", str(keys), "--yes", code=1)
-    command = [sys.executable, "-m", "vault_cli.main", "dataset", "delete", "evals", "--vault", str(several.folder)]
-    assert subprocess.run(command, input="n\n", capture_output=True, text=True, check=False).returncode == 1
+    assert dsvault("dataset", "delete", "evals", "--vault", several.folder, stdin="n\n").returncode == 1
     assert several.vault.scan("evals").read_all().num_rows == 5

@@ -1,8 +1,6 @@
 """Versions whose columns differ from those before: appends that evolve, columns that are added, replaced or renamed."""
 
 import json
-import subprocess
-import sys
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from tests.conftest import Lab
+from tests.support.program import dsvault
 from tests.support.reading import read
 from tests.support.tables import rows
 from vault.errors import InvalidInput, NotGranted
@@ -339,8 +338,7 @@ def test_the_commands(small: Lab, tmp_path: Path) -> None:
     """``publish --columns-only`` and ``--evolve``, and ``dataset rename-column``, as a person types them."""
 
     def run(*words: str, code: int = 0) -> str:
-        command = [sys.executable, "-m", "vault_cli.main", *words, "--vault", str(small.folder)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        done = dsvault(*words, "--vault", small.folder)
         assert done.returncode == code, done.stderr
         return done.stdout if code == 0 else done.stderr
 

@@ -21,16 +21,12 @@ from tests.conftest import Lab
 from tests.support.brokers import broker
 from tests.support.catalog import sql
 from tests.support.postgres import postgres
+from tests.support.program import dsvault
 from tests.support.reading import read
 from vault import deployment
 from vault.audit import Kind
 from vault.errors import IntegrityError, InvalidInput
 from vault.siem import Format
-
-
-def _dsvault(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "vault_cli.main", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
 def _documents(text: str) -> list[dict[str, Any]]:
@@ -57,13 +53,13 @@ def test_there_is_a_line_for_each_entry(granted: Lab) -> None:
     parts.journal.settle()
     granted.vault.parts.journal.settle()
     count = granted.vault.audit_verify()
-    plain = _documents(_dsvault("audit", "export", "--vault", str(granted.folder)).stdout)
-    events = _documents(_dsvault("audit", "export", "--format", "ocsf", "--vault", str(granted.folder)).stdout)
+    plain = _documents(dsvault("audit", "export", "--vault", str(granted.folder)).stdout)
+    events = _documents(dsvault("audit", "export", "--format", "ocsf", "--vault", str(granted.folder)).stdout)
     assert [each["sequence"] for each in plain] == list(range(1, len(plain) + 1))
     assert [each["metadata"]["sequence"] for each in events] == list(range(1, len(events) + 1))
     assert len(plain) >= count
     assert [each["kind"] for each in plain] == [each["metadata"]["event_code"] for each in events][: len(plain)]
-    shown = json.loads(_dsvault("audit", "show", "--json", "--vault", str(granted.folder)).stdout)["entries"]
+    shown = json.loads(dsvault("audit", "show", "--json", "--vault", str(granted.folder)).stdout)["entries"]
     assert shown[: len(plain)] == plain
     token = profile.profile.token
     assert token is not None
@@ -152,19 +148,19 @@ def test_a_file_is_gone_on_with_behind_its_last_whole_line(granted: Lab, tmp_pat
     """Killed at any moment, and followed again, the file has every entry once."""
     target = tmp_path / "log.jsonl"
     options = ("-o", str(target), "--format", "ocsf", "--vault", str(granted.folder))
-    first = _dsvault("audit", "export", *options, "--json")
+    first = dsvault("audit", "export", *options, "--json")
     assert first.returncode == 0, first.stderr
     assert json.loads(first.stdout)["last"] == len(_documents(target.read_text()))
     assert target.stat().st_mode & 0o077 == 0
     whole = target.read_bytes()
     for cut in (1, 100, len(whole.splitlines()[-1]) + 1):
         target.write_bytes(whole[:-cut])
-        done = _dsvault("audit", "export", *options)
+        done = dsvault("audit", "export", *options)
         assert done.returncode == 0, done.stderr
         assert target.read_bytes().startswith(whole)
     numbers = [each["metadata"]["sequence"] for each in _documents(target.read_text())]
     assert numbers == list(range(1, len(numbers) + 1))
-    refused = _dsvault("audit", "export", *options, "--since", "3")
+    refused = dsvault("audit", "export", *options, "--since", "3")
     assert refused.returncode == 1
     assert "--since" in refused.stderr
 
@@ -176,7 +172,7 @@ def test_a_file_that_is_no_export_is_left_as_it_is(granted: Lab, tmp_path: Path,
     """Nothing is appended to, or cut off, what something else has written."""
     target = tmp_path / "letter.txt"
     target.write_text(text)
-    done = _dsvault("audit", "export", "-o", str(target), "--vault", str(granted.folder))
+    done = dsvault("audit", "export", "-o", str(target), "--vault", str(granted.folder))
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "-o" in done.stderr
     assert target.read_text() == text
@@ -189,7 +185,7 @@ def test_two_exports_do_not_write_one_file(granted: Lab, tmp_path: Path) -> None
         ends = time.monotonic() + 30
         while not (target.exists() and target.stat().st_size) and time.monotonic() < ends:
             time.sleep(0.05)
-        done = _dsvault("audit", "export", "-o", str(target), "--vault", str(granted.folder))
+        done = dsvault("audit", "export", "-o", str(target), "--vault", str(granted.folder))
         assert done.returncode == 1
         assert "another export" in done.stderr
         process.send_signal(signal.SIGTERM)
@@ -224,7 +220,7 @@ def test_following_a_log_that_was_rolled_back_ends_with_an_error(granted: Lab) -
 )
 def test_a_mistake_is_one_sentence(granted: Lab, options: tuple[str, ...], named: str) -> None:
     """The option at fault is named, nothing is written to stdout, and the exit code is 1."""
-    done = _dsvault("audit", "export", *options, "--vault", str(granted.folder))
+    done = dsvault("audit", "export", *options, "--vault", str(granted.folder))
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert named in done.stderr
 

@@ -1,77 +1,24 @@
 """kill -9 at random moments: nothing is lost, and check says what gc may remove."""
 
-import random
-import signal
-import subprocess
-import sys
-import time
 from datetime import timedelta
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 import vault
 from tests.conftest import Lab
+from tests.support.killing import kill_once, offboarding, publishing, rekeying, rewrapping
 from tests.support.reading import read
 from tests.support.tables import rows
 
 pytestmark = pytest.mark.both_catalogs
-
-_REKEY = """
-import sys, vault
-lab = vault.open(sys.argv[1])
-print("ready", flush=True)
-while True:
-    lab.rekey(vendor="acme")
-    lab.rekey(vendor="owner")
-"""
-_PUBLISH = """
-import sys, vault
-sys.path.insert(0, sys.argv[2])
-from tests.support.tables import rows
-lab = vault.open(sys.argv[1])
-print("ready", flush=True)
-while True:
-    lab.publish("evals", rows(100), key="id", shard_rows=10)
-"""
-_REWRAP = """
-import sys, vault
-lab = vault.open(sys.argv[1])
-print("ready", flush=True)
-while True:
-    lab.rewrap(disable_old=True)
-"""
-_OFFBOARD = """
-import sys, vault
-lab = vault.open(sys.argv[1])
-print("ready", flush=True)
-for state in lab.vendors():
-    if state.name.startswith("extra"):
-        lab.offboard(state.name)
-while True:
-    pass
-"""
-_ROOT = Path(__file__).parents[2]
-
-
-def _kill_once(script: str, folder: Path, longest: float) -> None:
-    """Run a script on the vault and kill it, some time after it is ready."""
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(folder), str(_ROOT)], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        time.sleep(random.uniform(0, longest))
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
 
 
 def _kill_rekeys(lab: Lab, kills: int) -> None:
     table = rows(100)
     expected = table.filter(pa.compute.equal(table["lang"], "en")).select(["id", "prompt", "lang"])
     for _ in range(kills):
-        _kill_once(_REKEY, lab.folder, 0.25)
+        kill_once(rekeying, lab.folder, 0.25)
         opened = vault.open(lab.folder)
         assert opened.scan("evals").read_all().equals(table)
         parts = lab.broker_parts()
@@ -102,7 +49,7 @@ def test_two_hundred_killed_rekeys_lose_nothing(granted: Lab) -> None:
 def test_killed_publishes_leave_whole_versions(granted: Lab) -> None:
     """A publish killed at a random moment leaves the version before it, or all of its own."""
     for _ in range(10):
-        _kill_once(_PUBLISH, granted.folder, 0.3)
+        kill_once(publishing, granted.folder, 0.3)
         opened = vault.open(granted.folder)
         for state in opened.show("evals").versions:
             assert opened.scan("evals", version=state.version).read_all().equals(rows(100))
@@ -117,7 +64,7 @@ def test_killed_rewraps_lose_nothing(granted: Lab) -> None:
     """Rewraps that disable the old KMS keys, killed at random moments, leave every data key opening."""
     table = rows(100)
     for _ in range(15):
-        _kill_once(_REWRAP, granted.folder, 0.25)
+        kill_once(rewrapping, granted.folder, 0.25)
         opened = vault.open(granted.folder)
         assert opened.scan("evals").read_all().equals(table)
         parts = granted.broker_parts()
@@ -134,7 +81,7 @@ def test_killed_offboardings_are_finished_by_the_next(granted: Lab) -> None:
         for name in names:
             granted.vault.add_vendor(name)
             granted.vault.grant(name, "evals", ["id"])
-        _kill_once(_OFFBOARD, granted.folder, 0.4)
+        kill_once(offboarding, granted.folder, 0.4)
         opened = vault.open(granted.folder)
         assert opened.scan("evals").read_all().num_rows == 100
         parts = granted.broker_parts()

@@ -1,24 +1,19 @@
 """``dsvault kms``, ``rotate rewrap`` and ``vendor offboard`` as a person at a terminal has them."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import vault
+from tests.support.program import dsvault
 from tests.support.tables import rows
 from vault.errors import InvalidInput
 
 
 def _run(folder: Path, *arguments: str, code: int = 0, **environment: str) -> str:
-    command = [sys.executable, "-m", "vault_cli.main", *arguments, "--vault", str(folder)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, **environment}, check=False, timeout=120
-    )
+    done = dsvault(*arguments, "--vault", folder, environment=environment)
     assert done.returncode == code, (done.stdout, done.stderr)
     assert "Traceback" not in done.stderr
     return done.stdout if code == 0 else done.stderr
@@ -60,8 +55,7 @@ def test_one_disabled_key_is_named_and_stops_nobody_else(folder: Path) -> None:
     _run(folder, "kms", "disable", "acme")
     remedy = "a KMS key of 'acme' is disabled; 'dsvault kms enable acme'"
     for words in (("rotate", "rekey"), ("rotate", "rewrap"), ("gc", "--grace", "0s"), ("check",)):
-        command = [sys.executable, "-m", "vault_cli.main", *words, "--vault", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        done = dsvault(*words, "--vault", folder)
         assert done.returncode == 1
         assert remedy in done.stdout + done.stderr
         assert "owner" in done.stdout or words[0] != "rotate"

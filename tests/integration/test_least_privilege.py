@@ -3,8 +3,6 @@
 import base64
 import json
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import pytest
 import vault
 from tests.conftest import Lab
 from tests.support.brokers import broker
+from tests.support.program import dsvault
 from tests.support.reading import read
 from tests.support.servers import OpenBao
 from tests.support.tables import rows
@@ -33,8 +32,8 @@ class BaoLab(Lab):
 
     def policy(self, vendors: str = "acme") -> str:
         """What ``dsvault kms policy`` prints."""
-        command = [sys.executable, "-m", "vault_cli.main", "kms", "policy", "--vendor", vendors]
-        done = subprocess.run([*command, "--vault", str(self.folder)], capture_output=True, text=True, check=True)
+        done = dsvault("kms", "policy", "--vendor", vendors, "--vault", self.folder)
+        assert done.returncode == 0, done.stderr
         return done.stdout
 
     def rows(self) -> list[tuple[str, KeyRow]]:

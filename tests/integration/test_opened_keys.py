@@ -12,6 +12,7 @@ import pytest
 
 import vault
 from tests.conftest import Lab
+from tests.support.moulds import Anew
 from tests.support.reading import read
 from tests.support.tables import rows
 from vault import deployment
@@ -26,6 +27,12 @@ from vault.workings.journal import Journal
 from vault.workings.parts import Parts, metadata_key, wrapped_key
 
 pytestmark = pytest.mark.both_catalogs
+
+
+@pytest.fixture(scope="module")
+def moulds() -> Anew:
+    """Each vault is made anew: tests here count what its process asks of the KMS."""
+    return Anew()
 
 
 class Watched:

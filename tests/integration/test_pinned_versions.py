@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from tests.conftest import Lab
+from tests.support.program import document
 from tests.support.reading import later, read
 from tests.support.tables import rows
 from vault.errors import NotFound, NotGranted
@@ -151,13 +152,9 @@ def test_the_newest_version_is_never_a_pinned_one(versions: Lab) -> None:
 
 def test_the_command_line_takes_a_version(versions: Lab) -> None:
     """``grant --version`` and what ``grants`` and ``expire`` print of it."""
-    import json
-    import subprocess
-    import sys
 
     def run(*arguments: str) -> dict[str, object]:
-        command = [sys.executable, "-m", "vault_cli.main", *arguments, "--vault", str(versions.folder), "--json"]
-        return dict(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
+        return dict(document(*arguments, "--vault", versions.folder))
 
     made = run("grant", "acme", "evals", "--columns", "id,meta.source", "--version", "2")
     assert (made["versions"], made["columns"]) == ("2", ["id", "meta.source"])

@@ -2,8 +2,6 @@
 
 import base64
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +13,7 @@ import vault
 from tests.conftest import Lab
 from tests.support.brokers import broker
 from tests.support.catalog import sql
+from tests.support.program import dsvault
 from tests.support.servers import OpenBao
 from tests.support.tables import rows
 from vault.audit import Entry, Kind, Sealer
@@ -60,11 +59,6 @@ def _file(path: Path, lines: list[dict[str, Any]]) -> Path:
     return path
 
 
-def _dsvault(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "vault_cli.main", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-
-
 def _behind(lab: Lab, bao: OpenBao, mount: str, group: str | None = None, vendor: str = "acme") -> KeyScope:
     """Unwrap a column's key of a vendor's with another token than dsvault's, past dsvault."""
     parts = lab.vault.parts
@@ -93,7 +87,7 @@ def test_ordinary_work_is_explained_and_one_unwrap_behind_the_brokers_back_is_na
         ("audit", "show", "--last", "3"),
         ("grant", "acme", "evals", "--columns", "nothing-of-that-name"),
     ):
-        done = _dsvault(*arguments, "--vault", lab)
+        done = dsvault(*arguments, "--vault", lab)
         assert done.returncode == (1 if "nothing-of-that-name" in arguments else 0), done.stderr
     with broker(kept.folder, "--key-age", "0s") as endpoint:
         profile = kept.profile("acme", endpoint)
@@ -101,7 +95,7 @@ def test_ordinary_work_is_explained_and_one_unwrap_behind_the_brokers_back_is_na
         for _ in range(3):
             assert client.dataset("evals").to_arrow().num_rows == 50
     file = _file(tmp_path / "audit.log", trail())
-    done = _dsvault("audit", "reconcile", "--kms-log", str(file), "--vault", lab, "--json")
+    done = dsvault("audit", "reconcile", "--kms-log", str(file), "--vault", lab, "--json")
     document = json.loads(done.stdout)
     assert (done.returncode, done.stderr) == (0, ""), json.dumps(document, indent=1)
     assert document["ok"] is True
@@ -110,7 +104,7 @@ def test_ordinary_work_is_explained_and_one_unwrap_behind_the_brokers_back_is_na
 
     scope = _behind(kept, bao, mount)
     file = _file(tmp_path / "audit.log", trail())
-    done = _dsvault("audit", "reconcile", "--kms-log", str(file), "--vault", lab, "--json")
+    done = dsvault("audit", "reconcile", "--kms-log", str(file), "--vault", lab, "--json")
     assert done.returncode == 1
     document = json.loads(done.stdout)
     (named,) = document["unexplained"]
@@ -121,7 +115,7 @@ def test_ordinary_work_is_explained_and_one_unwrap_behind_the_brokers_back_is_na
     (call,) = [line for line in trail() if line["request"]["id"] == named["request"] and line["type"] == "response"]
     assert named["who"]["token"] == call["auth"]["accessor"]
     assert named["who"]["address"] == "127.0.0.1"
-    told = _dsvault("audit", "reconcile", "--kms-log", str(file), "--vault", lab)
+    told = dsvault("audit", "reconcile", "--kms-log", str(file), "--vault", lab)
     assert told.returncode == 1
     assert "acme: evals: " in told.stdout
     assert named["request"] in told.stdout
@@ -353,7 +347,7 @@ def test_a_file_that_is_no_kms_log_is_one_sentence(granted: Lab, tmp_path: Path,
     """Nothing passes for a log without unwraps: the option and the line are named, without a traceback."""
     path = tmp_path / "kms.log"
     path.write_text(text)
-    done = _dsvault("audit", "reconcile", "--kms-log", str(path), "--vault", str(granted.folder))
+    done = dsvault("audit", "reconcile", "--kms-log", str(path), "--vault", str(granted.folder))
     assert done.returncode == 1
     assert sentence in done.stderr
     assert done.stderr.startswith("dsvault: --kms-log: ")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_cli import document, dsvault
+from tests.support.program import document, dsvault
 
 
 def _done(*words: object, cwd: Path, environment: dict[str, str] | None = None) -> str:

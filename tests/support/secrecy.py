@@ -176,9 +176,9 @@ def _watch_processes(watch: Watch, patch: pytest.MonkeyPatch) -> None:
 _WATCH = Watch()
 
 
-def shown(where: str, text: "str | bytes") -> None:
+def shown(where: str, text: "str | bytes", *, values: bool = True) -> None:
     """Something that the plugin does not see by itself was shown, such as a file that a process logged into."""
-    _WATCH.show(where, text)
+    _WATCH.show(where, text, values=values)
 
 
 def pytest_configure(config: pytest.Config) -> None:
