@@ -105,7 +105,7 @@ def make_bundle(parts: OwnerParts, vendor: Holder, case: Case, coverage: bytes, 
 
 @dataclass(slots=True)
 class _Shown:
-    """The entries of a bundle, their leaves' times and lines, and the hashes that their proofs are made of, by number."""
+    """The entries of a bundle, their leaves' times and lines, and the hashes that proofs are made of, by number."""
 
     entries: list[tuple[int, Entry]] = field(default_factory=list)
     placed: dict[int, str] = field(default_factory=dict)

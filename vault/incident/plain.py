@@ -27,11 +27,12 @@ def escaped(text: str) -> str:
 
 def plain(found: Exposure) -> str:
     """The text."""
+    heads = "; what it says has ended is held against the lab's signed heads" if found.compared else ""
     lines = [
         f"# Exposure of {escaped(found.vendor)}",
         "",
-        f"From the audit log alone, up to its entry {count(found.entries)} ({moment(found.through)}). "
-        "All times are UTC.",
+        f"From the audit log, up to its entry {count(found.entries)} ({moment(found.through)})"
+        f"{heads}. All times are UTC.",
         "",
         *(f"- {escaped(sentence)}" for sentence in summary(found)),
     ]

@@ -60,8 +60,8 @@ def _datasets(found: Exposure) -> Table:
             rows.append((name, ", ".join(map(str, versions)), count(cells.exact), count(cells.at_most), amounts(of)))
     return _table(
         "Datasets",
-        "Cells are rows of columns, each counted once, a struct with its fields; rows and bytes are counted as often as "
-        "they were served.",
+        "Cells are rows of columns, each counted once, a struct with its fields. Rows and bytes count as often as "
+        "they left.",
         ("dataset", "versions", "cells exactly", "at most more", "deliveries"),
         rows,
     )
