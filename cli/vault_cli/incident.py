@@ -15,9 +15,12 @@ __all__ = ["report"]
 def report(
     vendor: Annotated[str, typer.Argument(metavar="VENDOR", help="The vendor's name; it may be offboarded.")],
     since: Annotated[
-        str | None, typer.Option("--since", metavar="T", help="Only what began then or later: a time, or 2h, 30d ago.")
+        str | None,
+        typer.Option("--since", metavar="T", help="Only what began then or later: a time in UTC, or 2h, 30d ago."),
     ] = None,
-    until: Annotated[str | None, typer.Option("--until", metavar="T", help="Only what began before then.")] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="T", help="Only what began before then: the same.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", metavar="FILE", help="Write .html, .json or .md; without it, the summary.")
     ] = None,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vault.audit import Entry, Kind
-from vault.encoding import json_bytes, timestamp
+from vault.encoding import asked_time, json_bytes, timestamp
 from vault.errors import InvalidInput
 from vault.exposure import Exposure, exposure, settle
 from vault.incident.document import document
@@ -22,7 +22,6 @@ from vault.incident.plain import plain
 from vault.incident.ranges import Asked
 from vault.incident.reading import gather
 from vault.incident.signed import signed_about
-from vault.incident.times import moment
 from vault.incident.wording import summary
 from vault.workings.files import put_file
 from vault.workings.parts import OwnerParts
@@ -31,6 +30,7 @@ __all__ = ["FORMS", "Report", "form_of", "report", "report_of"]
 
 #: The forms of a report by the ending of its file.
 FORMS: Final = {".html": "html", ".json": "json", ".md": "markdown"}
+#: ISO 8601, in UTC where it has no offset, or how long ago.
 Time = str | datetime | timedelta | None
 
 
@@ -84,7 +84,8 @@ def report(parts: OwnerParts, vendor: str, since: Time = None, until: Time = Non
     log does not know, InvalidInput, IntegrityError where the log does not verify, and AuditError.
     """
     now = parts.clock()
-    first, last = moment(since, "--since", now), moment(until, "--until", now)
+    first = asked_time(since, "--since", now) if since is not None else None
+    last = asked_time(until, "--until", now) if until is not None else None
     if first is not None and first > now:
         raise InvalidInput("--since: that is in the future")
     if first is not None and last is not None and first >= last:
