@@ -27,7 +27,7 @@ def report(
     vault: VaultDir = None,
     json: Json = False,
 ) -> None:
-    """Say what a vendor was served, and could have been, from the log alone; needs the auditor's key."""
+    """Say what a vendor was served, and could have been, from the log; needs the auditor's key."""
     from vault.incident.report import form_of
 
     if out is not None:
