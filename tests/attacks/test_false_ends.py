@@ -12,6 +12,7 @@ from tests.support.tables import rows as lab_rows
 from vault.audit import Kind, leaves
 from vault.encoding import timestamp
 from vault.incident import Report
+from vault.trust import Role
 
 ALL = set(range(100))
 
@@ -130,6 +131,22 @@ def test_true_ends_are_believed(live: Lab) -> None:
     assert made.exposure.credentials[0].ended is not None
     assert [span.last is None for span in made.exposure.frozen] == [False, True]
     assert all(span.last is not None for span in window.open)
+
+
+def test_a_containment_and_new_keys_are_believed(live: Lab) -> None:
+    """Ends stay borne out when the heads were signed anew under other keys, and when all ended at once."""
+    lab = live.vault
+    lab.freeze("acme")
+    lab.thaw("acme")
+    lab.rotate_key(Role.AUTHORITY)
+    lab.contain("acme")
+    lab.rotate_key(Role.RESPONDER)
+    lab.offboard("acme")
+    lab.rotate_key(Role.PUBLISHER)
+    lab.rotate_key(Role.AUTHORITY)
+    made = _report(live)
+    assert made.exposure.doubts == ()
+    assert [span.last is None for span in made.exposure.frozen] == [False, True]
 
 
 def test_a_time_that_was_run_ahead_hides_no_true_end(live: Lab) -> None:

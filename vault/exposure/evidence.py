@@ -96,10 +96,11 @@ class Evidence:
 
     def _emptied(self, at: int) -> bool:
         """Whether nothing counts any more, and did not by then: the last entry of it may come long after the step."""
-        if not self.steps:
-            return False
-        last = self.steps[-1]
-        return last.frozen and not last.grants and not last.credentials and last.at < at + APART
+        since = None
+        for step in self.steps:
+            empty = step.frozen and not step.grants and not step.credentials
+            since = (since if since is not None else step.at) if empty else None
+        return since is not None and since < at + APART
 
     def _left(self, told: Mapping[str, Any], at: int) -> bool | None:
         if told.get("left_out") and self.counts:

@@ -78,13 +78,15 @@ class Part:
 
     ``exact`` were served; ``bound`` may have been beside those, and nothing else can have been; ``could`` could have
     been read under the vendor's grants beside both, and were not. ``up_to`` says that row filters make that less.
-    ``state`` counts the erasures that the version had been through.
+    ``state`` counts how often the version's rows had come to lie otherwise: by erasures or, where it is ``contested``,
+    because the log says two things of it.
     """
 
     dataset: str
     dataset_id: str
     version: int
     state: int
+    contested: bool
     column: str
     column_id: str
     masks: tuple[Mask, ...]

@@ -388,6 +388,12 @@ class Gathering:
             key = _text(place), _text(group), _number(epoch), process
             self.unwrapped.setdefault(key, Tally()).add(first, at)
 
+    @property
+    def datasets(self) -> set[str]:
+        """The ids of the datasets that the vendor was given something of, as far as texts."""
+        given = (act.fields.get("dataset_id") for act in self.acts if act.fields.get("vendor_id") == self.vendor)
+        return {what.dataset_id for what in self.what.values} | {each for each in given if isinstance(each, str)}
+
     def take(self, later: "Gathering") -> None:
         """Take over what was gathered of the entries behind these; it is not to be used any more."""
         if later.last_number:

@@ -346,7 +346,8 @@ class _Settling:
         for (dataset, version, state, name, identity, masks), rows in self._places.items():
             of = rows.whats or []
             yield Part(
-                self._world.datasets[dataset], dataset, version, state, name, identity, masks, rows.exact.layout,
+                self._world.datasets[dataset], dataset, version, state,
+                bool(self._world.versions[dataset, version].again), name, identity, masks, rows.exact.layout,
                 rows.exact, rows.bound, rows.could, rows.up_to and bool(rows.could),
                 sum(int(counts[what]) for what in of), sum(int(bounds[what]) for what in of),
                 min((int(first[what]) for what in of), default=None),

@@ -101,7 +101,7 @@ def report(parts: OwnerParts, vendor: str, since: Time = None, until: Time = Non
         every=parts.journal.are_all_auditors(secrets),
     )
     gathered = gather(parts.catalog, tail, pinned, asked)
-    found = settle(gathered, signed_about(parts, gathered.vendor))
+    found = settle(gathered, signed_about(parts, gathered.vendor, gathered.datasets))
     parts.journal.record(
         Kind.REPORTED,
         vendor=found.vendor,

@@ -4,6 +4,7 @@ Only whether something ended is asked of it. Heads that are missing, or do not v
 report says more and not less.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 from vault.errors import IntegrityError
@@ -14,8 +15,8 @@ from vault.workings.parts import OwnerParts
 __all__ = ["signed_about"]
 
 
-def signed_about(parts: OwnerParts, vendor: str) -> Evidence:
-    """The steps of a vendor's head by its id, and of the owner's copy of each dataset; raises Unavailable."""
+def signed_about(parts: OwnerParts, vendor: str, datasets: Collection[str]) -> Evidence:
+    """The steps of a vendor's head, and of the owner's copy of some datasets, all by their ids; raises Unavailable."""
     with parts.catalog.read() as transaction:
         steps = parts.heads.signed_steps(transaction, "vendor", vendor)
         try:
@@ -23,11 +24,12 @@ def signed_about(parts: OwnerParts, vendor: str) -> Evidence:
             counts = True
         except IntegrityError:
             counts = False
-        datasets = {
+        versions = {
             place.dataset: [_versions(*step) for step in parts.heads.signed_steps(transaction, "compartment", place.id)]
             for place in transaction.compartments(holder=parts.owner)
+            if place.dataset in datasets
         }
-    return Evidence([_step(*step) for step in steps], datasets, counts)
+    return Evidence([_step(*step) for step in steps], versions, counts)
 
 
 def _step(payload: dict[str, Any], listing: dict[str, Any]) -> Step:

@@ -77,6 +77,8 @@ def _ranges(rows: RowSet) -> str:
 
 
 def _version(part: Part) -> str:
+    if part.contested:
+        return f"{part.version}, in doubt" + (f", as told {plural(part.state + 1, 'time')}" if part.state else "")
     return f"{part.version}" + (f" after {plural(part.state, 'erasure')}" if part.state else "")
 
 
