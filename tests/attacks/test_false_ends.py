@@ -8,6 +8,7 @@ import pytest
 
 from tests.conftest import Lab
 from tests.exposure.test_ground_truth import rows as numbers
+from tests.support.reading import read
 from tests.support.tables import rows as lab_rows
 from vault.audit import Kind, leaves
 from vault.encoding import timestamp
@@ -36,9 +37,11 @@ def _append(lab: Lab, kind: Kind, before: timedelta, **fields: Any) -> None:
         journal.record(kind, **fields)
 
 
-def _report(lab: Lab) -> Report:
+def _report(lab: Lab, since: datetime | None = None) -> Report:
     lab.vault.parts.journal.settle()
-    return lab.vault.incident_report("acme")
+    if since is not None:
+        lab.vault.incident_report("acme")  # its entry is behind that time, so that there is a period
+    return lab.vault.incident_report("acme", since=since)
 
 
 def _could(made: Report, version: int = 1) -> set[int]:
@@ -91,11 +94,28 @@ def test_an_end_that_nobody_signed_takes_nothing_away(
     kind, fields = end(_ids(live))
     _append(live, kind, before, **fields)
     number = live.vault.audit_verify()
-    made = _report(live)
+    made = _report(live, since=datetime.now(UTC))
     assert _could(made) == ALL
     assert any(f"entry {number} of the log would take away" in doubt for doubt in made.exposure.doubts)
     assert not made.exposure.frozen
     assert any("not frozen" in sentence for sentence in made.summary())
+
+
+def test_a_second_publication_that_nobody_signed_makes_nothing_less_exact(live: Lab) -> None:
+    """Where the heads bear out the first one alone, what is read from there on is as exact as before, and named as it was."""
+    ids = _ids(live)
+    fields = {
+        "dataset": "other", "dataset_id": ids["dataset_id"], "version": 1, "rows": 1, "columns": ["id"],
+        "column_ids": ["x"], "groups": ["x"], "layout": [[0, 0, 1, None]], "base": None,
+    }  # fmt: skip
+    _append(live, Kind.PUBLISHED, timedelta(hours=1), **fields)
+    parts = live.broker_parts()
+    read(parts, live.caller(parts, "acme"))
+    parts.journal.settle()
+    exposed = _report(live).exposure
+    assert {part.dataset for part in exposed.parts} == {"evals"}
+    assert not any(part.contested for part in exposed.parts)
+    assert (exposed.cells, exposed.cells_at_most) == (3 * 50, 0)
 
 
 def test_a_copy_of_an_end_does_not_end_again(live: Lab) -> None:
@@ -104,7 +124,7 @@ def test_a_copy_of_an_end_does_not_end_again(live: Lab) -> None:
     frozen = next(entry for _, entry in live.vault.audit_entries() if entry.kind is Kind.FROZEN)
     live.vault.thaw("acme")
     _append(live, Kind.FROZEN, datetime.now(UTC) - frozen.time, **frozen.fields)
-    made = _report(live)
+    made = _report(live, since=datetime.now(UTC))
     (span,) = made.exposure.frozen
     assert span.last is not None
     assert _could(made) == ALL

@@ -61,7 +61,7 @@ class State:
 class Version:
     """A version of a dataset: its columns, its states, and of which version its first shards are.
 
-    ``again`` are publications of the same version that say something else of it.
+    ``signed`` is what the lab's heads say of it; ``again`` are publications of the same version that say other things.
     """
 
     dataset: str
@@ -75,6 +75,7 @@ class Version:
     base: tuple[int, int] | None
     erased: int = 0
     ended: int = EVER
+    signed: bool | None = None
     again: list["Version"] = field(default_factory=list)
 
     @property
@@ -204,10 +205,14 @@ class World:
         try:
             told = told_of(act.kind, act.fields)
             when = When.of(act)
-            judged = self._judged(act, when) if act.kind in _TAKING and self._concerns(act.fields) else when
+            signed: bool | None = None
+            judged: When | None = when
+            if act.kind in _TAKING and self._concerns(act.fields):
+                signed = self._evidence.of(act) if self._evidence is not None else None
+                judged = self._judged(act, when, signed)
             if act.kind == Kind.PUBLISHED:
                 # What is new is there in any case; what was the newest before it goes on beside a false one.
-                self._published(act.fields, When(when.early, judged.late if judged is not None else EVER))
+                self._published(act.fields, When(when.early, judged.late if judged is not None else EVER), signed)
             elif judged is not None:
                 follow(self, act.fields, judged)
         except _WRONG:
@@ -240,9 +245,8 @@ class World:
         """Whether an entry is about this vendor, or about what any vendor may have been given."""
         return self._is_vendor(fields) or "vendor_id" not in fields
 
-    def _judged(self, act: Act, when: When) -> When | None:
+    def _judged(self, act: Act, when: When, signed: bool | None) -> When | None:
         """When what takes something away counts from; None where it does not."""
-        signed = self._evidence.of(act) if self._evidence is not None else None
         if signed is False:
             self.unsigned.append(act.number)
             return None
@@ -269,7 +273,7 @@ class World:
         identity = str(fields["vendor_id"])
         return self.others.setdefault(identity, Other(identity, str(fields["vendor"])))
 
-    def _published(self, fields: Mapping[str, Any], at: When) -> None:
+    def _published(self, fields: Mapping[str, Any], at: When, signed: bool | None = None) -> None:
         identity, number, base = str(fields["dataset_id"]), int(fields["version"]), fields.get("base")
         version = Version(
             dataset=str(fields["dataset"]),
@@ -281,6 +285,7 @@ class World:
             published=at.late,
             states=[State(at.early, Layout(fields["layout"]))],
             base=(int(base["version"]), int(base["shards"])) if base is not None else None,
+            signed=signed,
         )
         if len(version.columns) != len(version.column_ids):
             raise ValueError("columns without ids")
@@ -288,7 +293,7 @@ class World:
         if there is not None:
             self._published_again(there, version)
         self.versions[identity, number] = version
-        self.datasets[identity] = version.dataset
+        self.datasets.setdefault(identity, version.dataset)
         self._ids[version.dataset] = identity
         for name, group in zip(version.columns, version.groups, strict=False):
             self.groups.setdefault(group, set()).add(name)
@@ -299,7 +304,9 @@ class World:
         What was read before it can only be of the first one, and what is read from here on of either. Raises ValueError
         in any case: one of them is odd.
         """
-        if not any(each.says_the_same(again) for each in (there, *there.again)):
+        # That the lab signed one of them and not the other is known where its heads are at hand.
+        known_false = there.signed is True and again.signed is False
+        if not known_false and not any(each.says_the_same(again) for each in (there, *there.again)):
             there.again.append(again)
             last, first = there.states[-1], again.states[0]
             rivals = (*(last.rivals or (last.layout,)), first.layout)
