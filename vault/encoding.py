@@ -26,6 +26,7 @@ from vault.errors import IntegrityError, InvalidInput
 __all__ = [
     "ID_BYTES",
     "LONGEST",
+    "asked_time",
     "canonical",
     "duration",
     "from_base64",
@@ -136,6 +137,31 @@ def from_timestamp(text: str) -> datetime:
         return datetime.fromisoformat(text)
     except (ValueError, TypeError) as error:
         raise IntegrityError("a time is not in the form that dsvault writes") from error
+
+
+def asked_time(given: str | datetime | timedelta, option: str, now: datetime, *, ahead: bool = False) -> datetime:
+    """A moment as somebody asks for it: ISO 8601, in UTC where it has no offset, or so long before now, or ``ahead``.
+
+    The one place where such times are read. Raises InvalidInput naming ``option``.
+    """
+    sign = 1 if ahead else -1
+    try:
+        if isinstance(given, timedelta):
+            found = now + sign * given
+        elif isinstance(given, datetime):
+            found = given
+        elif _DURATION.fullmatch(given.strip()):
+            found = now + sign * duration(given, option)
+        else:
+            found = datetime.fromisoformat(given.strip())
+        return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except ValueError:
+        how = "a duration from now such as 12h" if ahead else "how long ago, such as 12h"
+        raise InvalidInput(
+            f"{option}: {str(given)[:80]!r} is neither a time such as 2026-12-01T08:00:00Z nor {how}"
+        ) from None
+    except OverflowError as error:
+        raise InvalidInput(f"{option}: {str(given)[:80]!r} is beyond the times that can be written") from error
 
 
 def duration(text: str, option: str) -> timedelta:

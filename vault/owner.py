@@ -569,7 +569,7 @@ class Vault:
     def incident_report(
         self, vendor: str, *, since: "str | datetime | timedelta | None" = None, until: "str | datetime | None" = None
     ) -> "Report":
-        """What a vendor was served and could have been, from the log alone; needs the auditor's key.
+        """What a vendor was served and could have been, from the log; needs the auditor's key.
 
         ``since`` is a moment or how long ago, as text in ISO 8601 or like ``2h``. Raises NotFound for a vendor that the
         log does not know, and IntegrityError where the log does not verify.

@@ -12,7 +12,6 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from vault_cli.moments import past
 from vault_cli.opening import open_vault
 from vault_cli.options import Json, VaultDir
 from vault_cli.output import emit, note
@@ -35,7 +34,7 @@ def export(
     since: Annotated[
         str | None,
         typer.Option(
-            "--since", metavar="SEQ|T", help="Behind this entry's number, or from a time on, such as 12h ago."
+            "--since", metavar="SEQ|T", help="Behind this entry's number, or from a time in UTC or 12h ago on."
         ),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Go on with what is appended, until interrupted.")] = False,
@@ -43,6 +42,7 @@ def export(
     json: Json = False,
 ) -> None:
     """Write the log out, a line of JSON for each entry; needs the auditor's key."""
+    from vault.encoding import asked_time, utcnow
     from vault.errors import InvalidInput
     from vault.siem import Format
 
@@ -51,7 +51,7 @@ def export(
     if json and output is None:
         raise InvalidInput("--json: goes with -o FILE; without it the lines themselves go to stdout")
     begins = int(since) if since is not None and since.isdecimal() else None
-    moment = past(since, "--since") if since is not None and begins is None else None
+    moment = asked_time(since, "--since", utcnow()) if since is not None and begins is None else None
     opened = open_vault(vault)
     with _stopping(follow) as stopped, _target(output) as file:
         last = _last(file, Format(form), output) if output is not None else None

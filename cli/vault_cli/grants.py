@@ -1,6 +1,5 @@
 """``dsvault grant``, ``grants`` and ``revoke``."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,15 +12,12 @@ from vault_cli.output import emit, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from vault.approvals import Approval
     from vault.holdings import GrantState
     from vault.trust import Grant
 
 __all__ = ["grant", "grants", "revoke"]
-
-_DURATION = re.compile("[0-9]+[smhdw]")
 
 
 def grant(
@@ -34,7 +30,7 @@ def grant(
     where: Annotated[str | None, typer.Option("--where", metavar="EXPR", help="Only the rows that pass.")] = None,
     expires: Annotated[str | None, typer.Option("--expires", metavar="DUR", help="90s, 15m, 12h, 30d.")] = None,
     starts: Annotated[
-        str | None, typer.Option("--from", metavar="T", help="When it begins: 12h from now, or 2026-12-01T08:00:00Z.")
+        str | None, typer.Option("--from", metavar="T", help="When it begins: 12h from now, or a time in UTC.")
     ] = None,
     mask: Annotated[
         list[str] | None,
@@ -79,7 +75,7 @@ def grant(
 
     On a protected dataset the grant waits for approval, and its file is written for the approvers.
     """
-    from vault.encoding import duration
+    from vault.encoding import asked_time, duration, utcnow
     from vault.errors import InvalidInput
 
     if resume is not None:
@@ -107,7 +103,7 @@ def grant(
         where=where,
         expires=life,
         purpose=purpose,
-        starts=_moment(starts) if starts is not None else None,
+        starts=asked_time(starts, "--from", utcnow(), ahead=True) if starts is not None else None,
         masks=_masks(mask or ()),
         limits={name: most for name, most in named.items() if most is not None},
         delivery=delivery,
@@ -157,28 +153,6 @@ def _tell_grant(made: "Grant", json: bool, approval: "Approval | None" = None, p
         json,
         told(approval, path) if approval is not None and path is not None else done,
     )
-
-
-def _moment(text: str) -> "datetime":
-    """A time from now on, as a duration or as ISO 8601 with an offset."""
-    from datetime import datetime
-
-    from vault.encoding import duration, utcnow
-    from vault.errors import InvalidInput
-
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        pass
-    else:
-        if found.tzinfo is None:
-            raise InvalidInput("--from: say with the time what offset from UTC it has, such as 2026-12-01T08:00:00Z")
-        return found
-    if not _DURATION.fullmatch(text.strip()):
-        raise InvalidInput(
-            f"--from: {text[:80]!r} is neither a time such as 2026-12-01T08:00:00Z nor a duration from now such as 12h"
-        )
-    return utcnow() + duration(text, "--from")
 
 
 def _masks(options: "Sequence[str]") -> dict[str, str]:

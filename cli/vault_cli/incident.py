@@ -15,16 +15,19 @@ __all__ = ["report"]
 def report(
     vendor: Annotated[str, typer.Argument(metavar="VENDOR", help="The vendor's name; it may be offboarded.")],
     since: Annotated[
-        str | None, typer.Option("--since", metavar="T", help="Only what began then or later: a time, or 2h, 30d ago.")
+        str | None,
+        typer.Option("--since", metavar="T", help="Only what began then or later: a time in UTC, or 2h, 30d ago."),
     ] = None,
-    until: Annotated[str | None, typer.Option("--until", metavar="T", help="Only what began before then.")] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="T", help="Only what began before then: the same.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", metavar="FILE", help="Write .html, .json or .md; without it, the summary.")
     ] = None,
     vault: VaultDir = None,
     json: Json = False,
 ) -> None:
-    """Say what a vendor was served, and could have been, from the log alone; needs the auditor's key."""
+    """Say what a vendor was served, and could have been, from the log; needs the auditor's key."""
     from vault.incident.report import form_of
 
     if out is not None:

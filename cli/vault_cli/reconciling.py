@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vault_cli.moments import past
 from vault_cli.opening import open_vault
 from vault_cli.options import Json, VaultDir
 from vault_cli.output import counted, emit, note, table
@@ -29,9 +28,9 @@ def reconcile(
         ),
     ],
     since: Annotated[
-        str | None, typer.Option("--from", metavar="T", help="Look from there on: 2026-12-01T08:00:00Z, or 12h ago.")
+        str | None, typer.Option("--from", metavar="T", help="Look from then on: a time in UTC, or 12h ago.")
     ] = None,
-    until: Annotated[str | None, typer.Option("--to", metavar="T", help="Look up to there.")] = None,
+    until: Annotated[str | None, typer.Option("--to", metavar="T", help="Look up to then: the same.")] = None,
     skew: Annotated[str, typer.Option("--skew", metavar="DUR", help="How far the clocks may be apart.")] = "2m",
     audit_device: Annotated[
         str | None,
@@ -41,11 +40,12 @@ def reconcile(
     json: Json = False,
 ) -> None:
     """Name every unwrap in the KMS's own log that no entry explains, and the reverse; needs the auditor's key."""
-    from vault.encoding import duration
+    from vault.encoding import asked_time, duration, utcnow
     from vault.errors import InvalidInput
 
-    begins = past(since, "--from") if since is not None else None
-    ends = past(until, "--to") if until is not None else None
+    now = utcnow()
+    begins = asked_time(since, "--from", now) if since is not None else None
+    ends = asked_time(until, "--to", now) if until is not None else None
     if begins is not None and ends is not None and begins > ends:
         raise InvalidInput("--from, --to: the period ends before it begins")
     apart = duration(skew, "--skew")

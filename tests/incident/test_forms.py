@@ -10,6 +10,9 @@ from xml.etree import ElementTree as ET
 
 import jsonschema
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from tests.exposure.history import VENDORS, History
 from vault.audit import Kind
@@ -157,13 +160,54 @@ def test_markdown_is_text(hostile: Report) -> None:
     assert "\n# heading" not in text
     assert not re.search(r"(?<!\\)`", text)
     assert "\x1b" not in text
-    assert escaped("a|b<c>") == "a\\|b&lt;c&gt;"
+    assert escaped("a|b<c>") == "a\\|b&lt;c>"
     assert escaped("1. see https://x.example www.x.example a@x.example") == (
         "1\\. see https\\://x.example www\\.x.example a\\@x.example"
     )
     assert [escaped(text) for text in ("- a", "+b", "# c", "2026-01-01 00:00")] == [
-        "\\- a", "\\+b", "\\# c", "2026-01-01 00:00",
+        "\\- a", "+b", "\\# c", "2026-01-01 00:00",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["127.0.0.1", "2001:db8::1", "annotator_confidence_score", "score > 3", "a < b", "a & b", "-3", "2 * 3", "1.5 rows",
+     "{x: 1}", "50 rows: 0–49", "a=b", "(s)", "what!", "C#", "12.000"],
+)  # fmt: skip
+def test_markdown_escapes_nothing_that_does_not_act(text: str) -> None:
+    """Addresses, names and comparisons stand in the source as they are."""
+    assert escaped(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("1) a", "1\\) a"), ("12.", "12\\."), ("---", "\\---"), ("===", "\\==="), ("- - -", "\\- - -"), ("+", "\\+"),
+        ("_a_", "\\_a\\_"), ("**a**", "\\*\\*a\\*\\*"), ("a*b", "a\\*b"), ("&lt;", "&amp;lt;"), ("&#60;", "&amp;\\#60;"),
+        ("> a", "\\> a"), ("<!-- a", "&lt;!-- a"), ("    code", "code"), ("~~a~~", "\\~\\~a\\~\\~"), ("a\\", "a\\\\"),
+        ("![a](b)", "\\!\\[a](b)"), ("see #12", "see \\#12"), ("$a$", "\\$a\\$"),
+    ],
+)  # fmt: skip
+def test_markdown_escapes_what_acts(text: str, written: str) -> None:
+    """Lists, rules, headings, emphasis, entities, tags, links and code."""
+    assert escaped(text) == written
+
+
+@given(st.text(alphabet="ab1 .)(-+*_=#>`~[]!<>&;:/\\\\|$@", max_size=12))
+@example("a_b_c*d*")
+@example("<b>&amp;")
+def test_markdown_is_read_back_as_the_text(text: str) -> None:
+    """To a parser of CommonMark what is written is one paragraph of plain text, in a list as well."""
+    for before in ("", "- "):
+        tokens = MarkdownIt("commonmark").parse(before + escaped(text))
+        inline = [token for token in tokens if token.type == "inline"]
+        kinds = {token.type for token in tokens} - {"inline", "paragraph_open", "paragraph_close"}
+        assert kinds <= {"bullet_list_open", "list_item_open", "list_item_close", "bullet_list_close"}
+        assert len(inline) <= 1
+        assert len([token for token in tokens if token.type == "list_item_open"]) == len(before.strip())
+        assert {child.type for token in inline for child in token.children or []} <= {"text", "text_special"}
+        shown = "".join(child.content for token in inline for child in token.children or [])
+        assert shown.split() == text.split()
 
 
 def test_every_table_of_markdown_is_even(hostile: Report) -> None:

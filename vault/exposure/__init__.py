@@ -1,7 +1,9 @@
 """Exposure: what a vendor was served and could have been, from the log's entries alone; no I/O."""
 
+from vault.exposure.evidence import Evidence, Step, Versions
 from vault.exposure.exposure import (
     Amounts,
+    Cells,
     Chunks,
     Delivered,
     Event,
@@ -23,9 +25,11 @@ from vault.exposure.settling import exposure, settle
 
 __all__ = [
     "Amounts",
+    "Cells",
     "Chunks",
     "Delivered",
     "Event",
+    "Evidence",
     "Exposure",
     "Flow",
     "Gathering",
@@ -38,7 +42,9 @@ __all__ = [
     "RowSet",
     "Shared",
     "Span",
+    "Step",
     "Unwrapped",
+    "Versions",
     "Window",
     "exposure",
     "settle",

@@ -16,6 +16,7 @@ from vault.exposure.rows import Layout, RowSet
 
 __all__ = [
     "Amounts",
+    "Cells",
     "Chunks",
     "Delivered",
     "Event",
@@ -62,19 +63,30 @@ class Amounts:
     unsized: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Different cells: rows of columns, each once. A struct has its fields' cells, which count with it."""
+
+    exact: int = 0
+    at_most: int = 0
+    not_read: int = 0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
     """One column of a version, or a field of one, and its rows.
 
     ``exact`` were served; ``bound`` may have been beside those, and nothing else can have been; ``could`` could have
     been read under the vendor's grants beside both, and were not. ``up_to`` says that row filters make that less.
-    ``state`` counts the erasures that the version had been through.
+    ``state`` counts how often the version's rows had come to lie otherwise: by erasures or, where it is ``contested``,
+    because the log says two things of it.
     """
 
     dataset: str
     dataset_id: str
     version: int
     state: int
+    contested: bool
     column: str
     column_id: str
     masks: tuple[Mask, ...]
@@ -255,9 +267,10 @@ class Picture:
 class Exposure:
     """All that the log says of a vendor, between two times where they are given.
 
-    ``entries`` is the number of the last entry that was read and ``through`` its time. ``odd`` are numbers of entries
-    about the vendor that are not of a form that dsvault writes, and ``doubts`` says in words what does not fit.
-    ``left_out`` of the deliveries are not listed one by one.
+    ``entries`` is the number of the last entry that was read and ``through`` its time. ``counted`` is by dataset id;
+    ``left_out`` of the deliveries are not listed one by one. ``odd`` are numbers of entries about the vendor that are
+    not of a form that dsvault writes, and ``doubts`` says in words what does not fit; ``compared`` says that ends were
+    held against what the lab signed.
     """
 
     vendor: str
@@ -269,6 +282,7 @@ class Exposure:
     total: Amounts
     datasets: Mapping[str, Amounts]
     parts: tuple[Part, ...]
+    counted: Mapping[str, Cells]
     flows: tuple[Flow, ...]
     deliveries: tuple[Delivered, ...]
     left_out: int
@@ -283,13 +297,19 @@ class Exposure:
     picture: Picture
     odd: tuple[int, ...]
     doubts: tuple[str, ...]
+    compared: bool
 
     @property
     def cells(self) -> int:
-        """How many different cells were served exactly: rows of columns, each once."""
-        return sum(part.exact.count for part in self.parts)
+        """How many different cells were served exactly."""
+        return sum(each.exact for each in self.counted.values())
 
     @property
     def cells_at_most(self) -> int:
         """How many beside those may have been."""
-        return sum(part.bound.count for part in self.parts)
+        return sum(each.at_most for each in self.counted.values())
+
+    @property
+    def cells_not_read(self) -> int:
+        """How many beside both could have been read."""
+        return sum(each.not_read for each in self.counted.values())

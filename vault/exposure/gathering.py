@@ -34,6 +34,7 @@ __all__ = [
     "What",
     "Who",
     "micro",
+    "told_of",
 ]
 
 #: How a delivery counts: exactly what was served; what was sent and may not have arrived; anything up to what it may
@@ -58,7 +59,10 @@ def micro(time: str) -> int:
 
 
 class What(NamedTuple):
-    """What a delivery was of: columns of a version in one state. An erasure brings a version into its next state."""
+    """What a delivery was of: columns of a version in one state.
+
+    While it is gathered the state is how often the log had said how the version's rows lie; later it is a `World`'s.
+    """
 
     dataset: str
     dataset_id: str
@@ -90,12 +94,13 @@ class Keys(NamedTuple):
 
 
 class Act(NamedTuple):
-    """An entry that is not of a delivery."""
+    """An entry that is not of a delivery; ``placed`` is the time of its place in the log, which never runs back."""
 
     number: int
     kind: str
     time: str
     fields: Mapping[str, Any]
+    placed: str
 
 
 class Refusal(NamedTuple):
@@ -216,42 +221,44 @@ class Gathering:
         #: By compartment, group and epoch: ids of chunks.
         self.leased: dict[tuple[str, str, int], list[bytes]] = {}
         self.odd: list[int] = []
+        #: How often the log has said by now how the rows of a version lie.
         self.states: dict[tuple[str, int], int] = {}
 
-    def add(self, number: int, kind: str, time: str, fields: Mapping[str, Any]) -> None:
-        """Take the next entry."""
-        self.last_number, self.last_time = number, time
+    def add(self, number: int, kind: str, time: str, fields: Mapping[str, Any], placed: str = "") -> None:
+        """Take the next entry; ``placed`` is the time of its place, by default the latest that was seen up to it."""
+        placed = placed or max(self.last_time, time)
+        self.last_number, self.last_time = number, placed
         try:
-            self._add(number, kind, time, fields)
+            self._add(number, kind, time, fields, placed)
         except _WRONG:
             self.odd.append(number)
 
-    def _add(self, number: int, kind: str, time: str, fields: Mapping[str, Any]) -> None:
+    def _add(self, number: int, kind: str, time: str, fields: Mapping[str, Any], placed: str) -> None:
         if kind in _OF_READS:
             if fields.get("vendor_id") != self.vendor:
                 return
             if kind == Kind.READ_BEGUN:
-                self._begin(number, time, fields)
-            elif kind == Kind.LEASED:
-                self._lease(number, time, fields)
-            elif kind == Kind.REFUSED:
-                self._refuse(time, fields)
-            else:
-                self._go_on(Act(number, kind, time, fields))
+                self._begin(number, time, fields, self._counts(time, placed))
+            elif kind in (Kind.READ_WENT_ON, Kind.READ_ENDED):
+                self._go_on(Act(number, kind, time, fields, placed))
+            elif self._counts(time, placed):
+                if kind == Kind.LEASED:
+                    self._lease(number, time, fields)
+                else:
+                    self._refuse(time, fields)
         elif kind == Kind.KEYS_OPENED:
-            self._unwrap(time, fields)
+            if self._counts(time, placed):
+                self._unwrap(time, fields)
         elif kind != Kind.OWNER_READ and (kind in _OF_ALL or fields.get("vendor_id") == self.vendor):
-            self.acts.append(Act(number, kind, time, fields))
-            if kind == Kind.ROWS_ERASED:
-                self._erase(fields)
+            self.acts.append(Act(number, kind, time, fields, placed))
+            for place in told_of(kind, fields):
+                self.states[place] = self.states.get(place, 0) + 1
 
-    def _counts(self, time: str) -> bool:
-        return self.since <= time < self.until
-
-    def _erase(self, fields: Mapping[str, Any]) -> None:
-        for version in fields["layouts"]:
-            place = str(fields["dataset_id"]), int(version)
-            self.states[place] = self.states.get(place, 0) + 1
+    def _counts(self, time: str, placed: str) -> bool:
+        """Whether an entry is of the period by its own time, by that of its place, or because it is between them."""
+        if time == placed:
+            return self.since <= time < self.until
+        return self.since <= max(time, placed) and min(time, placed) < self.until
 
     def _what(self, fields: Mapping[str, Any], masks: Mapping[str, Any]) -> int:
         dataset, version = _text(fields["dataset_id"]), _number(fields["version"])
@@ -286,9 +293,9 @@ class Gathering:
         pairs = tuple(sorted((_text(group), _number(epoch)) for group, epoch in epochs.items()))
         return self.keys.of(Keys(_text(fields.get("compartment", "")), pairs))
 
-    def _begin(self, number: int, time: str, fields: Mapping[str, Any]) -> None:
+    def _begin(self, number: int, time: str, fields: Mapping[str, Any], counted: bool) -> None:
         read = Open()
-        read.number, read.begun, read.counted = number, micro(time), self._counts(time)
+        read.number, read.begun, read.counted = number, micro(time), counted
         read.nonce = _text_or_none(fields.get("nonce"))
         read.what = self._what(fields, fields.get("masks") or {})
         read.who, read.keys = self._who(fields), self._keys(fields)
@@ -345,8 +352,6 @@ class Gathering:
         return bag
 
     def _lease(self, number: int, time: str, fields: Mapping[str, Any]) -> None:
-        if not self._counts(time):
-            return
         what, who, keys = self._what(fields, {}), self._who(fields), self._keys(fields)
         rows, size, shards = _number(fields["rows"]), _number(fields["bytes"]), read_shards(fields["shards"])
         of, epochs = self.keys.values[keys], fields.get("epochs", {})
@@ -361,29 +366,33 @@ class Gathering:
             self.leased.setdefault(place, []).append(data)
 
     def _refuse(self, time: str, fields: Mapping[str, Any]) -> None:
-        if self._counts(time):
-            refusal = Refusal(
-                _text(fields["reason"]),
-                _text(fields["credential"]),
-                _delegates(fields),
-                _text_or_none(fields.get("subject")),
-                _text_or_none(fields["address"]),
-                _text_or_none(fields.get("dataset")),
-                _texts(fields.get("columns") or []),
-            )
-            at, times, since = micro(time), _number(fields.get("times", 1)), fields.get("since")
-            if not times:
-                raise ValueError("no request was refused")
-            first = min(at, micro(_text(since))) if since is not None else at
-            self.refused.setdefault(refusal, Tally()).add(first, at, times)
+        refusal = Refusal(
+            _text(fields["reason"]),
+            _text(fields["credential"]),
+            _delegates(fields),
+            _text_or_none(fields.get("subject")),
+            _text_or_none(fields["address"]),
+            _text_or_none(fields.get("dataset")),
+            _texts(fields.get("columns") or []),
+        )
+        at, times, since = micro(time), _number(fields.get("times", 1)), fields.get("since")
+        if not times:
+            raise ValueError("no request was refused")
+        first = min(at, micro(_text(since))) if since is not None else at
+        self.refused.setdefault(refusal, Tally()).add(first, at, times)
 
     def _unwrap(self, time: str, fields: Mapping[str, Any]) -> None:
-        if self._counts(time):
-            at, process = micro(time), _text(fields["process"])
-            first = min(at, micro(fields["since"])) if fields.get("since") else at
-            for place, group, epoch in fields["keys"]:
-                key = _text(place), _text(group), _number(epoch), process
-                self.unwrapped.setdefault(key, Tally()).add(first, at)
+        at, process = micro(time), _text(fields["process"])
+        first = min(at, micro(fields["since"])) if fields.get("since") else at
+        for place, group, epoch in fields["keys"]:
+            key = _text(place), _text(group), _number(epoch), process
+            self.unwrapped.setdefault(key, Tally()).add(first, at)
+
+    @property
+    def datasets(self) -> set[str]:
+        """The ids of the datasets that the vendor was given something of, as far as texts."""
+        given = (act.fields.get("dataset_id") for act in self.acts if act.fields.get("vendor_id") == self.vendor)
+        return {what.dataset_id for what in self.what.values} | {each for each in given if isinstance(each, str)}
 
     def take(self, later: "Gathering") -> None:
         """Take over what was gathered of the entries behind these; it is not to be used any more."""
@@ -424,7 +433,7 @@ class Gathering:
             self.open[number] = read
 
     def _moved(self, what: What) -> What:
-        """What was numbered by the erasures of a later range alone."""
+        """What was numbered by what a later range alone says."""
         return what._replace(state=what.state + self.states.get((what.dataset_id, what.version), 0))
 
 
@@ -446,6 +455,18 @@ _OF_ALL: Final = frozenset(
         Kind.ROWS_ERASED.value,
     }
 )
+
+
+def told_of(kind: str, fields: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """The versions, by dataset id and number, of which an entry says how their rows lie; raises what `Gathering` takes.
+
+    Each time that one does, what is read from there on is numbered by it, whatever becomes of the entry.
+    """
+    if kind == Kind.PUBLISHED:
+        return [(str(fields["dataset_id"]), int(fields["version"]))]
+    if kind == Kind.ROWS_ERASED:
+        return [(str(fields["dataset_id"]), int(version)) for version in fields["layouts"]]
+    return []
 
 
 def _number(value: Any) -> int:

@@ -11,23 +11,33 @@ _ALL = 2**31
 
 
 class Lineage:
-    """The versions of all datasets, by dataset id and number, and what each has of those before it."""
+    """The versions of all datasets, by dataset id and number, and what each has of those before it.
 
-    def __init__(self, versions: Mapping[tuple[str, int], Version]) -> None:
+    Where the log says two things of what a version begins with, a ``loose`` one believes both, and any other neither.
+    """
+
+    def __init__(self, versions: Mapping[tuple[str, int], Version], *, loose: bool = False) -> None:
         self._versions = versions
+        self._loose = loose
         self._before: dict[tuple[str, int], dict[int, int]] = {}
+
+    def _bases(self, dataset: str, number: int) -> list[tuple[int, int]]:
+        version = self._versions.get((dataset, number))
+        bases = version.bases if version is not None else set()
+        if len(bases) > 1 and not self._loose:
+            return []
+        return [base for base in bases if base is not None]
 
     def _origins(self, dataset: str, number: int) -> dict[int, int]:
         """How many of its first shards a version has from each version that it goes back to, itself among them."""
         found = self._before.get((dataset, number))
         if found is None:
-            found, shards, at = {}, _ALL, number
-            while at not in found:
-                found[at] = shards
-                version = self._versions.get((dataset, at))
-                if version is None or version.base is None:
-                    break
-                at, shards = version.base[0], min(shards, version.base[1])
+            found, waiting = {}, [(number, _ALL)]
+            while waiting:
+                at, shards = waiting.pop()
+                if found.get(at, -1) < shards:
+                    found[at] = shards
+                    waiting += [(before, min(shards, first)) for before, first in self._bases(dataset, at)]
             self._before[dataset, number] = found
         return found
 

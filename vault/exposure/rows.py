@@ -7,6 +7,7 @@ they were read. Nothing here makes an object for a row or a cell.
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from vault.exposure.intervals import NONE, Numbers, Runs, common, holds, joined, length, minus, of_pairs
 
-__all__ = ["MOST_ROWS", "Bits", "Layout", "RowSet", "bits_of_runs", "runs_of_bits"]
+__all__ = ["MOST_ROWS", "Bits", "Layout", "RowSet", "bits_of_runs", "either", "runs_of_bits"]
 
 #: A bitmap of rows: the least significant bit of each byte first.
 Bits = npt.NDArray[np.uint8]
@@ -47,8 +48,29 @@ class Layout:
         self._start = np.cumsum(sizes) - sizes
         self._holders = [run[3] for run in runs]
         self.rows = int(sizes.sum())
+        #: As in the log.
+        self.runs: tuple[tuple[int, int, int, str | None], ...] = tuple(
+            (first, last, each, holder) for first, last, each, holder in runs
+        )
         #: All shards that there are.
         self.shards = of_pairs(np.stack([self._first, self._stop], axis=1))
+
+    def widest(self, other: "Layout") -> "Layout":
+        """As many rows of each shard as either layout has, assigned to somebody only where both say so."""
+        edges = np.unique(np.concatenate([self.borders, other.borders])).tolist()
+        runs = []
+        for first, stop in pairwise(edges):
+            there = [run for run in (self.run_of(first), other.run_of(first)) if run is not None]
+            if there:
+                holders = {run[3] for run in there}
+                holder = holders.pop() if len(holders) == 1 else None
+                runs.append((first, stop - 1, max(run[2] for run in there), holder))
+        return Layout(runs)
+
+    def run_of(self, shard: int) -> tuple[int, int, int, str | None] | None:
+        """The run that a shard is in, if there is one."""
+        at = int(np.searchsorted(self._first, shard, side="right")) - 1
+        return self.runs[at] if at >= 0 and shard < self._stop[at] else None
 
     @property
     def borders(self) -> Numbers:
@@ -248,3 +270,10 @@ class RowSet:
         found = few.ranges()
         assert found is not None
         return [(first, stop - 1) for first, stop in found[:most].tolist()]
+
+
+def either(one: RowSet, other: RowSet) -> RowSet:
+    """The rows of both; the very set where the other one has none, so that equal ones stay one."""
+    if one is other or (not len(other.whole) and not other.part):
+        return one
+    return other if not len(one.whole) and not one.part else one | other

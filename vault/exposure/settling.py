@@ -4,74 +4,65 @@ Only here is it known where the rows of each version lie, so only here do reads 
 they may have had.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from vault.audit import Entry
 from vault.encoding import timestamp
 from vault.errors import IntegrityError, NotFound
-from vault.exposure.bags import Bag, read_items, read_shards
+from vault.exposure.amounts import Column, delivered, flows, totals
+from vault.exposure.bags import Bag
+from vault.exposure.cells import counted, shows
+from vault.exposure.contradicted import contradicted
 from vault.exposure.drawing import drawn
-from vault.exposure.exposure import (
-    Amounts,
-    Chunks,
-    Delivered,
-    Event,
-    Exposure,
-    Flow,
-    Held,
-    Mask,
-    Part,
-    Refused,
-    Shared,
-    Span,
-    Unwrapped,
-    Window,
-)
-from vault.exposure.gathering import BOUND, EXACT, LEASE, NO_END, Act, Gathering, Open, What, micro
-from vault.exposure.intervals import NONE, Runs, common, length, minus, of_pairs
+from vault.exposure.events import events
+from vault.exposure.evidence import Evidence
+from vault.exposure.exposure import Exposure, Held, Mask, Part, Refused, Span, Window
+from vault.exposure.gathering import EXACT, NO_END, Gathering, Open, What, micro
+from vault.exposure.holders import shared
+from vault.exposure.intervals import Runs, common, minus, of_pairs
+from vault.exposure.keys import chunk_keys, data_keys
 from vault.exposure.lineage import Lineage
 from vault.exposure.names import masks_on, paired
-from vault.exposure.rows import Layout, RowSet
+from vault.exposure.rows import Layout, RowSet, either
+from vault.exposure.unended import Unended
 from vault.exposure.windows import opened, places, readable
-from vault.exposure.world import EVER, Terms, Version, World
+from vault.exposure.world import EVER, State, Terms, World
 
 __all__ = ["exposure", "settle"]
 
-#: So many deliveries are listed one by one, the newest; their rows and amounts count in any case.
-_LISTED: Final = 10_000
-_HOW: Final = {EXACT: "complete", BOUND: "broken off", NO_END: "no end", LEASE: "lease"}
-_TOLD: Final = (
-    "grant", "grants", "credential", "delegation", "dataset", "version", "versions", "columns", "where", "purpose",
-    "starts", "expires", "masks", "limits", "delivery", "networks", "key", "keys", "kms_keys", "chunks", "bytes",
-    "form", "since", "until",
-)  # fmt: skip
-_Column = npt.NDArray[np.int64]
 #: A column of a version in a state: dataset id, version, state, shown name, column id, masks.
 _Place = tuple[str, int, int, str, str, tuple[Mask, ...]]
 
 
 def exposure(
-    entries: Iterable[tuple[int, Entry]], vendor: str, since: str | None = None, until: str | None = None
+    entries: Iterable[tuple[int, Entry]],
+    vendor: str,
+    since: str | None = None,
+    until: str | None = None,
+    placed: Mapping[int, str] | None = None,
 ) -> Exposure:
     """What entries of a log say of a vendor, by its id; all of them, in order from the first on.
 
-    ``since`` and ``until`` are texts of times as the log has them; reads count by when they began. Raises NotFound for
-    a vendor that the log does not know.
+    ``since`` and ``until`` are texts of times as the log has them; reads count by when they began. ``placed`` are the
+    times of the entries' places, by default the latest of those of the entries up to each. Raises NotFound for a vendor
+    that the log does not know.
     """
     gathered = Gathering(vendor, since, until)
     for number, entry in entries:
-        gathered.add(number, entry.kind, timestamp(entry.time), entry.fields)
+        gathered.add(number, entry.kind, timestamp(entry.time), entry.fields, (placed or {}).get(number, ""))
     return settle(gathered)
 
 
-def settle(gathered: Gathering) -> Exposure:
-    """The exposure that was gathered, which is used up by it; NotFound for a vendor that the log does not know."""
-    return _Settling(gathered).exposure()
+def settle(gathered: Gathering, evidence: Evidence | None = None) -> Exposure:
+    """The exposure that was gathered, which is used up by it; NotFound for a vendor that the log does not know.
+
+    With ``evidence`` an end counts only where the lab signed it.
+    """
+    return _Settling(gathered, evidence).exposure()
 
 
 @dataclass(slots=True, eq=False)
@@ -86,13 +77,19 @@ class _Rows:
 
 
 class _Settling:
-    def __init__(self, gathered: Gathering) -> None:
+    def __init__(self, gathered: Gathering, evidence: Evidence | None) -> None:
         self._found = gathered
-        self._world = World(gathered.vendor)
+        self._compared = evidence is not None
+        self._world = World(gathered.vendor, evidence)
         for act in gathered.acts:
             self._world.follow(act)
         if self._world.name is None:
             raise NotFound("the log knows no vendor of that id")
+        self._whats = [
+            what._replace(state=self._world.state((what.dataset_id, what.version), what.state))
+            for what in gathered.what.values
+        ]
+        gathered.what.values = self._whats
         self._lineage = Lineage(self._world.versions)
         self._doubts: list[str] = []
         self._odd = [*gathered.odd, *self._world.odd]
@@ -105,7 +102,7 @@ class _Settling:
         self._places: dict[_Place, _Rows] = {}
         self._empty: dict[int, RowSet] = {}
         self._openings: dict[int, RowSet] = {}
-        self._reachable: dict[tuple[Any, ...], RowSet] = {}
+        self._unended = Unended()
         self._added: dict[tuple[int, int], RowSet] = {}
         self._unions: dict[tuple[int, int], tuple[RowSet, RowSet, RowSet]] = {}
 
@@ -120,13 +117,15 @@ class _Settling:
             for name, column in zip(found.deliveries.NAMES, found.deliveries.columns, strict=True)
         }
         self._served()
-        windows = tuple(self._window(terms) for terms in world.grants.values())
+        self._doubts += self._world.doubts()
+        self._doubts += contradicted(world, found.who.values, numbers, signed=self._compared)
+        windows = tuple(self._window(terms) for terms in world.terms)
         self._unseen()
         parts = tuple(sorted(self._parts(numbers), key=self._order))
-        flows, of_delivery = self._flows(numbers)
-        total, datasets = self._amounts(flows)
-        deliveries = self._deliveries(numbers, of_delivery)
-        frozen = tuple(_span(begun, ended) for begun, ended in world.freezes)
+        of_all, of_delivery = flows(found, numbers)
+        total, datasets = totals(of_all)
+        listed = delivered(found, numbers, of_delivery)
+        frozen = tuple(_span(begun, ended) for begun, ended in world.freezes if begun <= self._through)
         return Exposure(
             vendor=world.name,
             vendor_id=found.vendor,
@@ -137,34 +136,36 @@ class _Settling:
             total=total,
             datasets=datasets,
             parts=parts,
-            flows=flows,
-            deliveries=deliveries,
-            left_out=len(numbers["number"]) - len(deliveries),
+            counted=counted(parts),
+            flows=of_all,
+            deliveries=listed,
+            left_out=len(numbers["number"]) - len(listed),
             windows=windows,
             credentials=tuple(self._credentials()),
             frozen=frozen,
-            keys=tuple(self._keys(numbers)),
-            chunks=tuple(self._chunks()),
-            shared=tuple(self._shared(parts)),
+            keys=tuple(data_keys(found, world, numbers)),
+            chunks=tuple(chunk_keys(found, world)),
+            shared=tuple(shared(world, parts)),
             refused=tuple(
                 Refused(request, tally.count, tally.first, tally.last)
                 for request, tally in sorted(found.refused.items(), key=lambda item: item[1].first)
             ),
-            events=tuple(self._events()),
+            events=tuple(events(found.acts, world, self._period)),
             picture=drawn(self._period, self._since, parts, windows, frozen, numbers, found.what.values),
             odd=tuple(sorted(set(self._odd))),
             doubts=tuple(dict.fromkeys(self._doubts)),
+            compared=self._compared,
         )
 
     # Reads without an end
 
     def _endless(self, read: Open) -> None:
         """Count a read that has no end: all rows that it may have had."""
-        what = self._found.what.values[read.what]
-        layout = self._layout(what)
+        what = self._whats[read.what]
+        state = self._state(what)
         rows = None
-        if layout is not None:
-            rows = self._had_at_most(read, layout)
+        if state is not None:
+            rows = self._had_at_most(read, state.layout)
             if (read.what, id(rows)) not in self._added:
                 self._added[read.what, id(rows)] = rows  # held, so that no other one takes its place
                 self._found.bags.setdefault((read.what, False), Bag()).add_set(rows)
@@ -175,45 +176,21 @@ class _Settling:
         )  # fmt: skip
 
     def _had_at_most(self, read: Open, layout: Layout) -> RowSet:
-        """The rows that a read may have had; the very same set for reads that began alike."""
         try:
-            pairs = read_shards(read.shards).shards
+            return self._unended.rows(read, layout)
         except IntegrityError:
             self._odd.append(read.number)
             return self._open_to_vendor(layout)
-        key = id(layout), tuple(pairs), read.resumed, read.limit, read.filtered
-        listed = self._listed(read, layout)
-        if listed is not None:
-            return _behind(read, of_pairs(pairs), listed)
-        if key not in self._reachable:
-            self._reachable[key] = _reachable(read, of_pairs(pairs), layout)
-        return self._reachable[key]
 
-    @staticmethod
-    def _listed(read: Open, layout: Layout) -> RowSet | None:
-        """The rows that a read without an end is known to have sent; None where it is of none, or cannot be read."""
-        if not read.readable or not read.items:
-            return None
-        bag = Bag()
-        try:
-            bag.put(read_items(read.items))
-        except IntegrityError:
-            return None
-        return (bag.settled(layout) or None) if bag.fits(layout) else None
-
-    def _version(self, what: What) -> tuple[Version, Layout] | None:
+    def _state(self, what: What) -> State | None:
         version = self._world.versions.get((what.dataset_id, what.version))
-        if version is None or what.state >= len(version.states):
+        if version is None:
             self._doubts.append(
                 f"The log says that version {what.version} of {what.dataset} was read, and not that it was published: "
                 "where its rows lie is not known, and they are not counted."
             )
             return None
-        return version, version.states[what.state].layout
-
-    def _layout(self, what: What) -> Layout | None:
-        found = self._version(what)
-        return found[1] if found is not None else None
+        return version.states[what.state]
 
     # Rows
 
@@ -221,24 +198,29 @@ class _Settling:
         """Bring what was served into the places of columns."""
         by_what: dict[int, dict[bool, RowSet]] = {}
         for (number, exact), bag in self._found.bags.items():
-            what = self._found.what.values[number]
-            layout = self._layout(what)
-            if layout is None:
+            what = self._whats[number]
+            state = self._state(what)
+            if state is None:
                 continue
-            if not bag.fits(layout):
+            if not bag.fits(state.layout):
                 self._doubts.append(
                     f"The log says that rows were read which version {what.version} of {what.dataset} does not have; "
                     "they are not counted."
                 )
-            by_what.setdefault(number, {})[exact] = bag.settled(layout)
+            by_what.setdefault(number, {})[exact] = bag.settled(state.layout)
         for number, sets in by_what.items():
-            what = self._found.what.values[number]
+            what = self._whats[number]
             layout = next(iter(sets.values())).layout
             none = self._nothing(layout)
+            exact_rows, bound_rows = sets.get(True, none), sets.get(False, none)
+            if rivals := self._rivals(what):
+                # Which rows a shard has is exact only where all say the same of it.
+                sure = exact_rows.within(_agreed(rivals))
+                exact_rows, bound_rows = sure, either(bound_rows, exact_rows - sure)
             for place in self._columns(what):
                 rows = self._at(place, layout)
-                rows.exact = self._union(rows.exact, sets.get(True, none))
-                rows.bound = self._union(rows.bound, sets.get(False, none))
+                rows.exact = self._union(rows.exact, exact_rows)
+                rows.bound = self._union(rows.bound, bound_rows)
                 rows.whats = [*(rows.whats or []), number]
         # The same sets, served of many columns, are made smaller once.
         smaller: dict[tuple[int, int], RowSet] = {}
@@ -269,19 +251,27 @@ class _Settling:
         found = self._unions.get((id(one), id(other)))
         if found is None:
             # The sets are held too, so that none takes the place of another.
-            found = self._unions[id(one), id(other)] = one, other, _or(one, other)
+            found = self._unions[id(one), id(other)] = one, other, either(one, other)
         return found[2]
 
+    def _rivals(self, what: What | _Place) -> tuple[Layout, ...]:
+        """What the log says of how the rows of a version in a state lie, where that is more than one thing."""
+        dataset, number, state = (
+            (what.dataset_id, what.version, what.state) if isinstance(what, What) else (what[0], what[1], what[2])
+        )
+        return self._world.versions[dataset, number].states[state].rivals
+
     def _columns(self, what: What) -> Iterator[_Place]:
-        version = self._world.versions[what.dataset_id, what.version]
-        known = {name: identity for identity, name in version.names.items()}
-        pairs = paired(what.columns, what.column_ids, version.names)
+        namings = self._world.versions[what.dataset_id, what.version].namings
+        found = ((paired(what.columns, what.column_ids, names), names) for names in namings)
+        pairs, names = next(((pairs, names) for pairs, names in found if pairs is not None), (None, namings[0]))
         if pairs is None:
             self._doubts.append(
                 f"The log names columns of {what.dataset} of which it cannot be told what their ids are; they are "
                 "listed by name."
             )
             pairs = tuple((name, "") for name in what.columns)
+        known = {name: identity for identity, name in names.items()}
         for name, identity in pairs:
             masks = masks_on(name, what.masks, known)
             yield what.dataset_id, what.version, what.state, name, identity, masks
@@ -313,9 +303,8 @@ class _Settling:
         done: dict[tuple[Any, ...], RowSet] = {}
         granted = [(place, rows, rows.could) for place, rows in self._places.items() if rows.could]
         for place, rows, could in granted:
-            seen = [
-                (other, theirs) for other, theirs in by_column.get((place[0], place[4]), ()) if _shows(other, place)
-            ]
+            of_column = by_column.get((place[0], place[4]), ())
+            seen = [(other, theirs) for other, theirs in of_column if shows(_shown(other), _shown(place))]
             key = (place[:3], id(could), *((other[:3], id(r.exact), id(r.bound)) for other, r in seen))
             if key not in done:
                 done[key] = self._without(place, could, seen)
@@ -326,7 +315,9 @@ class _Settling:
         for other, rows in seen:
             for each in (rows.exact, rows.bound):
                 if len(each.whole) or each.part:
-                    had = _or(had, each if other[:3] == place[:3] else self._carried(place, could.layout, other, each))
+                    had = either(
+                        had, each if other[:3] == place[:3] else self._carried(place, could.layout, other, each)
+                    )
         return could - had
 
     def _carried(self, place: _Place, layout: Layout, other: _Place, had: RowSet) -> RowSet:
@@ -339,10 +330,13 @@ class _Settling:
         if not len(touched):
             return RowSet.of(layout)
         same = layout.alike(had.layout, touched)
+        if self._rivals(place) or self._rivals(other):
+            # Where it is not sure how the rows lie, only what is alike is taken for the same.
+            return had.moved(layout, same)
         return had.moved(layout, same) | RowSet.of(layout, minus(touched, same))
 
-    def _parts(self, numbers: Mapping[str, _Column]) -> Iterator[Part]:
-        whats = len(self._found.what.values)
+    def _parts(self, numbers: Mapping[str, Column]) -> Iterator[Part]:
+        whats = len(self._whats)
         exact = numbers["how"] == EXACT
         counts = np.bincount(numbers["what"][exact], minlength=whats)
         bounds = np.bincount(numbers["what"][~exact], minlength=whats)
@@ -352,7 +346,8 @@ class _Settling:
         for (dataset, version, state, name, identity, masks), rows in self._places.items():
             of = rows.whats or []
             yield Part(
-                self._world.datasets[dataset], dataset, version, state, name, identity, masks, rows.exact.layout,
+                self._world.datasets[dataset], dataset, version, state,
+                bool(self._world.versions[dataset, version].again), name, identity, masks, rows.exact.layout,
                 rows.exact, rows.bound, rows.could, rows.up_to and bool(rows.could),
                 sum(int(counts[what]) for what in of), sum(int(bounds[what]) for what in of),
                 min((int(first[what]) for what in of), default=None),
@@ -364,238 +359,24 @@ class _Settling:
         place = ids.index(part.column_id) if part.column_id in ids else len(ids)
         return part.dataset, part.dataset_id, part.version, part.state, place, part.column, part.masks
 
-    # Deliveries
-
-    def _flows(self, numbers: Mapping[str, _Column]) -> tuple[tuple[Flow, ...], _Column]:
-        """Deliveries of the same to the same, and for each delivery the place of its flow."""
-        people = max(1, len(self._found.who.values))
-        pairs, place = np.unique(numbers["what"] * people + numbers["who"], return_inverse=True)
-        exact, unsized = numbers["how"] == EXACT, numbers["bytes"] < 0
-        rows, sizes = numbers["rows"], np.maximum(numbers["bytes"], 0)
-        ended = np.maximum(numbers["begun"], numbers["ended"])
-
-        def sums(values: npt.NDArray[Any]) -> list[int]:
-            found = np.zeros(len(pairs), dtype=np.int64)
-            np.add.at(found, place, values)
-            return [int(each) for each in found]
-
-        first, last = np.full(len(pairs), EVER), np.full(len(pairs), -1)
-        np.minimum.at(first, place, numbers["begun"])
-        np.maximum.at(last, place, ended)
-        amounts = map(
-            Amounts,
-            sums(exact), sums(rows * exact), sums(sizes * exact),
-            sums(~exact), sums(rows * ~exact), sums(sizes * ~exact), sums(unsized),
-        )  # fmt: skip
-        flows = []
-        for at, (pair, amount) in enumerate(zip(pairs.tolist(), amounts, strict=True)):
-            what, who = self._found.what.values[pair // people], self._found.who.values[pair % people]
-            flows.append(
-                Flow(
-                    what.dataset,
-                    what.dataset_id,
-                    what.version,
-                    what.state,
-                    what.columns,
-                    what.masks,
-                    who,
-                    amount,
-                    int(first[at]),
-                    int(last[at]),
-                )
-            )
-        return tuple(flows), place.astype(np.int64)
-
-    def _amounts(self, flows: tuple[Flow, ...]) -> tuple[Amounts, dict[str, Amounts]]:
-        total = Amounts()
-        datasets: dict[str, Amounts] = {}
-        for flow in flows:
-            total = _sum(total, flow.amounts)
-            datasets[flow.dataset_id] = _sum(datasets.get(flow.dataset_id, Amounts()), flow.amounts)
-        return total, datasets
-
-    def _deliveries(self, numbers: Mapping[str, _Column], flow: _Column) -> tuple[Delivered, ...]:
-        newest = np.argsort(numbers["number"], kind="stable")[-_LISTED:]
-        return tuple(
-            Delivered(
-                number,
-                begun,
-                ended if ended >= 0 else None,
-                _HOW[how],
-                self._found.outcomes.values[outcome],
-                rows,
-                size if size >= 0 else None,
-                of,
-            )
-            for number, begun, ended, how, outcome, rows, size, of in zip(
-                *(
-                    numbers[name][newest].tolist()
-                    for name in ("number", "begun", "ended", "how", "outcome", "rows", "bytes")
-                ),
-                flow[newest].tolist(),
-                strict=True,
-            )
-        )
-
-    # Beside the rows
-
     def _credentials(self) -> Iterator[Held]:
-        for each in self._world.credentials.values():
+        for each in self._world.permissions:
             yield Held(
                 each.credential, each.issued, _end(each.expires), _end(each.ended), each.key is not None,
                 each.networks, each.issuer,
             )  # fmt: skip
 
-    def _named(self, group: str) -> tuple[str, ...]:
-        return tuple(sorted(self._world.groups.get(group, ())))
 
-    def _keys(self, numbers: Mapping[str, _Column]) -> Iterator[Unwrapped]:
-        """The data keys that were in use for the vendor."""
-        found = self._found
-        counts = np.bincount(numbers["keys"], minlength=len(found.keys.values)).tolist()
-        used: dict[tuple[str, str, int], int] = {}
-        for keys, count in zip(found.keys.values, counts, strict=True):
-            for group, epoch in keys.epochs:
-                place = keys.compartment, group, epoch
-                used[place] = used.get(place, 0) + count
-        own = {found.vendor} | {keys.compartment for keys in found.keys.values}
-        own |= {place for place, (vendor, _) in self._world.compartments.items() if vendor == found.vendor}
-        rest = dict(used)
-        for (compartment, group, epoch, process), tally in sorted(found.unwrapped.items()):
-            if compartment in own:
-                place = compartment, group, epoch
-                rest.pop(place, None)
-                yield Unwrapped(
-                    compartment, self._dataset_of(compartment), group, self._named(group), epoch, process,
-                    tally.count, tally.first, tally.last, used.get(place, 0),
-                )  # fmt: skip
-        for (compartment, group, epoch), count in sorted(rest.items()):
-            yield Unwrapped(
-                compartment, self._dataset_of(compartment), group, self._named(group), epoch, None, 0, None, None, count
-            )
-
-    def _dataset_of(self, compartment: str) -> str | None:
-        _, dataset = self._world.compartments.get(compartment, (None, None))
-        return self._world.datasets.get(dataset) if dataset is not None else None
-
-    def _chunks(self) -> Iterator[Chunks]:
-        for (compartment, group, epoch), data in sorted(self._found.leased.items()):
-            ids = np.frombuffer(b"".join(data), dtype=np.uint8).reshape(-1, 16)
-            yield Chunks(
-                compartment, self._dataset_of(compartment), group, self._named(group), epoch, np.unique(ids, axis=0)
-            )
-
-    def _shared(self, parts: tuple[Part, ...]) -> Iterator[Shared]:
-        """Who else has the same rows of the same columns."""
-        served = [part for part in parts if part.exact or part.bound]
-        for other in sorted(self._world.others.values(), key=lambda other: (other.name, other.id)):
-            for shared in self._shared_with(other.id, served):
-                yield replace(shared, vendor=other.name)
-
-    def _shared_with(self, other: str, served: list[Part]) -> Iterator[Shared]:
-        groups: dict[tuple[Any, ...], list[Part]] = {}
-        for part in served:
-            groups.setdefault((part.dataset_id, part.version, part.state), []).append(part)
-        for (dataset, version, state), members in groups.items():
-            none = RowSet.of(members[0].layout)
-            exact, bound, names, times = none, none, dict[str, None](), []
-            for part in members:
-                for since, until, shards in self._holdings(other, dataset, version, part):
-                    mine, most = part.exact.within(shards), part.bound.within(shards)
-                    if mine or most:
-                        exact, bound = _or(exact, mine), _or(bound, most)
-                        names[part.column] = None
-                        times.append((since, until))
-            if times:
-                yield Shared(
-                    "", other, members[0].dataset, version, state, tuple(names), exact.count, (bound - exact).count,
-                    min(since for since, _ in times), _end(max(until for _, until in times)),
-                )  # fmt: skip
-
-    def _holdings(self, other: str, dataset: str, version: int, part: Part) -> Iterator[tuple[int, int, Runs]]:
-        """From when until when another vendor has which shards of a part's rows."""
-        for (identity, number), holdings in self._world.others[other].holdings.items():
-            if identity == dataset:
-                shards = self._lineage.common(dataset, version, number)
-                for each in holdings:
-                    if each.column_ids is None or part.column_id in each.column_ids:
-                        yield each.since, each.until, common(shards, each.shards)
-
-    def _events(self) -> Iterator[Event]:
-        for act in self._found.acts:
-            at = micro(act.time)
-            mine = act.fields.get("vendor_id") == self._found.vendor
-            left_out = act.fields.get("left_out")
-            named = isinstance(left_out, list) and self._world.name in left_out
-            if (mine or named) and length(common(self._period, of_pairs([(at, at + 1)]))):
-                yield Event(act.number, at, act.kind, _told(act))
+def _shown(place: _Place) -> tuple[str, tuple[Mask, ...]]:
+    return place[3], place[5]
 
 
-def _reachable(read: Open, shards: Runs, layout: Layout) -> RowSet:
-    """All rows that a read of some shards may have had, from where it was resumed and up to its limit."""
-    first = read.resumed[0] if read.resumed is not None else 0
-    rows = RowSet.of(layout, common(shards, of_pairs([(first, 2**31)])))
-    if read.filtered:
-        return rows  # which of its rows pass, and how many of those had left, does not tell which they were
-    skipped = 0
-    if read.resumed is not None and read.resumed[1]:
-        skipped = min(read.resumed[1], layout.rows_of(first))
-    start = int(layout.before([first])[0]) + skipped
-    return _cut(rows, start, layout.rows if read.limit is None else _reached(rows, start, read.limit))
-
-
-def _behind(read: Open, shards: Runs, listed: RowSet) -> RowSet:
-    """Rows that are known to have been sent, and all rows of some shards behind the last of them, up to the limit."""
-    layout, ranges = listed.layout, listed.ranges()
-    assert ranges is not None
-    rows, start = RowSet.of(layout, shards), int(ranges[-1, 1])
-    if read.limit is None or read.filtered:
-        return listed | _cut(rows, start, layout.rows)
-    return listed | _cut(rows, start, _reached(rows, start, max(0, read.limit - listed.count)))
-
-
-def _reached(rows: RowSet, start: int, limit: int) -> int:
-    """Behind which row of the version so many rows of a set, from a row on, are."""
-    ranges = rows.ranges()
-    assert ranges is not None
-    ranges = common(ranges, of_pairs([(start, rows.layout.rows)]))
-    if not len(ranges) or not limit:
-        return start
-    before = np.concatenate([[0], np.cumsum(ranges[:, 1] - ranges[:, 0])])
-    at = min(int(np.searchsorted(before, limit, side="left")), len(ranges)) - 1
-    return min(int(ranges[at, 0]) + limit - int(before[at]), int(ranges[at, 1]))
-
-
-def _cut(rows: RowSet, start: int, stop: int) -> RowSet:
-    """The rows of a set of whole shards that lie between two rows of the version."""
-    layout, items = rows.layout, Bag()
-    shards = [NONE]
-    for first, last in rows.whole.tolist():
-        edges = layout.before(np.arange(first, last + 1))
-        inside = (edges[:-1] >= start) & (edges[1:] <= stop)
-        whole = np.flatnonzero(inside) + first
-        shards.append(np.stack([whole, whole + 1], axis=1))
-        for at in np.flatnonzero(~inside & (edges[1:] > start) & (edges[:-1] < stop)).tolist():
-            low, high = max(start, int(edges[at])) - int(edges[at]), min(stop, int(edges[at + 1])) - int(edges[at])
-            items.put_rows(first + at, low, high)
-    return RowSet.of(layout, of_pairs(np.concatenate(shards))) | items.settled(layout)
-
-
-def _or(one: RowSet, other: RowSet) -> RowSet:
-    """The rows of both; the very set where the other one has none, so that equal ones stay one."""
-    if one is other or (not len(other.whole) and not other.part):
-        return one
-    return other if not len(one.whole) and not one.part else one | other
-
-
-def _shows(seen: _Place, place: _Place) -> bool:
-    """Whether who had the one place of a column has had what is in the other too."""
-    wider = place[3] == seen[3] or place[3].startswith(f"{seen[3]}.")
-    return wider and (not seen[5] or seen[5] == place[5])
-
-
-def _sum(one: Amounts, other: Amounts) -> Amounts:
-    return Amounts(*(getattr(one, name) + getattr(other, name) for name in Amounts.__slots__))
+def _agreed(rivals: Sequence[Layout]) -> Runs:
+    """The shards that all layouts have with as many rows."""
+    found = rivals[0].shards
+    for each in rivals[1:]:
+        found = rivals[0].alike(each, found)
+    return found
 
 
 def _end(at: int) -> int | None:
@@ -604,20 +385,3 @@ def _end(at: int) -> int | None:
 
 def _span(first: int, last: int) -> Span:
     return Span(first, _end(last))
-
-
-def _told(act: Act) -> str:
-    """What an entry says, in the order of what matters."""
-    return "; ".join(
-        f"{name.replace('_', ' ')}: {_plain(act.fields[name])}"
-        for name in _TOLD
-        if act.fields.get(name) not in (None, [], {}, "")
-    )
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(_plain, value))
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}={_plain(each)}" for key, each in value.items())
-    return str(value)

@@ -70,7 +70,7 @@ def make_bundle(parts: OwnerParts, vendor: Holder, case: Case, coverage: bytes, 
         "heads.json": json_bytes(_heads(parts, vendor, places)),
         "coverage.json": coverage,
         **_growth(parts, case, tree),
-        **report_members(shown.entries, vendor.id),
+        **report_members(shown.entries, vendor.id, shown.placed),
     }
     payload = {
         "format": list(FORMAT),
@@ -105,9 +105,10 @@ def make_bundle(parts: OwnerParts, vendor: Holder, case: Case, coverage: bytes, 
 
 @dataclass(slots=True)
 class _Shown:
-    """The entries of a bundle, their lines, and the hashes that their proofs are made of, by number."""
+    """The entries of a bundle, their leaves' times and lines, and the hashes that proofs are made of, by number."""
 
     entries: list[tuple[int, Entry]] = field(default_factory=list)
+    placed: dict[int, str] = field(default_factory=dict)
     lines: list[bytes] = field(default_factory=list)
     nodes: dict[bytes, int] = field(default_factory=dict)
 
@@ -130,6 +131,7 @@ def _shown(parts: OwnerParts, concerned: Concerned, tree: Tree, secrets: Sequenc
             "path": nodes,
         }
         shown.lines.append(json_bytes(document) + b"\n")
+        shown.placed[leaf.sequence] = leaf.time
         shown.entries.append((leaf.sequence, opener.open(leaf.sealed)))
     return shown
 

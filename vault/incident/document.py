@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from vault.exposure import Amounts, Exposure, Flow, Part, RowSet, Span
+from vault.exposure import Amounts, Cells, Exposure, Flow, Part, RowSet, Span
 from vault.incident.wording import exactly, summary
 from vault.rowsets import item_of, items_of_shards
 
@@ -72,6 +72,7 @@ def document(found: Exposure) -> dict[str, Any]:
             **_amounts(found.total),
             "cells": found.cells,
             "cells_at_most": found.cells_at_most,
+            "cells_not_read": found.cells_not_read,
         },
         "datasets": _datasets(found),
         "columns": [_column(part, sets) for part in found.parts],
@@ -129,6 +130,7 @@ def document(found: Exposure) -> dict[str, Any]:
         ],
         "odd_entries": list(found.odd),
         "doubts": list(found.doubts),
+        "compared": found.compared,
     }
 
 
@@ -147,18 +149,14 @@ def _amounts(of: Amounts) -> dict[str, int]:
 def _datasets(found: Exposure) -> list[dict[str, Any]]:
     names = {part.dataset_id: part.dataset for part in found.parts}
     names |= {flow.dataset_id: flow.dataset for flow in found.flows if flow.dataset_id not in names}
-    cells: dict[str, list[int]] = {}
-    for part in found.parts:
-        of = cells.setdefault(part.dataset_id, [0, 0])
-        of[0] += part.exact.count
-        of[1] += part.bound.count
     return [
         {
             "dataset": name,
             "dataset_id": identity,
             **_amounts(found.datasets.get(identity, Amounts())),
-            "cells": cells.get(identity, [0, 0])[0],
-            "cells_at_most": cells.get(identity, [0, 0])[1],
+            "cells": found.counted.get(identity, Cells()).exact,
+            "cells_at_most": found.counted.get(identity, Cells()).at_most,
+            "cells_not_read": found.counted.get(identity, Cells()).not_read,
         }
         for identity, name in sorted(names.items(), key=lambda item: (item[1], item[0]))
     ]

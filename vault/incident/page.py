@@ -4,6 +4,8 @@ All that comes from the log is text that somebody else may have written. It is e
 forbids a browser to fetch or run anything at all.
 """
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -12,6 +14,7 @@ from typing import Any, Final
 from jinja2 import Environment, StrictUndefined
 
 from vault.exposure import Exposure, Line, Picture, Span
+from vault.incident.axis import marks
 from vault.incident.tables import tables
 from vault.incident.wording import count, harmless, moment, plural, summary
 
@@ -20,14 +23,18 @@ __all__ = ["page", "sketch"]
 _WIDTH: Final = 1200
 _LEFT: Final = 230
 _RIGHT: Final = 990
-_TOP: Final = 40
+_TOP: Final = 56
 _ROW: Final = 20
 _LANE: Final = 8
 _HEADING: Final = 24
-_TICKS: Final = 6
+#: How wide the label of a freeze is. Those that would lie on each other go into lanes; what finds none has no label.
+_FROZEN_LABEL: Final = 190
+_LANES: Final = 3
+_LANE_STEP: Final = 14
 #: More columns than this are no picture any more: those of which most was served are drawn.
 _MOST_LINES: Final = 60
 _LABEL: Final = 30
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d ")
 
 
 @lru_cache(maxsize=1)
@@ -44,9 +51,16 @@ def page(found: Exposure) -> str:
         through=moment(found.through),
         summary=summary(found),
         picture=sketch(found.picture),
+        compared=found.compared,
         tables=tables(found),
+        is_time=_is_time,
     )
     return text
+
+
+def _is_time(cell: str) -> bool:
+    """Whether a cell begins with a time, of which a line should not break the date."""
+    return _DATE.match(cell) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +69,7 @@ class _Box:
     width: float
     text: str = ""
     anchor: str = "start"
+    y: float = 0
 
 
 def sketch(picture: Picture) -> dict[str, Any]:
@@ -82,7 +97,7 @@ def sketch(picture: Picture) -> dict[str, Any]:
         "lane": _LANE,
         "lines": lines,
         "ticks": _ticks(picture),
-        "frozen": [_frozen(picture, span) for span in picture.frozen],
+        "frozen": list(_frozen(picture)),
         "left_out": f"{plural(left_out, 'more column')} of which less was served "
         f"{'is' if left_out == 1 else 'are'} not drawn." if left_out else "",
     }  # fmt: skip
@@ -116,9 +131,20 @@ def _box(picture: Picture, span: Span) -> _Box:
     return _Box(first, round(max(last - first, 1), 2))
 
 
-def _frozen(picture: Picture, span: Span) -> _Box:
-    box = _box(picture, span)
-    return _Box(box.x, box.width, moment(span.first), "end" if box.x > (_LEFT + _RIGHT) / 2 else "start")
+def _frozen(picture: Picture) -> Iterator[_Box]:
+    """The freezes, the newest first, so that its label is sure to have a place."""
+    taken: list[list[tuple[float, float]]] = [[] for _ in range(_LANES)]
+    for span in reversed(picture.frozen):
+        box = _box(picture, span)
+        ends = box.x > (_LEFT + _RIGHT) / 2
+        first, last = (box.x - _FROZEN_LABEL, box.x) if ends else (box.x, box.x + _FROZEN_LABEL)
+        free = (at for at, lane in enumerate(taken) if all(last < begin or end < first for begin, end in lane))
+        lane = next(free, None)
+        text = ""
+        if lane is not None:
+            taken[lane].append((first, last))
+            text = f"frozen {moment(span.first)}"
+        yield _Box(box.x, box.width, text, "end" if ends else "start", _TOP - 8 - _LANE_STEP * (lane or 0))
 
 
 def _stretches(rows: tuple[int, ...]) -> list[_Box]:
@@ -134,11 +160,4 @@ def _stretches(rows: tuple[int, ...]) -> list[_Box]:
 
 
 def _ticks(picture: Picture) -> list[dict[str, Any]]:
-    length = picture.last - picture.first
-    return [
-        {
-            "x": _x(picture, at := picture.first + length * number // _TICKS),
-            "text": moment(at)[5:16] if length < 100 * 86_400_000_000 else moment(at)[:10],
-        }
-        for number in range(_TICKS + 1)
-    ]
+    return [{"x": _x(picture, at), "text": text} for at, text in marks(picture.first, picture.last)]

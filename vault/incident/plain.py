@@ -9,29 +9,33 @@ from vault.incident.wording import count, harmless, moment, summary
 
 __all__ = ["escaped", "plain"]
 
-#: What is markup wherever it stands, what makes a link of an address, and what begins a list or a heading (CommonMark
-#: 0.31, and GitHub's extensions). A backslash before punctuation lets it stand for itself.
+#: What acts where it stands (CommonMark 0.31, and GitHub's tables, strikethrough, links, mentions, mathematics): what
+#: opens code, a link or a tag; emphasis that could begin or end there, which an underscore within a word cannot;
+#: entities; addresses. At the beginning of a line also what makes it a heading, quotation, list or rule. A backslash
+#: before punctuation lets it stand for itself.
 _ACTING: Final = re.compile(
-    r"([\\`*_{}\[\]<>&|#~!@$])|(:)(?=/)|(?<=www)(\.)|^(\s*)([-+=])|^(\s*[0-9]+)([.)])", re.IGNORECASE
+    r"[\\`\[|~$]|\*(?=\S)|(?<=\S)\*|_(?![^\W_])|(?<![^\W_])_|!(?=\[)|<(?=[A-Za-z/!?])|&(?=#?\w+;)|@(?=\w)|#(?=\d)|:(?=//)"
+    r"|(?<=www)\.|^[>#]|^[-+*](?=\s|$)|^(?:-[- ]*|=+|\+)$",
+    re.IGNORECASE,
 )
-_ENTITIES: Final = {"\\<": "&lt;", "\\>": "&gt;", "\\&": "&amp;"}
+_NUMBER: Final = re.compile(r"^(\d{1,9})([.)])(?=\s|$)")
+_ENTITIES: Final = {"<": "&lt;", "&": "&amp;"}
 
 
 def escaped(text: str) -> str:
     """Text that stands as it is, in a paragraph or a cell of a table."""
-    found = _ACTING.sub(lambda each: f"{each[4] or each[6] or ''}\\{each[0][-1]}", harmless(text))
-    for markup, entity in _ENTITIES.items():
-        found = found.replace(markup, entity)
-    return found
+    found = _ACTING.sub(lambda each: _ENTITIES.get(each[0]) or f"\\{each[0]}", harmless(text).lstrip())
+    return _NUMBER.sub(r"\1\\\2", found)
 
 
 def plain(found: Exposure) -> str:
     """The text."""
+    heads = "; what it says has ended is held against the lab's signed heads" if found.compared else ""
     lines = [
         f"# Exposure of {escaped(found.vendor)}",
         "",
-        f"From the audit log alone, up to its entry {count(found.entries)} ({moment(found.through)}). "
-        "All times are UTC.",
+        f"From the audit log, up to its entry {count(found.entries)} ({moment(found.through)})"
+        f"{heads}. All times are UTC.",
         "",
         *(f"- {escaped(sentence)}" for sentence in summary(found)),
     ]

@@ -111,7 +111,7 @@ def _read_range(catalog: Catalog, opener: Opener, asked: Asked, after: int, last
             kind = _KIND.search(plain)
             if kind is not None and kind[1] in _OF_DELIVERIES and vendor not in plain:
                 continue
-            _gather(gathered, number, plain)
+            _gather(gathered, number, plain, time)
     if number != last:
         raise IntegrityError(f"log entry {number + 1} is missing or out of order")
     gathered.last_number, gathered.last_time = last, _through(before)
@@ -127,7 +127,7 @@ def _through(time: str) -> str:
         return timestamp(now)
 
 
-def _gather(gathered: Gathering, number: int, plain: bytes) -> None:
+def _gather(gathered: Gathering, number: int, plain: bytes, placed: str) -> None:
     try:
         # Canonical JSON has no white space around it: what `json.loads` does beside this is a third of its time.
         text = plain.decode()
@@ -138,7 +138,7 @@ def _gather(gathered: Gathering, number: int, plain: bytes) -> None:
     except (ValueError, RecursionError, KeyError, AttributeError, TypeError):
         gathered.odd.append(number)
         return
-    gathered.add(number, kind, time, document)
+    gathered.add(number, kind, time, document, placed)
 
 
 def _added(plain: bytes, name: str) -> str | None:

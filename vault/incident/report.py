@@ -1,18 +1,19 @@
-"""The report of a vendor's exposure: what it was served, and could have been, from the log alone.
+"""The report of a vendor's exposure: what it was served, and could have been, from the log.
 
-It takes the auditor's key and the signed end of the log, and neither grants, heads nor a KMS: a vendor that was
-offboarded, and one whose keys nobody has any more, is reported on like any other. That a report was made is in the log
-before anybody sees it.
+It takes the auditor's key and the signed end of the log, and neither grants nor a KMS: a vendor that was offboarded,
+and one whose keys nobody has any more, is reported on like any other. Signed heads are looked at to believe less of the
+log and never more: an end that the lab did not sign does not count. That a report was made is in the log before anybody
+sees it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from vault.audit import Entry, Kind
-from vault.encoding import json_bytes, timestamp
+from vault.encoding import asked_time, json_bytes, timestamp
 from vault.errors import InvalidInput
 from vault.exposure import Exposure, exposure, settle
 from vault.incident.document import document
@@ -20,7 +21,7 @@ from vault.incident.page import page
 from vault.incident.plain import plain
 from vault.incident.ranges import Asked
 from vault.incident.reading import gather
-from vault.incident.times import moment
+from vault.incident.signed import signed_about
 from vault.incident.wording import summary
 from vault.workings.files import put_file
 from vault.workings.parts import OwnerParts
@@ -29,6 +30,7 @@ __all__ = ["FORMS", "Report", "form_of", "report", "report_of"]
 
 #: The forms of a report by the ending of its file.
 FORMS: Final = {".html": "html", ".json": "json", ".md": "markdown"}
+#: ISO 8601, in UTC where it has no offset, or how long ago.
 Time = str | datetime | timedelta | None
 
 
@@ -82,7 +84,8 @@ def report(parts: OwnerParts, vendor: str, since: Time = None, until: Time = Non
     log does not know, InvalidInput, IntegrityError where the log does not verify, and AuditError.
     """
     now = parts.clock()
-    first, last = moment(since, "--since", now), moment(until, "--until", now)
+    first = asked_time(since, "--since", now) if since is not None else None
+    last = asked_time(until, "--until", now) if until is not None else None
     if first is not None and first > now:
         raise InvalidInput("--since: that is in the future")
     if first is not None and last is not None and first >= last:
@@ -97,7 +100,8 @@ def report(parts: OwnerParts, vendor: str, since: Time = None, until: Time = Non
         until=timestamp(last) if last is not None else None,
         every=parts.journal.are_all_auditors(secrets),
     )
-    found = settle(gather(parts.catalog, tail, pinned, asked))
+    gathered = gather(parts.catalog, tail, pinned, asked)
+    found = settle(gathered, signed_about(parts, gathered.vendor, gathered.datasets))
     parts.journal.record(
         Kind.REPORTED,
         vendor=found.vendor,
@@ -110,7 +114,14 @@ def report(parts: OwnerParts, vendor: str, since: Time = None, until: Time = Non
 
 
 def report_of(
-    entries: Iterable[tuple[int, Entry]], vendor: str, since: str | None = None, until: str | None = None
+    entries: Iterable[tuple[int, Entry]],
+    vendor: str,
+    since: str | None = None,
+    until: str | None = None,
+    placed: Mapping[int, str] | None = None,
 ) -> Report:
-    """The report that follows from some entries of a log about a vendor, by its id; nothing is verified or recorded."""
-    return Report(exposure(entries, vendor, since, until))
+    """The report that follows from some entries of a log about a vendor, by its id; nothing is verified or recorded.
+
+    ``placed`` are the times of the entries' places in the log, by default those that the entries have.
+    """
+    return Report(exposure(entries, vendor, since, until, placed))

@@ -4,7 +4,7 @@ What needs other vendors' entries is not in it: who else has the same rows, and 
 several vendors at once.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from vault.audit import Entry
 from vault.incident.report import report_of
@@ -12,7 +12,7 @@ from vault.incident.report import report_of
 __all__ = ["report_members"]
 
 
-def report_members(entries: Iterable[tuple[int, Entry]], vendor: str) -> dict[str, bytes]:
-    """The members of a bundle that are the report about the vendor of that id."""
-    made = report_of(entries, vendor)
+def report_members(entries: Iterable[tuple[int, Entry]], vendor: str, placed: Mapping[int, str]) -> dict[str, bytes]:
+    """The members of a bundle that are the report about the vendor of that id; ``placed`` are the leaves' times."""
+    made = report_of(entries, vendor, placed=placed)
     return {"report.json": made.json(), "report.html": made.html()}

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from vault.exposure import Exposure, Part, RowSet, Span
+from vault.exposure import Cells, Exposure, Part, RowSet, Span
 from vault.incident.wording import amounts, count, harmless, masked, moment, moment_or, plural, size
 
 __all__ = ["Table", "tables"]
@@ -53,14 +53,15 @@ def _datasets(found: Exposure) -> Table:
     rows = []
     for identity, name in sorted(names.items(), key=lambda item: item[1]):
         parts = [part for part in found.parts if part.dataset_id == identity]
-        exact, bound = sum(part.exact.count for part in parts), sum(part.bound.count for part in parts)
+        cells = found.counted.get(identity, Cells())
         of = found.datasets.get(identity)
         versions = sorted({part.version for part in parts if part.exact or part.bound})
         if of is not None:
-            rows.append((name, ", ".join(map(str, versions)), count(exact), count(bound), amounts(of)))
+            rows.append((name, ", ".join(map(str, versions)), count(cells.exact), count(cells.at_most), amounts(of)))
     return _table(
         "Datasets",
-        "Cells are rows of columns, each counted once; rows and bytes are counted as often as they were served.",
+        "Cells are rows of columns, each counted once, a struct with its fields. Rows and bytes count as often as "
+        "they left.",
         ("dataset", "versions", "cells exactly", "at most more", "deliveries"),
         rows,
     )
@@ -76,6 +77,8 @@ def _ranges(rows: RowSet) -> str:
 
 
 def _version(part: Part) -> str:
+    if part.contested:
+        return f"{part.version}, in doubt" + (f", as told {plural(part.state + 1, 'time')}" if part.state else "")
     return f"{part.version}" + (f" after {plural(part.state, 'erasure')}" if part.state else "")
 
 

@@ -120,6 +120,8 @@ class _Bundle:
         self._fingerprint = first
         self._roots = open_roots(members["root.json"], first)
         self._root: Root = self._roots[-1]
+        #: The times of the entries' leaves.
+        self._placed: dict[int, str] = {}
 
     def check(self) -> tuple[Evidence, list[tuple[int, Entry]]]:
         payload, digest = self._statement()
@@ -188,6 +190,7 @@ class _Bundle:
             if sequence <= before:
                 raise IntegrityError("the entries in the bundle are not in order")
             before = sequence
+            self._placed[sequence] = time
             sealed = from_base64(document["sealed"], "an entry in the bundle")
             path = [nodes[int(number)] for number in document["path"]]
             verify_inclusion(leaf_hash(leaf_bytes(sequence, time, sealed)), sequence - 1, end.size, path, end.root)
@@ -240,7 +243,7 @@ class _Bundle:
 
     def _report(self, entries: Sequence[tuple[int, Entry]], vendor: str, release: str) -> None:
         """The report is what follows from the entries; its page, too, where the release that made it is this one."""
-        again = report_members(entries, vendor)
+        again = report_members(entries, vendor, self._placed)
         for name, data in again.items():
             compared = name.endswith(".json") or release == __version__
             if compared and not hmac.compare_digest(data, self._members[name]):

@@ -108,7 +108,7 @@ def _who(found: Exposure) -> list[str]:
 
 
 def _could(found: Exposure) -> list[str]:
-    cells = sum(part.could.count for part in found.parts)
+    cells = found.cells_not_read
     if not cells:
         return ["It could have read nothing else under its grants."]
     up_to = "up to " if any(part.up_to for part in found.parts) else ""

@@ -167,6 +167,16 @@ def checked_payload(root: Root, signed: Signed, kind: str, subject: str, *roles:
     return document
 
 
+def checked_listing(
+    root: Root, signed: Signed, body: bytes, kind: str, subject: str, *roles: Role
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The payload of a head and the listing beside it, after checking both; raises IntegrityError.
+
+    It does not tell that the step was one that its signer may take, nor that it counts.
+    """
+    return _checked_step(root, signed, body, kind, subject, *roles)
+
+
 def _checked_step(
     root: Root, signed: Signed, body: bytes, kind: str, subject: str, *roles: Role
 ) -> tuple[dict[str, Any], dict[str, Any]]:

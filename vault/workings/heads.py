@@ -26,7 +26,7 @@ from vault.trust import (
     trusted_compartment_head,
     trusted_vendor_head,
 )
-from vault.trust.heads import checked_payload
+from vault.trust.heads import checked_listing, checked_payload
 from vault.workings.roots import Roots
 
 __all__ = ["HEAD_AGE_SECONDS", "Heads", "Overtaken"]
@@ -172,6 +172,25 @@ class Heads:
             if not step["frozen"]:
                 break
             found = str(step["signed_at"])
+        return found
+
+    def signed_steps(
+        self, transaction: Transaction, kind: str, subject: str
+    ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """All steps of a head that a key of some root document signed, oldest first, each with its listing.
+
+        What does not verify is left out, and nothing tells whether one is missing.
+        """
+        roots = [self._roots.seen_by(transaction), *self._roots.earlier]
+        found = []
+        for row in transaction.heads_from(subject, 1):
+            for root in roots:
+                try:
+                    signed = Signed.decode(row.statement, Label.HEAD)
+                    found.append(checked_listing(root, signed, row.body, kind, subject, *_ROLES[kind]))
+                    break
+                except IntegrityError:
+                    continue
         return found
 
     def compartment_in(self, transaction: Transaction, place: CompartmentRow) -> CompartmentHead | None:
