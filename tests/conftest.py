@@ -1,4 +1,4 @@
-"""Fixtures: labs in temporary directories, and one OpenBao and one AWS endpoint for each worker.
+"""Fixtures: labs in temporary directories, and one OpenBao, one SeaweedFS and one AWS endpoint for each worker.
 
 On the servers tests keep apart by mounts and keys of their own.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import vault
-from tests.support.servers import OpenBao, aws, openbao
+from tests.support.servers import OpenBao, SeaweedFS, aws, openbao, seaweedfs
 from tests.support.tables import rows
 from vault import access, deployment
 from vault.keyring import CacheLimits
@@ -58,6 +58,13 @@ def moto() -> Iterator[str]:
     """The URL of a running moto server."""
     with aws() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[SeaweedFS]:
+    """A running SeaweedFS."""
+    with seaweedfs() as server:
+        yield server
 
 
 @pytest.fixture
