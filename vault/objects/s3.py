@@ -26,7 +26,8 @@ def options(configured: dict[str, Any]) -> dict[str, Any]:
     ours = {"retries": {"total_max_attempts": 1, "mode": "standard"}}
     # Addresses with the old signature are refused by newer regions, and do not name the time that they end.
     defaults = {"signature_version": "s3v4", "max_pool_connections": _CONNECTIONS}
-    return {"config_kwargs": defaults | given | ours, "use_listings_cache": False}
+    # A file system of its own: one that somebody else has made may have another endpoint, or retries.
+    return {"config_kwargs": defaults | given | ours, "use_listings_cache": False, "skip_instance_cache": True}
 
 
 @final
