@@ -17,6 +17,9 @@ from vault.encoding import new_id
 _PROGRAMS = {"gcs": "DSVAULT_FAKE_GCS", "azure": "DSVAULT_AZURITE"}
 #: The stores whose emulator is there.
 CLOUDS = [kind for kind, name in _PROGRAMS.items() if os.environ.get(name)]
+if "gcs" in CLOUDS:
+    # Or gcsfs asks Google, under Google's credentials, what kind of bucket each is. It is read when gcsfs is imported.
+    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 #: The account that Azurite has for everybody, as its documentation gives it.
 _ACCOUNT = "devstoreaccount1"
 _ACCOUNT_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -52,7 +55,7 @@ def emulator(kind: str) -> Iterator[str]:
                 *("-public-host", f"127.0.0.1:{port}", "-external-url", f"http://127.0.0.1:{port}"),
             ],
             "azure": [
-                *("--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", folder),
+                *("--blobHost", "127.0.0.1", "--blobPort", str(port)),
                 *("--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry", "--silent"),
             ],
         }[kind]

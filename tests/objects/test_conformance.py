@@ -109,6 +109,7 @@ def test_what_is_not_there_is_not_there(store: ObjectStore) -> None:
     store.settle("objects")
 
 
+@pytest.mark.filterwarnings("ignore:Sending a large body directly")  # which is what gcsfs does
 def test_a_big_object_is_whole_or_not_there(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty MiB, in parts where the store takes them: read back equal, by ranges too, and refused a second time."""
     monkeypatch.setattr(writing, "WHOLE", 6 << 20)
