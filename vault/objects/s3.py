@@ -1,8 +1,8 @@
 """S3 through s3fs: each act is the one request that it has to be.
 
 s3fs keeps listings, looks at parents, and asks for sizes before it reads; here it lends its session and its calls.
-Requests are made once: whether one is made again is decided in `vault.objects.troubles`, so that no put is repeated
-without our knowing.
+Neither s3fs nor botocore makes a request again: that is decided in `vault.objects.troubles`, with an end. Below them
+aiohttp still sends a put again where a connection was cut that it had used before, and tells nobody.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +16,8 @@ from vault.objects.troubles import Trouble
 __all__ = ["S3Files", "Upload", "options"]
 
 _DELETED_AT_ONCE: Final = 1000
+#: The metadata that tells who wrote an object: a random word that is good for one put.
+_MARK: Final = "dsvault-put"
 #: Connections kept, for the threads of a busy broker or publisher.
 _CONNECTIONS: Final = 64
 
@@ -34,12 +36,13 @@ def options(configured: dict[str, Any]) -> dict[str, Any]:
 class Upload:
     """An object that is on its way in parts; until it is completed nobody finds anything under its path."""
 
-    def __init__(self, filesystem: Any, path: str) -> None:
+    def __init__(self, filesystem: Any, path: str, mark: str) -> None:
         self._fs = filesystem
         bucket, key, _ = filesystem.split_path(path)
         self._place = {"Bucket": bucket, "Key": key}
         with telling():
-            self._id = str(filesystem.call_s3("create_multipart_upload", **self._place)["UploadId"])
+            begun = filesystem.call_s3("create_multipart_upload", **self._place, Metadata={_MARK: mark})
+        self._id = str(begun["UploadId"])
 
     def part(self, number: int, data: bytes) -> dict[str, Any]:
         """Send a part; sending it again changes nothing."""
@@ -68,20 +71,18 @@ class Upload:
 class S3Files(Files):
     """A bucket."""
 
-    hides_retries = False
-
     def __init__(self, filesystem: Any) -> None:
         super().__init__(filesystem)
         filesystem.retries = 1
 
-    def put(self, path: str, data: bytes) -> None:
+    def put(self, path: str, data: bytes, mark: str) -> None:
         """Write an object; raises FileExistsError where there is one."""
         with telling():
-            self._fs.call_s3("put_object", **self._place(path), Body=data, IfNoneMatch="*")
+            self._fs.call_s3("put_object", **self._place(path), Body=data, Metadata={_MARK: mark}, IfNoneMatch="*")
 
-    def upload(self, path: str) -> Upload:
+    def upload(self, path: str, mark: str) -> Upload:
         """Begin to write an object in parts."""
-        return Upload(self._fs, path)
+        return Upload(self._fs, path, mark)
 
     def read(self, path: str, start: int = 0, stop: int | None = None) -> bytes:
         """Some bytes of an object, fewer where it ends before, or all of it."""
@@ -91,10 +92,16 @@ class S3Files(Files):
                 return bytes(self._fs.cat_file(path, max_concurrency=1))
         return self._range(path, start, stop)
 
+    def looked_at(self, path: str) -> tuple[int, str | None]:
+        """An object's size, and its writer's word where there is one."""
+        with telling():
+            answer = self._fs.call_s3("head_object", **self._place(path))
+        words = {name.lower(): word for name, word in (answer.get("Metadata") or {}).items()}
+        return int(answer["ContentLength"]), words.get(_MARK)
+
     def size(self, path: str) -> int:
         """An object's size."""
-        with telling():
-            return int(self._fs.call_s3("head_object", **self._place(path))["ContentLength"])
+        return self.looked_at(path)[0]
 
     def list(self, path: str) -> Iterator[Found]:
         """Every object below a folder."""

@@ -106,16 +106,17 @@ def told(error: Exception) -> Exception:
 
 def _answer(error: BaseException) -> tuple[int | None, str | None]:
     """The HTTP status and the error code of the answer that an error is about, where it is about one."""
+    # s3fs hands on botocore's answer as the cause of an error of its own.
     for each in (error, error.__cause__):
         response: Any = getattr(each, "response", None)
         if isinstance(response, dict):
             code = response.get("Error", {}).get("Code")
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
             return status, str(code) if code is not None else None
-        for name in ("status_code", "status", "code"):
-            status = getattr(each, name, None)
-            if isinstance(status, int | str) and str(status).isdigit():
-                return int(status), None
+    for name in ("status_code", "status", "code"):
+        status = getattr(error, name, None)
+        if isinstance(status, int | str) and str(status).isdigit():
+            return int(status), None
     return None, None
 
 

@@ -1,7 +1,8 @@
 """Putting an object into a store by requests, any of which may fail, or be done and have its answer lost.
 
-A put that may have been done is made again, and then meets what it may have written itself: the object is read back,
-and it is ours where it has every byte that was to be written. What others wrote is theirs.
+A put that may have been done is made again, and then meets what it may have written itself. So whatever is met is
+looked at: it is ours where it bears the mark of this very put, or where the store keeps no marks, every byte that was
+to be written. What others wrote is theirs.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ from concurrent.futures import Executor, Future
 from contextlib import suppress
 from typing import Any, Final, final
 
+from vault.encoding import new_id
 from vault.objects.files import Files, Produce
 from vault.objects.s3 import S3Files, Upload
 from vault.objects.troubles import Trouble, patiently
@@ -41,7 +43,7 @@ def put_pieces(files: Files, path: str, produce: Produce, threads: Callable[[], 
 
 def parts_refused(files: S3Files, path: str, seconds: float) -> bool:
     """Whether an object that goes in parts to a path that is taken is refused."""
-    upload = patiently(lambda: files.upload(path), seconds)
+    upload = patiently(lambda: files.upload(path, new_id()), seconds)
     try:
         part = patiently(lambda: upload.part(1, b"part"), seconds)
         upload.complete([part])
@@ -61,6 +63,7 @@ class _Gathered:
         self._path = path
         self._threads = threads
         self._seconds = seconds
+        self._mark = new_id()
         self._buffer = bytearray()
         self._digest = hashlib.sha256()
         self._size = 0
@@ -72,8 +75,8 @@ class _Gathered:
         """The next bytes."""
         self._buffer += piece
         if self._upload is None and isinstance(self._files, S3Files) and len(self._buffer) > WHOLE:
-            files, path = self._files, self._path
-            self._upload = patiently(lambda: files.upload(path), self._seconds)
+            files, path, mark = self._files, self._path, self._mark
+            self._upload = patiently(lambda: files.upload(path, mark), self._seconds)
         while self._upload is not None and len(self._buffer) >= PART:
             self._send(bytes(self._buffer[:PART]))
             del self._buffer[:PART]
@@ -95,7 +98,7 @@ class _Gathered:
         """Make them the object."""
         if self._upload is None:
             data = bytes(self._buffer)
-            self._settled(lambda: self._files.put(self._path, data), data)
+            self._settled(lambda: self._files.put(self._path, data, self._mark), data)
             return
         if self._buffer:
             self._send(bytes(self._buffer))
@@ -117,36 +120,27 @@ class _Gathered:
 
     def _settled(self, request: Callable[[], None], data: bytes | None) -> None:
         """Make the request that makes the object; ``data`` is all of it, None where it was counted already."""
-        unsure = self._files.hides_retries
-
-        def attempt() -> None:
-            nonlocal unsure
-            try:
-                request()
-            except Trouble as trouble:
-                unsure = unsure or trouble.again
-                raise
-
         try:
-            patiently(attempt, self._seconds)
+            patiently(request, self._seconds)
         except (FileExistsError, FileNotFoundError) as error:
             # An upload that was completed is not found any more.
             if data is not None:
                 self._count(data)
-            if unsure and self._is_there():
+            if self._is_ours():
                 return
             if isinstance(error, FileNotFoundError):
                 raise Trouble("the place to write to was not found", again=False) from error
             raise
 
-    def _is_there(self) -> bool:
-        """Whether what is at the path is what was to be written, byte for byte."""
+    def _is_ours(self) -> bool:
+        """Whether what is at the path was written here: by its mark, or where it has none, by every byte of it."""
         found = hashlib.sha256()
         try:
-            if patiently(lambda: self._files.size(self._path), self._seconds) != self._size:
-                return False
-            for start in range(0, self._size, _STEP):
-                found.update(self._there(start, min(start + _STEP, self._size)))
+            size, mark = patiently(lambda: self._files.looked_at(self._path), self._seconds)
+            if mark is not None or size != self._size:
+                return mark == self._mark and size == self._size
+            for start in range(0, size, _STEP):
+                found.update(self._there(start, min(start + _STEP, size)))
         except FileNotFoundError:
             return False
         return found.digest() == self._digest.digest()
