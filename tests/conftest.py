@@ -1,4 +1,4 @@
-"""Fixtures: labs in temporary directories, and one OpenBao and one AWS endpoint for each worker.
+"""Fixtures: labs in temporary directories, and one OpenBao, one SeaweedFS and one AWS endpoint for each worker.
 
 On the servers tests keep apart by mounts and keys of their own.
 """
@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.moulds import Anew, Moulds
 from tests.support.postgres import postgres
-from tests.support.servers import OpenBao, aws, openbao
+from tests.support.servers import OpenBao, SeaweedFS, aws, openbao, seaweedfs
 from vault import access, deployment
 from vault.keyring import CacheLimits
 from vault.kms import Kms
@@ -69,6 +69,13 @@ def moto() -> Iterator[str]:
     """The URL of a running moto server."""
     with aws() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[SeaweedFS]:
+    """A running SeaweedFS."""
+    with seaweedfs() as server:
+        yield server
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

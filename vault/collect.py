@@ -80,8 +80,7 @@ def collect(parts: OwnerParts, grace: timedelta = DEFAULT_GRACE, *, at_once: str
     parts.journal.record(
         Kind.COLLECTED, objects=len(garbage), bytes=size, manifests=manifests, keys=len(dropped), dropped=dropped
     )
-    for info in garbage:
-        parts.store.delete(info.name)
+    parts.store.delete_all([info.name for info in garbage])
     parts.store.discard_unfinished(parts.clock() - _UNFINISHED)
     parts.journal.checkpoint()
     parts.journal.prune_checkpoints()

@@ -25,7 +25,7 @@ from vault.keyring import CacheLimits, Keyring
 from vault.kms import AnnouncingKms, HashingKms, Kms, LocalKms, open_kms
 from vault.model import DEFAULT_GRACE, FORMAT, OWNER
 from vault.networks import check_endpoint
-from vault.objects import ObjectStore, open_store
+from vault.objects import ObjectStore, open_store, probe
 from vault.proof import normal_uri
 from vault.trust import Role, RoleKeys, Signer, public_key_id, root_statement
 from vault.trust.root import decode_chain, encode_chain
@@ -54,6 +54,8 @@ __all__ = [
 
 MARKER = "dsvault.toml"
 _DEVICE = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*/?")
+#: Tasks that are under way at once where most of each is waiting for a store, by whether a broker runs them.
+_REQUESTS = {False: 8, True: 32}
 DEFAULT_ENDPOINT = "http://127.0.0.1:8750"
 Wrap = Callable[[Kms], Kms]
 
@@ -220,10 +222,13 @@ def init(
         witness=WitnessPlace(witness, witness_required) if witness is not None else None,
     )
     # Whatever can be wrong with the URLs is found before anything is written.
-    _open_store(folder, configuration.store)
-    _open_witness(folder, configuration)
+    objects, beside = _open_store(folder, configuration.store), _open_witness(folder, configuration)
     open_catalog(_catalog_url(folder, configuration.catalog)).close()
     open_kms(configuration.kms, owner=folder / "owner", broker=folder / "broker", passphrase=passphrase())
+    probe(objects)
+    if beside is not None:
+        # A witness may well be a place where nothing is ever deleted.
+        probe(beside.store, "--witness", deletes=False)
     for part in (folder, folder / "owner", folder / "owner" / "keys", folder / "broker"):
         part.mkdir(mode=0o700, parents=True, exist_ok=True)
     fingerprint = _make_keys(folder, vault)
@@ -357,7 +362,8 @@ def _shared(
         "journal": journal,
         "heads": Heads(roots, catalog, store),
         "manifests": Manifests(),
-        "engine": LocalEngine(shared=serving),
+        # What is reached by requests is waited for, and not worked on.
+        "engine": LocalEngine(shared=serving, threads=None if store.is_local else _REQUESTS[serving]),
         "times": Times(catalog),
         "lately": Lately(keyring.age if serving else 0),
         "clock": utcnow,

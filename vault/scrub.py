@@ -231,15 +231,17 @@ def try_keys(parts: OwnerParts, ref: ChunkRef, version: OpenVersion, *, epochs: 
 
 
 def _end(parts: OwnerParts, ref: ChunkRef) -> StoredObject:
-    return parts.store.open(ref.object, ref.size)
+    return parts.store.open(ref.object, ref.size, ends=True)
 
 
-def _whole(parts: OwnerParts, ref: ChunkRef) -> StoredObject | bytes:
+def _whole(parts: OwnerParts, ref: ChunkRef) -> StoredObject | bytes | bytearray:
     """A chunk's object, held in memory unless it is large; raises IntegrityError unless it is what was written."""
     digest = Checksum()
     try:
-        data = parts.store.open(ref.object, ref.size) if ref.size > _LARGE else parts.store.get(ref.object)
-        if isinstance(data, bytes):
+        data = (
+            parts.store.open(ref.object, ref.size) if ref.size > _LARGE else parts.store.get_large(ref.object, ref.size)
+        )
+        if isinstance(data, bytes | bytearray):
             digest.add(memoryview(data))
         else:
             for start in range(0, ref.size, data.step):

@@ -175,7 +175,7 @@ _POINTS = [
     "vault.incident.containing rewrap after",
     "vault.incident.containing cover after",
     "vault.collect _forget_manifests after",
-    "vault.objects ObjectStore.delete after",
+    "vault.objects ObjectStore.delete_all after",
     "vault.incident.containing collect after",
     "vault.incident.containing left_behind after",
     "vault.workings.containment Case.end before",

@@ -1,5 +1,6 @@
 """Real servers that tests need, each on a free port and ended by its own process id."""
 
+import json
 import os
 import socket
 import subprocess
@@ -7,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,13 @@ def free_port(pair: bool = False) -> int:
             except (OSError, OverflowError):
                 continue
             return port
+
+
+def free_ports(count: int) -> list[int]:
+    """So many ports that are free at this moment, no two of them the same."""
+    with ExitStack() as held:
+        found = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(one.getsockname()[1]) for one in found]
 
 
 @dataclass(frozen=True)
@@ -131,3 +139,111 @@ def aws() -> Iterator[str]:
         yield f"http://{host}:{port}"
     finally:
         server.stop()
+
+
+#: What SeaweedFS is told its only user is; it checks each request's signature.
+S3_KEY, S3_SECRET = "key-of-the-tests", "secret-of-the-tests"
+
+
+class SeaweedFS:
+    """A SeaweedFS with an S3 gateway, on ports and in a folder of its own; it can be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        names, ports = ("master", "volume", "filer", "s3"), free_ports(8)
+        self._ports, self._grpc = dict(zip(names, ports, strict=False)), dict(zip(names, ports[4:], strict=True))
+        self.url = f"http://127.0.0.1:{self._ports['s3']}"
+        (folder / "data").mkdir()
+        user = {"accessKey": S3_KEY, "secretKey": S3_SECRET}
+        identities = [
+            {"name": "tests", "credentials": [user], "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
+        ]
+        (folder / "s3.json").write_text(json.dumps({"identities": identities}))
+
+    def environment(self) -> dict[str, str]:
+        """What s3fs and boto3 find the server and its user by."""
+        return {
+            "AWS_ACCESS_KEY_ID": S3_KEY,
+            "AWS_SECRET_ACCESS_KEY": S3_SECRET,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": self.url,
+        }
+
+    def bucket(self) -> str:
+        """A new, empty bucket of its own."""
+        import boto3
+
+        name = f"tests-{new_id()[:12]}"
+        client = boto3.client(
+            "s3",
+            endpoint_url=self.url,
+            aws_access_key_id=S3_KEY,
+            aws_secret_access_key=S3_SECRET,
+            region_name="us-east-1",
+        )
+        client.create_bucket(Bucket=name)
+        client.close()
+        return name
+
+    def start(self) -> None:
+        """Start it, on what it had, and wait until its gateway answers and its volumes can be written."""
+        # Volumes are small and grow as they are written, or tests would fill the disk.
+        options = ["-dir=data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", "-s3.config=s3.json"]
+        options += [
+            "-master.volumeSizeLimitMB=256",
+            "-volume.max=64",
+            "-volume.minFreeSpace=1",
+            "-master.telemetry=false",
+            "-master.electionTimeout=1s",
+        ]
+        options += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false", "-volume.preStopSeconds=0"]
+        for name, port in self._ports.items():
+            options += [f"-{name}.port={port}", f"-{name}.port.grpc={self._grpc[name]}"]
+        options += [f"-{name}.localSocket={self._folder / name}.sock" for name in ("filer", "s3")]
+        self._process = subprocess.Popen(
+            [str(Path(sys.executable).parent / "weed"), "-logdir=.", "server", *options],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "HOME": str(self._folder)},
+            cwd=self._folder,
+        )
+        self._await()
+
+    def kill(self) -> None:
+        """End it at once, as a power cut would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(timeout=30)
+            self._process = None
+            for name, port in self._grpc.items():
+                Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock").unlink(missing_ok=True)
+
+    def _await(self) -> None:
+        ends = time.monotonic() + 60
+        assert self._process is not None
+        while time.monotonic() < ends:
+            assert self._process.poll() is None, "weed ended at once"
+            try:
+                # The filer takes a file only when a volume server has come to the master, and the gateway is up last.
+                filer = f"http://127.0.0.1:{self._ports['filer']}/up"
+                taken = urllib3.request("PUT", filer, body=b"up", timeout=10, retries=False).status
+                gateway = urllib3.request("GET", f"{self.url}/", timeout=10, retries=False).status
+                if taken == 201 and gateway in {200, 403}:
+                    return
+            except urllib3.exceptions.HTTPError:
+                pass
+            time.sleep(0.1)
+        raise AssertionError("SeaweedFS did not come up within a minute")
+
+
+@contextmanager
+def seaweedfs() -> Iterator[SeaweedFS]:
+    """``weed server -s3`` in a temporary directory."""
+    with tempfile.TemporaryDirectory(prefix="dsvault-s3-") as folder:
+        server = SeaweedFS(Path(folder))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()

@@ -16,25 +16,27 @@ _Result = TypeVar("_Result")
 
 
 class LocalEngine:
-    """Maps a function over tasks on ``workers`` threads (by default one for each core).
+    """Maps a function over tasks on ``workers`` threads (by default one for each core), or on more ``threads`` where
+    tasks wait rather than work.
 
     Where it is ``shared``, threads are kept and all maps together use them: for a process that makes many small maps,
     none of them within another one's tasks.
     """
 
-    def __init__(self, workers: int | None = None, *, shared: bool = False) -> None:
+    def __init__(self, workers: int | None = None, *, shared: bool = False, threads: int | None = None) -> None:
         self.workers = workers or os.cpu_count() or 1
-        self._pool = ThreadPoolExecutor(max(_SHARED, self.workers), "dsvault") if shared else None
+        self.threads = max(threads or 0, self.workers)
+        self._pool = ThreadPoolExecutor(max(_SHARED, self.threads), "dsvault") if shared else None
 
     def map(
         self, function: Callable[[_Task], _Result], tasks: Iterable[_Task], *, ahead: int | None = None
     ) -> Iterator[_Result]:
-        """Results in the order of the tasks; at most ``ahead`` tasks (by default twice the workers) run or
+        """Results in the order of the tasks; at most ``ahead`` tasks (by default twice the threads) run or
         wait unread, so that memory stays bounded. The first error ends the map and cancels what waits.
         """
-        limit = ahead if ahead is not None else 2 * self.workers
+        limit = ahead if ahead is not None else 2 * self.threads
         waiting: deque[Future[_Result]] = deque()
-        with nullcontext(self._pool) if self._pool else ThreadPoolExecutor(self.workers, "dsvault") as pool:
+        with nullcontext(self._pool) if self._pool else ThreadPoolExecutor(self.threads, "dsvault") as pool:
             try:
                 for task in tasks:
                     waiting.append(pool.submit(function, task))

@@ -46,6 +46,9 @@ __all__ = [
 _BATCH_ROWS = 65_536
 #: What is not worth waking other threads for, in bytes of ciphertext.
 _SMALL_BYTES = 512 << 10
+#: Chunks that are fetched ahead of what is read, and how many bytes of them where they are more than the processors.
+_MOST_AHEAD = 16
+_AHEAD_BYTES = 64 << 20
 #: Chunks that may be held decoded for a while.
 _WARM_BYTES = 256 << 10
 
@@ -257,7 +260,7 @@ def _opened_chunk(
     shape: GroupShape,
     keep: pa.ChunkedArray | None,
 ) -> pa.Table:
-    data = parts.store.get(ref.object)
+    data = parts.store.get_large(ref.object, ref.size)
     if len(data) != ref.size:
         raise IntegrityError(f"the object of chunk {ref.chunk} is not as long as the manifest says")
     identity = identity_of(key, ref)
@@ -312,7 +315,12 @@ class _Reading:
         self._first = sorted(plan.filter_groups)
         self._rest = sorted(plan.groups - plan.filter_groups)
         self._maps: list[Any] = []
-        self._small = plan.size <= _SMALL_BYTES
+        local, number = parts.store.is_local, sum(len(listing) for listing in plan.chosen.values())
+        self._small = plan.size <= _SMALL_BYTES and (local or number <= 1)
+        # Of small chunks in a store that is reached by requests, many are asked for at once.
+        self._ahead = parts.engine.workers
+        if not local and number:
+            self._ahead = max(self._ahead, min(_MOST_AHEAD, _AHEAD_BYTES * number // max(1, plan.size)))
         self._mask_key: bytes | None = None
 
     def tables(self) -> Iterator[tuple[Shard, pa.ChunkedArray | None, pa.Table]]:
@@ -393,7 +401,7 @@ class _Reading:
             yield from map(task, places)
             return
         engine = self._parts.engine
-        found = engine.map(task, places, ahead=chunks + engine.workers)
+        found = engine.map(task, places, ahead=chunks + self._ahead)
         self._maps.append(found)
         yield from found
 
