@@ -5,7 +5,8 @@ takes as much memory as the rows are different and not as often as they were rea
 """
 
 import zlib
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -20,8 +21,6 @@ __all__ = ["Bag", "Items", "read_items", "read_shards"]
 _LAST_SHARD: Final = 2**31 - 1
 #: A row of a shard as one number; no run of rows reaches into the next shard.
 _SHIFT: Final = 28
-#: From so many runs on an array is made of them at once.
-_MANY: Final = 8
 #: So many numbers are gathered before they are merged.
 _LOOSE: Final = 1 << 18
 
@@ -68,11 +67,7 @@ def read_items(items: Any) -> Items:
             case {"shards": [first, last]} if len(item) == 1 and _is_run(first, last, _LAST_SHARD):
                 found.shards.extend((first, last + 1))
             case {"shard": shard, "rows": [*runs]} if len(item) == 2 and _is_run(shard, shard, _LAST_SHARD):
-                base = shard << _SHIFT
-                if len(runs) < _MANY:
-                    found.rows.extend([base + each for each in _pairs(runs, MOST_ROWS - 1)])
-                else:
-                    found.rows.extend(_many_pairs(runs, base))
+                found.rows.extend(_pairs(runs, MOST_ROWS - 1, shard << _SHIFT))
             case {"shard": shard, "of": of, "bits": bits} if len(item) == 3 and _is_run(shard, shard, _LAST_SHARD):
                 found.bits.append((shard, _bits(of, bits)))
             case _:
@@ -84,56 +79,46 @@ def read_shards(runs: Any) -> Items:
     """Read runs of whole shards; raises IntegrityError for anything else."""
     if not isinstance(runs, list):
         raise _malformed()
-    return Items(list(_pairs(runs, _LAST_SHARD)), [], [])
+    return Items(_pairs(runs, _LAST_SHARD), [], [])
 
 
-def _pairs(runs: Sequence[Any], most: int) -> Iterator[int]:
-    """Runs as firsts and stops."""
+def _pairs(runs: Sequence[Any], most: int, base: int = 0) -> list[int]:
+    """Runs as firsts and stops, each behind a number."""
+    found: list[int] = []
     for run in runs:
-        if not isinstance(run, list) or len(run) != 2 or not _is_run(run[0], run[1], most):
+        if not isinstance(run, list) or len(run) != 2:
             raise _malformed()
-        yield run[0]
-        yield run[1] + 1
-
-
-def _many_pairs(runs: Sequence[Any], base: int) -> list[int]:
-    """The same for many runs of rows, each behind a number."""
-    try:
-        table = np.array(runs)
-    except ValueError as error:
-        raise _malformed() from error
-    if table.dtype != np.int64 or table.ndim != 2 or table.shape[1] != 2:
-        raise _malformed()
-    if (table < 0).any() or (table >= MOST_ROWS).any() or (table[:, 1] < table[:, 0]).any():
-        raise _malformed()
-    found: list[int] = np.add(table, np.array((base, base + 1))).ravel().tolist()
+        first, last = run
+        if type(first) is not int or type(last) is not int or not 0 <= first <= last <= most:
+            raise _malformed()
+        found += (base + first, base + last + 1)
     return found
 
 
 class Bag:
     """Rows of one version, by shard."""
 
-    __slots__ = ("_rows", "_shards", "bits", "rows", "whole")
+    __slots__ = ("bits", "loose_rows", "loose_shards", "rows", "whole")
 
     def __init__(self) -> None:
-        self._shards: list[int] = []
+        # Loose firsts and stops.
+        self.loose_shards = array("q")
         self.whole: Runs = NONE
-        self._rows: list[int] = []
+        self.loose_rows = array("q")
         self.rows: Runs = NONE
         self.bits: dict[int, Bits] = {}
 
     def put(self, items: Items) -> None:
         """Take what items say."""
-        self._shards += items.shards
-        self._rows += items.rows
+        self.loose_shards.fromlist(items.shards)
+        self.loose_rows.fromlist(items.rows)
         for shard, bits in items.bits:
             self._or(shard, bits)
-        if len(self._shards) > _LOOSE or len(self._rows) > _LOOSE:
-            self.merge()
+        self._merge_many()
 
     def put_rows(self, shard: int, first: int, stop: int) -> None:
         """Take the rows of a shard from one up to another."""
-        self._rows += ((shard << _SHIFT) + first, (shard << _SHIFT) + stop)
+        self.loose_rows.extend(((shard << _SHIFT) + first, (shard << _SHIFT) + stop))
 
     def add_set(self, rows: RowSet) -> None:
         """Take a set of rows."""
@@ -156,14 +141,18 @@ class Bag:
             together[: len(mine)] |= mine
             self.bits[shard] = together
 
+    def _merge_many(self) -> None:
+        if len(self.loose_shards) > _LOOSE or len(self.loose_rows) > _LOOSE:
+            self.merge()
+
     def merge(self) -> None:
         """Put together what overlaps."""
-        if self._shards:
-            self.whole = joined(self.whole, of_pairs(self._shards))
-            self._shards = []
-        if self._rows:
-            self.rows = joined(self.rows, of_pairs(self._rows))
-            self._rows = []
+        if self.loose_shards:
+            self.whole = _with(self.whole, self.loose_shards)
+            self.loose_shards = array("q")
+        if self.loose_rows:
+            self.rows = _with(self.rows, self.loose_rows)
+            self.loose_rows = array("q")
             if len(self.rows) > _LOOSE:
                 self._pack()
 
@@ -189,12 +178,15 @@ class Bag:
 
     def take(self, other: "Bag") -> None:
         """Take all that another bag holds."""
-        self.merge()
-        other.merge()
-        self.whole = joined(self.whole, other.whole)
-        self.rows = joined(self.rows, other.rows)
+        for mine, loose, merged in (
+            (self.loose_shards, other.loose_shards, other.whole),
+            (self.loose_rows, other.loose_rows, other.rows),
+        ):
+            mine.extend(loose)
+            mine.frombytes(merged.tobytes())
         for shard, bits in other.bits.items():
             self._or(shard, bits)
+        self._merge_many()
 
     def fits(self, layout: Layout) -> bool:
         """Whether all of it is about rows that a version has."""
@@ -226,6 +218,11 @@ class Bag:
                 bits = together
             part[shard] = bits
         return RowSet.of(layout, whole, part)
+
+
+def _with(runs: Runs, loose: "array[int]") -> Runs:
+    """Runs, and loose pairs with them."""
+    return of_pairs(np.concatenate([runs.ravel(), np.frombuffer(loose, dtype=np.int64)]))
 
 
 def _within(bits: Bits, rows: int) -> bool:

@@ -21,14 +21,16 @@ NONE: Final[Runs] = np.empty((0, 2), dtype=np.int64)
 def of_pairs(pairs: npt.ArrayLike) -> Runs:
     """Any pairs of a first number and a stop, in any order and overlapping, as runs."""
     found = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
-    found = found[found[:, 1] > found[:, 0]]
+    full = found[:, 1] > found[:, 0]
+    if not full.all():
+        found = found[full]
     if len(found) < 2:
-        return found
-    found = found[np.argsort(found[:, 0], kind="stable")]
-    reached = np.maximum.accumulate(found[:, 1])
-    begins = np.concatenate([[True], found[1:, 0] > reached[:-1]])
-    ends = np.concatenate([begins[1:], [True]])
-    return np.stack([found[begins, 0], reached[ends]], axis=1)
+        return found.copy()
+    # Sorted apart from each other: where as many have stopped as begun there is a gap, whichever belong together.
+    firsts, stops = np.sort(found[:, 0]), np.sort(found[:, 1])
+    gaps = firsts[1:] > stops[:-1]
+    begins, ends = np.concatenate([[True], gaps]), np.concatenate([gaps, [True]])
+    return np.stack([firsts[begins], stops[ends]], axis=1)
 
 
 def holds(runs: Runs, numbers: Numbers) -> _Flags:
