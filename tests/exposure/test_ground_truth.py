@@ -8,6 +8,7 @@ import pytest
 from tests.exposure.history import COLUMNS, VENDORS, History, numbered
 from vault.encoding import timestamp
 from vault.exposure import Exposure, Gathering, RowSet, exposure, settle
+from vault.incident.decoding import Decoder
 
 SEEDS = range(3)
 
@@ -134,6 +135,20 @@ def _comparable(exposed: Exposure) -> list[object]:
         parts, flows, chunks, exposed.total, exposed.shared, exposed.windows, exposed.keys, exposed.events,
         exposed.picture, exposed.odd, exposed.doubts,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_reads_that_begin_alike_say_the_same(seed: int) -> None:
+    """Of entries that are decoded by what they have in common nothing is another."""
+    told, decoder, numbers = history(seed), Decoder(), []
+    gathered = Gathering(VENDORS["acme"], *_bounds(told))
+    for number, entry in told.entries:
+        kind, time, fields, alike = decoder.decode(entry.encode())
+        gathered.add(number, kind, time, fields, alike=alike)
+        if alike is not None:
+            numbers.append(alike)
+    assert _comparable(settle(gathered)) == _comparable(found(seed))
+    assert len(set(numbers)) < len(numbers), "some are alike"
 
 
 def test_nothing_of_a_sound_history_is_odd() -> None:

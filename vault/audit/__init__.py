@@ -2,7 +2,7 @@
 
 from vault.audit.checkpoint import Checkpoint, origin, read_checkpoint, read_checkpoint_of_any, sign_checkpoint
 from vault.audit.entry import Entry, Kind
-from vault.audit.leaves import Leaf, Pinned, Tail, append, check_leaf, leaf_bytes, verify_hashes, verify_log
+from vault.audit.leaves import Leaf, Pinned, Tail, append, check_leaves, leaf_bytes, verify_hashes, verify_log
 from vault.audit.merkle import Edge, Tree, leaf_hash, verify_consistency, verify_inclusion
 from vault.audit.sealing import Opener, Sealer, open_with_key
 
@@ -18,7 +18,7 @@ __all__ = [
     "Tail",
     "Tree",
     "append",
-    "check_leaf",
+    "check_leaves",
     "leaf_bytes",
     "leaf_hash",
     "open_with_key",

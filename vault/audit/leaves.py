@@ -18,18 +18,22 @@ from vault.audit.merkle import Edge, leaf_hash
 from vault.encoding import canonical, timestamp
 from vault.errors import IntegrityError
 
-__all__ = ["Leaf", "Pinned", "Tail", "append", "leaf_bytes", "verify_log"]
+__all__ = ["Leaf", "Pinned", "Tail", "append", "check_leaves", "leaf_bytes", "verify_hashes", "verify_log"]
 
 _PREFIX: Final = canonical("dsvault log leaf") + struct.pack(">I", 8)
 _LENGTH: Final = struct.Struct(">I")
-_NUMBER: Final = struct.Struct(">Q")
+_NUMBER: Final = struct.Struct(">QI")
 _PAGE: Final = 1000
 
 
 def leaf_bytes(sequence: int, time: str, sealed: bytes) -> bytes:
     """What a leaf's hash is over: ``canonical("dsvault log leaf", sequence, time, sealed)``."""
+    return b"".join(_pieces(sequence, time, sealed))
+
+
+def _pieces(sequence: int, time: str, sealed: bytes) -> tuple[bytes, ...]:
     when = time.encode()
-    return b"".join((_PREFIX, _NUMBER.pack(sequence), _LENGTH.pack(len(when)), when, _LENGTH.pack(len(sealed)), sealed))
+    return _PREFIX, _NUMBER.pack(sequence, len(when)), when, _LENGTH.pack(len(sealed)), sealed
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,24 +108,31 @@ def verify_hashes(pages: Iterable[Sequence[bytes]], tail: Tail, pinned: Iterable
 
 
 def _checked_pages(leaves: Iterable[Leaf]) -> Iterator[list[bytes]]:
-    rows = iter(leaves)
+    rows = ((leaf.sequence, leaf.time, leaf.sealed, leaf.hash) for leaf in leaves)
     number, before = 0, ""
     while page := list(islice(rows, _PAGE)):
-        for leaf in page:
-            number += 1
-            check_leaf(leaf.sequence, leaf.time, leaf.sealed, leaf.hash, number, before)
-            before = leaf.time
-        yield [leaf.hash for leaf in page]
+        yield check_leaves(page, number, before)
+        number, before = number + len(page), page[-1][1]
 
 
-def check_leaf(sequence: int, time: str, sealed: bytes, found: bytes, expected: int, before: str) -> None:
-    """Raise IntegrityError unless an entry has the number that is expected, the hash beside it, and is not earlier."""
-    if sequence != expected:
-        raise IntegrityError(f"log entry {expected} is missing or out of order")
-    if not hmac.compare_digest(found, leaf_hash(leaf_bytes(sequence, time, sealed))):
-        raise IntegrityError(f"log entry {expected} was changed")
-    if time < before:
-        raise IntegrityError(f"log entry {expected} is from before the one that it follows")
+def check_leaves(rows: Sequence[tuple[int, str, bytes, bytes]], after: int, before: str) -> list[bytes]:
+    """The hashes of the entries behind one: sequence, time, sealed entry, and the hash that is beside it.
+
+    Raises IntegrityError naming the first that has not the number that is expected or the hash beside it, or that is
+    from before the one that it follows.
+    """
+    hashes = []
+    for expected, (sequence, time, sealed, beside) in enumerate(rows, after + 1):
+        if sequence != expected:
+            raise IntegrityError(f"log entry {expected} is missing or out of order")
+        found = leaf_hash(*_pieces(sequence, time, sealed))
+        if found != beside:  # neither of them is a secret
+            raise IntegrityError(f"log entry {expected} was changed")
+        if time < before:
+            raise IntegrityError(f"log entry {expected} is from before the one that it follows")
+        before = time
+        hashes.append(found)
+    return hashes
 
 
 def _agree(waiting: list[Pinned], edge: Edge, *, last: bool) -> None:

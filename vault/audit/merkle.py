@@ -31,9 +31,9 @@ EMPTY: Final = hashlib.sha256().digest()
 _BLOCK: Final = 1024
 
 
-def leaf_hash(data: bytes) -> bytes:
-    """SHA-256 of 0x00 and a leaf's bytes: no node's hash is ever one of a leaf."""
-    return hashlib.sha256(b"\x00" + data).digest()
+def leaf_hash(*data: bytes) -> bytes:
+    """SHA-256 of 0x00 and a leaf's bytes, whole or in pieces: no node's hash is ever one of a leaf."""
+    return hashlib.sha256(b"".join((b"\x00", *data))).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
@@ -61,15 +61,17 @@ class Edge:
 
     def extend(self, leaves: Iterable[bytes]) -> "Edge":
         """The edge with several leaves more."""
-        hashes, size = list(self.hashes), self.size
-        for leaf in leaves:
-            left = size
-            while left & 1:
-                leaf = node_hash(hashes.pop(), leaf)
-                left >>= 1
-            hashes.append(leaf)
-            size += 1
-        return Edge(size, tuple(hashes))
+        larger, level = list(self.hashes), list(leaves)
+        size, left, found = self.size + len(level), self.size, list[bytes]()
+        # Level by level: the subtree of this size that was there stands before the new ones, which pair up.
+        while level:
+            if left & 1:
+                level.insert(0, larger.pop())
+            if len(level) & 1:
+                found.append(level.pop())
+            level = [node_hash(one, other) for one, other in zip(level[::2], level[1::2], strict=True)]
+            left >>= 1
+        return Edge(size, (*larger, *reversed(found)))
 
     @property
     def root(self) -> bytes:

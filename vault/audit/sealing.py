@@ -42,7 +42,8 @@ _HEADER: Final = _SESSION_END + 1 + 32
 _NONCE: Final = 12
 #: What stands before a key in what is hashed of it: a log is long, and all keys are as long as each other.
 _COMMITTED: Final = canonical("dsvault log entry key", bytes(_KEY))[:-_KEY]
-_SHORTEST: Final = _HEADER + _NONCE + 16
+_BODY: Final = _HEADER + _NONCE
+_SHORTEST: Final = _BODY + 16
 #: Sessions that an auditor holds open at a time, of 8 KiB.
 _MOST_SESSIONS: Final = 1024
 _REFUSAL: Final = "a log entry does not open under the auditor's key"
@@ -65,10 +66,6 @@ def _commitment(key: bytes) -> bytes:
 def _before_header(vault: str) -> bytes:
     """What stands before the header in what is authenticated of every entry of a vault."""
     return canonical("dsvault log entry", vault, bytes(_HEADER))[:-_HEADER]
-
-
-def _bound(header: bytes, vault: str) -> bytes:
-    return _before_header(vault) + header
 
 
 @final
@@ -102,7 +99,7 @@ class Sealer:
         """Seal an entry under a key that was never used."""
         header, key = self._key()
         nonce = os.urandom(_NONCE)
-        return header + nonce + AESGCM(key).encrypt(nonce, entry.encode(), _bound(header, self._vault))
+        return header + nonce + AESGCM(key).encrypt(nonce, entry.encode(), _before_header(self._vault) + header)
 
 
 @final
@@ -111,6 +108,7 @@ class Opener:
 
     def __init__(self, vault: str, secrets: Sequence[bytes]) -> None:
         self._vault = vault
+        self._before_header = _before_header(vault)
         self._secrets = [X25519PrivateKey.from_private_bytes(secret) for secret in secrets]
         self._sessions: OrderedDict[bytes, bytes] = OrderedDict()
 
@@ -120,22 +118,21 @@ class Opener:
 
     def plain(self, sealed: bytes) -> bytes:
         """The entry as canonical JSON; raises IntegrityError."""
-        return _open(sealed, self._vault, self.entry_key(sealed))
+        return _open(sealed, self._before_header, self.entry_key(sealed))
 
     def entry_key(self, sealed: bytes) -> bytes:
         """The key of this entry alone, of 32 bytes; raises IntegrityError."""
         if len(sealed) < _SHORTEST or sealed[:1] != _VERSION or sealed[_SESSION_END] >= SESSION_ENTRIES:
             raise IntegrityError("a log entry is not sealed in a way that this release knows")
         number = sealed[_SESSION_END]
-        return self._session(sealed[1:_SESSION_END])[number * _KEY : (number + 1) * _KEY]
+        session = sealed[1:_SESSION_END]
+        keys = self._sessions.get(session) or self._begin(session)
+        return keys[number * _KEY : (number + 1) * _KEY]
 
-    def _session(self, session: bytes) -> bytes:
-        found = self._sessions.get(session)
-        if found is None:
-            found = _keys(self._secret(session), self._vault)
-            self._sessions[session] = found
-            if len(self._sessions) > _MOST_SESSIONS:
-                self._sessions.popitem(last=False)
+    def _begin(self, session: bytes) -> bytes:
+        found = self._sessions[session] = _keys(self._secret(session), self._vault)
+        if len(self._sessions) > _MOST_SESSIONS:
+            self._sessions.popitem(last=False)
         return found
 
     def _secret(self, session: bytes) -> bytes:
@@ -150,16 +147,18 @@ class Opener:
 
 def open_with_key(sealed: bytes, vault: str, key: bytes) -> Entry:
     """Open one entry with its own key, as an auditor gave it away; raises IntegrityError."""
-    return Entry.decode(_open(sealed, vault, key))
+    return Entry.decode(_open(sealed, _before_header(vault), key))
 
 
-def _open(sealed: bytes, vault: str, key: bytes) -> bytes:
-    header, nonce = sealed[:_HEADER], sealed[_HEADER : _HEADER + _NONCE]
+def _open(sealed: bytes, before_header: bytes, key: bytes) -> bytes:
+    header = sealed[:_HEADER]
     if len(sealed) < _SHORTEST or len(key) != _KEY:
         raise IntegrityError(_REFUSAL)
+    # Under an auditor's own keys too. AES-GCM commits to no key: whoever seals could make an entry that opens to other
+    # words under a second key, commit to that one, and give it away. So nothing is read that could not be disclosed.
     if not hmac.compare_digest(_commitment(key), header[-32:]):
         raise IntegrityError(_REFUSAL)
     try:
-        return AESGCM(key).decrypt(nonce, sealed[_HEADER + _NONCE :], _bound(header, vault))
+        return AESGCM(key).decrypt(sealed[_HEADER:_BODY], sealed[_BODY:], before_header + header)
     except (InvalidTag, ValueError) as error:
         raise IntegrityError(_REFUSAL) from error

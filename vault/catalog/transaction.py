@@ -677,7 +677,8 @@ class Transaction:
 
     def log_range(self, after: int, last: int) -> Iterator[tuple[int, str, bytes, bytes]]:
         """Sequence, time, sealed entry and hash of the entries behind one and up to another, in order."""
-        yield from _LOG_RANGE.run(self.connection, after=after, last=last)
+        rows: Iterator[tuple[int, str, bytes, bytes]] = iter(_LOG_RANGE.run(self.connection, after=after, last=last))
+        return rows
 
     def log_hashes(self, after: int, last: int) -> list[bytes]:
         """The hashes of the entries behind one and up to another, in order."""

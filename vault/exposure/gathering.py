@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from vault.audit import Kind
 from vault.encoding import from_base64
@@ -51,6 +52,7 @@ _MOST: Final = 2**53
 _CHUNK_BYTES: Final = 16
 _ONLY_TEXT: Final = frozenset({str})
 _Key = TypeVar("_Key")
+_Beginning = tuple[int, int, int, list[Any], tuple[int, int] | None, int | None, bool]
 
 
 def micro(time: str) -> int:
@@ -135,13 +137,13 @@ class Numbered(Generic[_Key]):
 
     def __init__(self) -> None:
         self.values: list[_Key] = []
-        self._numbers: dict[_Key, int] = {}
+        self.numbers: dict[_Key, int] = {}
 
     def of(self, value: _Key) -> int:
         """The number of a value, a new one at first."""
-        number = self._numbers.get(value)
+        number = self.numbers.get(value)
         if number is None:
-            number = self._numbers[value] = len(self.values)
+            number = self.numbers[value] = len(self.values)
             self.values.append(value)
         return number
 
@@ -170,26 +172,30 @@ class Open:
 
 
 class Deliveries:
-    """Columns of numbers, a row for each delivery that counts."""
+    """Numbers, a row for each delivery that counts."""
 
     NAMES: Final = ("number", "begun", "ended", "what", "who", "keys", "how", "outcome", "rows", "bytes")
 
     def __init__(self) -> None:
-        self.columns: tuple[array[int], ...] = tuple(array("q") for _ in self.NAMES)
+        self.numbers = array("q")  # row by row
 
     def add(self, *numbers: int) -> None:
         """One delivery."""
-        for column, number in zip(self.columns, numbers, strict=True):
-            column.append(number)
+        self.numbers.extend(numbers)
+
+    @property
+    def columns(self) -> tuple[npt.NDArray[np.int64], ...]:
+        """The columns as they are now."""
+        return tuple(np.array(self.numbers, dtype=np.int64).reshape(-1, len(self.NAMES)).T.copy())
 
     def take(self, other: "Deliveries", renumbered: Mapping[str, list[int]]) -> None:
         """The deliveries of another, with new numbers for what they refer to."""
-        for name, mine, theirs in zip(self.NAMES, self.columns, other.columns, strict=True):
-            if name in renumbered and len(theirs):
-                table = np.array(renumbered[name], dtype=np.int64)
-                mine.frombytes(table[np.frombuffer(theirs, dtype=np.int64)].tobytes())
-            else:
-                mine.extend(theirs)
+        table = np.array(other.numbers, dtype=np.int64).reshape(-1, len(self.NAMES))
+        if len(table):
+            for name, numbers in renumbered.items():
+                column = table[:, self.NAMES.index(name)]
+                column[:] = np.array(numbers, dtype=np.int64)[column]
+            self.numbers.frombytes(table.tobytes())
 
 
 class Gathering:
@@ -223,22 +229,34 @@ class Gathering:
         self.odd: list[int] = []
         #: How often the log has said by now how the rows of a version lie.
         self.states: dict[tuple[str, int], int] = {}
+        self._begun: dict[int, _Beginning] = {}
 
-    def add(self, number: int, kind: str, time: str, fields: Mapping[str, Any], placed: str = "") -> None:
-        """Take the next entry; ``placed`` is the time of its place, by default the latest that was seen up to it."""
+    def __getstate__(self) -> dict[str, Any]:
+        """It is taken over by another process, which adds nothing to it."""
+        return {**self.__dict__, "_begun": {}}
+
+    def add(
+        self, number: int, kind: str, time: str, fields: Mapping[str, Any], placed: str = "", alike: int | None = None
+    ) -> None:
+        """Take the next entry; ``placed`` is the time of its place, by default the latest that was seen up to it.
+
+        Reads that begin with the same number ``alike`` have the same fields but for their nonce.
+        """
         placed = placed or max(self.last_time, time)
         self.last_number, self.last_time = number, placed
         try:
-            self._add(number, kind, time, fields, placed)
+            self._add(number, kind, time, fields, placed, alike)
         except _WRONG:
             self.odd.append(number)
 
-    def _add(self, number: int, kind: str, time: str, fields: Mapping[str, Any], placed: str) -> None:
+    def _add(
+        self, number: int, kind: str, time: str, fields: Mapping[str, Any], placed: str, alike: int | None
+    ) -> None:
         if kind in _OF_READS:
             if fields.get("vendor_id") != self.vendor:
                 return
             if kind == Kind.READ_BEGUN:
-                self._begin(number, time, fields, self._counts(time, placed))
+                self._begin(number, time, fields, self._counts(time, placed), alike)
             elif kind in (Kind.READ_WENT_ON, Kind.READ_ENDED):
                 self._go_on(Act(number, kind, time, fields, placed))
             elif self._counts(time, placed):
@@ -253,6 +271,7 @@ class Gathering:
             self.acts.append(Act(number, kind, time, fields, placed))
             for place in told_of(kind, fields):
                 self.states[place] = self.states.get(place, 0) + 1
+                self._begun.clear()  # what begins from here on is of another state
 
     def _counts(self, time: str, placed: str) -> bool:
         """Whether an entry is of the period by its own time, by that of its place, or because it is between them."""
@@ -293,19 +312,29 @@ class Gathering:
         pairs = tuple(sorted((_text(group), _number(epoch)) for group, epoch in epochs.items()))
         return self.keys.of(Keys(_text(fields.get("compartment", "")), pairs))
 
-    def _begin(self, number: int, time: str, fields: Mapping[str, Any], counted: bool) -> None:
+    def _begin(self, number: int, time: str, fields: Mapping[str, Any], counted: bool, alike: int | None) -> None:
         read = Open()
         read.number, read.begun, read.counted = number, micro(time), counted
         read.nonce = _text_or_none(fields.get("nonce"))
-        read.what = self._what(fields, fields.get("masks") or {})
-        read.who, read.keys = self._who(fields), self._keys(fields)
-        read.shards = fields["shards"]
-        resumed, limit = fields.get("resumed"), fields.get("limit")
-        read.resumed = (_number(resumed[0]), _number(resumed[1])) if resumed is not None else None
-        read.limit = _number(limit) if limit is not None else None
-        read.filtered = fields.get("filtered") is not False or fields.get("where") is not None
+        begun = self._begun.get(alike) if alike is not None else None
+        if begun is None:
+            begun = self._beginning(fields)
+            if alike is not None:
+                self._begun[alike] = begun
+        read.what, read.who, read.keys, read.shards, read.resumed, read.limit, read.filtered = begun
         read.items, read.readable = [], True
         self.open[number] = read
+
+    def _beginning(self, fields: Mapping[str, Any]) -> _Beginning:
+        """What a read that begins is of, and how much of that it may have."""
+        what, who, keys = self._what(fields, fields.get("masks") or {}), self._who(fields), self._keys(fields)
+        resumed, limit = fields.get("resumed"), fields.get("limit")
+        return (
+            what, who, keys, fields["shards"],
+            (_number(resumed[0]), _number(resumed[1])) if resumed is not None else None,
+            _number(limit) if limit is not None else None,
+            fields.get("filtered") is not False or fields.get("where") is not None,
+        )  # fmt: skip
 
     def _go_on(self, act: Act) -> None:
         number = _number(act.fields["read"])
