@@ -1,11 +1,14 @@
 """Ends that who took a broker over appends to the log, dated as he likes: none makes the report say less than is true."""
 
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import vault
 from tests.conftest import Lab
 from tests.exposure.test_ground_truth import rows as numbers
 from tests.support.reading import read
@@ -49,12 +52,26 @@ def _could(made: Report, version: int = 1) -> set[int]:
     return set().union(*(numbers(part.could) for part in parts))
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A vault in which acme has a grant and a credential, and has read nothing."""
+    folder = tmp_path_factory.mktemp("made") / "lab"
+    lab = vault.init(folder)
+    lab.add_vendor("acme")
+    lab.publish("evals", lab_rows(100), key="id", shard_rows=30)
+    lab.grant("acme", "evals", ["id", "prompt", "lang"], where="lang = 'en'", expires=timedelta(days=1))
+    lab.issue_credential("acme")
+    lab.parts.journal.settle()
+    return folder
+
+
 @pytest.fixture
-def live(granted: Lab) -> Lab:
-    """The vault of ``granted``, where acme has a credential too, and has read nothing."""
-    granted.vault.issue_credential("acme")
-    assert _could(_report(granted)) == ALL
-    return granted
+def live(made: Path, tmp_path: Path) -> Lab:
+    """A copy of it."""
+    shutil.copytree(made, tmp_path / "lab")
+    lab = Lab(tmp_path / "lab", vault.open(tmp_path / "lab"))
+    assert _could(_report(lab)) == ALL
+    return lab
 
 
 _ENDS: list[Callable[[dict[str, str]], tuple[Kind, dict[str, Any]]]] = [
@@ -85,7 +102,7 @@ _ENDS: list[Callable[[dict[str, str]], tuple[Kind, dict[str, Any]]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("before", [timedelta(days=30), timedelta(), -timedelta(days=30)])
+@pytest.mark.parametrize("before", [timedelta(days=30), timedelta()])
 @pytest.mark.parametrize("end", _ENDS)
 def test_an_end_that_nobody_signed_takes_nothing_away(
     live: Lab, end: Callable[[dict[str, str]], tuple[Kind, dict[str, Any]]], before: timedelta

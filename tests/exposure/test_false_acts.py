@@ -256,3 +256,10 @@ def test_what_could_be_read_counts_once() -> None:
         LIVE[0], (1, 1, "version published", STRUCT), (2, 2, "grant made", whole), (2, 2, "grant made", fields), LIVE[3]
     )
     assert found.cells_not_read == 20
+
+
+def test_a_version_that_was_published_falsely_ends_the_one_before_no_earlier_than_the_true_one() -> None:
+    """Of two publications the later one tells until when the version before was the newest."""
+    false, true = {**FALSE, "version": 2}, {**VERSION, "version": 2}
+    found = told(*LIVE, (6, 6, "version published", false), (20, 20, "version published", true), since=10)
+    assert set().union(*(rows(part.could) for part in found.parts if part.version == 1)) == ALL

@@ -369,9 +369,10 @@ def test_an_entry_that_was_left_out_of_the_list_too_is_missed_by_the_vault(made:
 
     members, number = _without(made.members, made, Kind.READ_ENDED)
     entries = dict(made.lab.vault.audit_entries())
-    left = [json.loads(line)["sequence"] for line in members["entries.jsonl"].splitlines()]
+    placed = {(each := json.loads(line))["sequence"]: each["time"] for line in members["entries.jsonl"].splitlines()}
+    left = list(placed)
     vendor = next(state.id for state in made.lab.vault.vendors() if state.name == "acme")
-    members |= report_members([(each, entries[each]) for each in left], vendor)
+    members |= report_members([(each, entries[each]) for each in left], vendor, placed)
     path = tmp_path / "less.zip"
     path.write_bytes(made.signed_anew(members, entries=runs_of(left)))
     assert verify_bundle(path).entries == len(left)
