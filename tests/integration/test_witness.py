@@ -10,6 +10,7 @@ import pytest
 import vault
 from tests.conftest import Lab
 from tests.support.catalog import sql
+from tests.support.moulds import Anew
 from tests.support.reading import read
 from vault import access
 from vault.audit import Checkpoint, Kind, append, sign_checkpoint
@@ -20,6 +21,12 @@ from vault.objects import ObjectStore
 from vault.trust import Role
 
 pytestmark = pytest.mark.both_catalogs
+
+
+@pytest.fixture(scope="module")
+def moulds() -> Anew:
+    """Each vault is made anew, with the keys that its process has open then: tests here compare the sizes of logs."""
+    return Anew()
 
 
 def _configure(lab: Lab, *, required: bool, place: str = "witness") -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import vault
+from tests.support.postgres import postgres
 from tests.support.tables import rows
 from vault.owner import Vault
 
@@ -52,15 +53,24 @@ class Moulds(Anew):
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._made: dict[Path, str | None] = {}
 
     def vault(self, name: str, folder: Path, catalog: str | None = None) -> Vault:
-        """The same as a copy, unless its catalog is elsewhere."""
-        if catalog is not None:
-            return super().vault(name, folder, catalog)
-        mould = self._folder / name
-        if not mould.exists():
-            unfinished = self._folder / f"{name}-unfinished"
-            super().vault(name, unfinished).parts.catalog.close()
-            unfinished.rename(mould)
+        """The same as a copy; ``catalog`` is an empty database of `postgres`."""
+        mould, others = self._mould(name, elsewhere=catalog is not None)
         shutil.copytree(mould, folder)
+        if catalog is not None and others is not None:
+            postgres().copy(others, catalog)
+            for path in (folder / "owner" / "config.toml", folder / "broker" / "config.toml"):
+                path.write_text(path.read_text().replace(others, catalog))
         return vault.open(folder)
+
+    def _mould(self, name: str, *, elsewhere: bool) -> tuple[Path, str | None]:
+        """A mould's folder, and the database that it has where that is ``elsewhere``."""
+        mould = self._folder / (f"{name}-elsewhere" if elsewhere else name)
+        if mould not in self._made:
+            catalog = postgres().database() if elsewhere else None
+            shutil.rmtree(mould, ignore_errors=True)
+            super().vault(name, mould, catalog).parts.catalog.close()
+            self._made[mould] = catalog
+        return mould, self._made[mould]

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.engine import make_url
+
 from tests.support.servers import free_port
 from vault.encoding import new_id
 
@@ -47,6 +49,15 @@ class Postgres:
         with psycopg.connect(f"host=127.0.0.1 port={self.port} user={_USER} dbname=postgres", autocommit=True) as found:
             found.execute(f"create database {name}".encode())
         return self.url(name)
+
+    def copy(self, source: str, target: str) -> None:
+        """Make one of its databases a copy of another; nobody may be connected to either. Both are URLs."""
+        import psycopg
+
+        old, new = (make_url(url).database for url in (source, target))
+        with psycopg.connect(f"host=127.0.0.1 port={self.port} user={_USER} dbname=postgres", autocommit=True) as found:
+            found.execute(f"drop database {new}".encode())
+            found.execute(f"create database {new} template {old}".encode())
 
     def restart(self, how: str = "immediate") -> None:
         """Stop the server as if it had crashed, or ``fast``, and start it again."""
