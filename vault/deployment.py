@@ -74,7 +74,7 @@ class Configuration:
 
     vault: str
     store: str
-    catalog: str
+    catalog: str = field(repr=False)  # it may hold a password
     kms: str
     endpoint: str
     root_fingerprint: str

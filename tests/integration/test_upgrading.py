@@ -1,9 +1,11 @@
 """Schema versions: what revisions come to, and vaults of an older schema that are upgraded, by a made-up next one."""
 
+import contextlib
 import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -232,6 +234,19 @@ def test_two_upgrades_at_once_are_one(granted: Lab, newer: Release) -> None:
             return deployment.upgrade(granted.folder).before
 
         assert sorted(pool.map(upgrade, range(2))) == [int(NOW), int(NEXT)]
+
+
+def test_an_upgrade_waits_for_a_write_that_is_under_way(granted: Lab, newer: Release) -> None:
+    """A write that began before is whole in the older schema; none goes on across the upgrade."""
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+        transaction = stack.enter_context(granted.vault.parts.catalog.write())
+        with newer.here():
+            upgrading = pool.submit(deployment.upgrade, granted.folder)
+            time.sleep(0.5)
+            assert not upgrading.done()
+            assert transaction.schema() == NOW
+            stack.close()
+            assert str(upgrading.result(20).after) == NEXT
 
 
 def test_a_running_process_of_the_older_release_writes_nothing(granted: Lab, newer: Release) -> None:
