@@ -1,6 +1,7 @@
 """What is PostgreSQL's own: one view, one writer, time-outs, a server that goes and comes back, and passwords."""
 
 import contextlib
+import os
 import subprocess
 import sys
 import threading
@@ -8,7 +9,8 @@ import time
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import psycopg
@@ -329,3 +331,71 @@ def test_a_stream_goes_on_while_others_write(lab: Lab) -> None:
     lab.vault.add_vendor("initech")
     assert time.monotonic() - started < 20
     assert sum(batch.num_rows for batch in batches)
+
+
+def _certificate(folder: Path, owner: int) -> Path:
+    """A self-signed certificate for 127.0.0.1, with its key, where the server looks for them."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "server.crt").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    private = serialization.PrivateFormat.PKCS8
+    (folder / "server.key").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, private, serialization.NoEncryption())
+    )
+    for path in (folder / "server.crt", folder / "server.key"):
+        os.chown(path, owner, -1)
+        path.chmod(0o600)
+    return folder / "server.crt"
+
+
+def test_tls_and_a_password_file_are_as_libpq_has_them(tmp_path: Path, own: Postgres) -> None:
+    """The URL says how to verify the server, and the password comes from a file; a wrong one of either is one sentence."""
+    data = own.folder / "data"
+    certificate = _certificate(data, data.stat().st_uid)
+    kept = tmp_path / "ca.pem"
+    kept.write_bytes(certificate.read_bytes())
+    with psycopg.connect(own.url().replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE lab LOGIN PASSWORD '{_PASSWORD}'".encode())
+        connection.execute("CREATE DATABASE lab OWNER lab")
+        connection.execute("ALTER SYSTEM SET ssl = on")
+        (data / "pg_hba.conf").write_text("hostssl lab lab 127.0.0.1/32 scram-sha-256\n")
+        connection.execute("SELECT pg_reload_conf()")
+    url = f"postgresql+psycopg://lab@127.0.0.1:{own.port}/lab"
+    passes = tmp_path / "passes"
+    passes.write_text(f"127.0.0.1:{own.port}:lab:lab:{_PASSWORD}\n")
+    passes.chmod(0o600)
+    environment = {"PGPASSFILE": str(passes)}
+    good = f"{url}?sslmode=verify-full&sslrootcert={kept}"
+    done = dsvault("init", "lab", "--catalog", good, cwd=tmp_path, environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert _PASSWORD not in (tmp_path / "lab" / "owner" / "config.toml").read_text()
+    assert dsvault("vendor", "list", "--vault", "lab", cwd=tmp_path, environment=environment).returncode == 0
+    other = tmp_path / "other.pem"
+    (tmp_path / "elsewhere").mkdir()
+    other.write_bytes(_certificate(tmp_path / "elsewhere", os.geteuid()).read_bytes())
+    for name, wrong, passwords in (
+        ("a", f"{url}?sslmode=verify-full&sslrootcert={other}", passes),
+        ("b", f"{url}?sslmode=disable", passes),
+        ("c", good, tmp_path / "none"),
+    ):
+        done = dsvault("init", name, "--catalog", wrong, cwd=tmp_path, environment={"PGPASSFILE": str(passwords)})
+        assert done.returncode == 1
+        assert done.stderr.startswith("dsvault: the catalog could not be")
+        assert not (tmp_path / name).exists()
+        assert len(done.stderr.strip().splitlines()) == 1
