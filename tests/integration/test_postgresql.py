@@ -189,12 +189,15 @@ def test_a_commit_whose_end_nobody_knows_is_not_repeated(catalog: Catalog) -> No
             stranger.execute("select pg_terminate_backend(%s, 5000)", (backend,))
 
     event.listen(catalog._engine, "commit", lose)
+    told: list[BaseException] = []
     try:
+        catalog.submit_soon(change, told.append)
         with pytest.raises(Uncertain, match="it may have been made, or not"):
             catalog.submit(change)
     finally:
         event.remove(catalog._engine, "commit", lose)
-    assert len(tried) == 1
+    assert len(tried) == 2
+    assert [type(each) for each in told] == [Uncertain]
     assert catalog.submit(_use)
 
 
