@@ -74,7 +74,7 @@ class Configuration:
 
     vault: str
     store: str
-    catalog: str
+    catalog: str = field(repr=False)  # it may hold a password
     kms: str
     endpoint: str
     root_fingerprint: str
@@ -223,7 +223,9 @@ def init(
     )
     # Whatever can be wrong with the URLs is found before anything is written.
     objects, beside = _open_store(folder, configuration.store), _open_witness(folder, configuration)
-    open_catalog(_catalog_url(folder, configuration.catalog)).close()
+    found = open_catalog(_catalog_url(folder, configuration.catalog))
+    found.reach()
+    found.close()
     open_kms(configuration.kms, owner=folder / "owner", broker=folder / "broker", passphrase=passphrase())
     probe(objects)
     if beside is not None:

@@ -1,9 +1,11 @@
 """Schema versions: what revisions come to, and vaults of an older schema that are upgraded, by a made-up next one."""
 
+import contextlib
 import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ import vault
 from tests.conftest import Lab
 from vault import access, deployment
 from vault.audit import Kind
-from vault.catalog import open_catalog, schema
+from vault.catalog import Transaction, open_catalog, schema
 from vault.encoding import new_id
 from vault.errors import AuditError, IntegrityError, OtherSchema
 from vault.policy import Request
@@ -192,7 +194,11 @@ def test_a_vault_from_before_revisions_is_at_the_baseline(granted: Lab, newer: R
     assert _execute(granted, "select version_num from alembic_version") == [(NEXT,)]
 
 
-@pytest.mark.parametrize("meanwhile", ["raise OSError", "op.execute('select nothing from nowhere')"])
+@pytest.mark.parametrize(
+    "meanwhile",
+    ["raise OSError", "op.execute('select nothing from nowhere')", "op.execute('delete from datasets')"],
+    ids=["an error of its own", "a statement that fails", "a row that others refer to is gone"],
+)
 def test_an_upgrade_that_fails_changes_nothing(granted: Lab, tmp_path: Path, meanwhile: str) -> None:
     """Whatever a revision fails at, the tables, their number and the log are as before."""
     before, entries = _tables(granted), granted.vault.audit_verify()
@@ -232,6 +238,61 @@ def test_two_upgrades_at_once_are_one(granted: Lab, newer: Release) -> None:
             return deployment.upgrade(granted.folder).before
 
         assert sorted(pool.map(upgrade, range(2))) == [int(NOW), int(NEXT)]
+
+
+def test_an_upgrade_waits_for_a_write_that_is_under_way(granted: Lab, newer: Release) -> None:
+    """A write that began before is whole in the older schema; none goes on across the upgrade."""
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+        transaction = stack.enter_context(granted.vault.parts.catalog.write())
+        with newer.here():
+            upgrading = pool.submit(deployment.upgrade, granted.folder)
+            time.sleep(0.5)
+            assert not upgrading.done()
+            assert transaction.schema() == NOW
+            stack.close()
+            assert str(upgrading.result(20).after) == NEXT
+
+
+_OLDER = """
+import sys, vault
+from vault.audit import Kind
+from vault.errors import AuditError
+opened = vault.open(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    opened.parts.journal.record(Kind.REFUSED, reason="x")
+    print("wrote")
+except AuditError as error:
+    print(error)
+"""
+
+
+def test_a_write_that_waits_for_an_upgrade_is_refused_behind_it(granted: Lab, newer: Release) -> None:
+    """Whoever came while the upgrade had changed all and not committed looks at the number that it leaves."""
+    with (
+        newer.here(),
+        subprocess.Popen(
+            [sys.executable, "-c", _OLDER, str(granted.folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as older,
+    ):
+        assert older.stdin is not None
+        assert older.stdout is not None
+        assert older.stdout.readline() == "ready\n"
+
+        def then(transaction: Transaction, _before: str, _after: str) -> None:
+            assert transaction.log_tail(to_move=True)
+            older.stdin.write("\n")  # type: ignore[union-attr]
+            older.stdin.flush()  # type: ignore[union-attr]
+            time.sleep(1)
+
+        catalog = open_catalog(granted.vault.parts.catalog.url)
+        catalog.upgrade(granted.vault.parts.vault, then)
+        catalog.close()
+        assert "use the release that upgraded it" in older.stdout.readline()
 
 
 def test_a_running_process_of_the_older_release_writes_nothing(granted: Lab, newer: Release) -> None:

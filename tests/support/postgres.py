@@ -26,7 +26,7 @@ __all__ = ["Postgres", "packaged", "postgres", "start", "start_postgres"]
 
 _USER = "postgres"
 #: Of a throwaway server nothing has to outlive the machine, only its processes.
-_SETTINGS = {"listen_addresses": "127.0.0.1", "fsync": "off", "max_connections": "300", "shared_buffers": "32MB"}
+_SETTINGS = {"listen_addresses": "127.0.0.1", "max_connections": "300", "shared_buffers": "32MB"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Postgres:
     port: int
     programs: Path
     folder: Path
+    durable: bool = False
 
     def url(self, database: str = "postgres", user: str = _USER) -> str:
         """The SQLAlchemy URL of a database."""
@@ -70,7 +71,8 @@ class Postgres:
 
     def run(self) -> None:
         """Start the server on its port."""
-        settings = _SETTINGS | {"port": str(self.port), "unix_socket_directories": str(self.folder)}
+        place = {"port": str(self.port), "unix_socket_directories": str(self.folder)}
+        settings = _SETTINGS | place | {"fsync": "on" if self.durable else "off"}
         options = " ".join(f"-c {name}={value}" for name, value in settings.items())
         command = ("-D", self.folder / "data", "-w", "-l", self.folder / "log", "-o", options, "start")
         _run(self.folder, self.programs / "pg_ctl", *command)
@@ -97,20 +99,20 @@ def postgres() -> Postgres:
     return start_postgres()
 
 
-def start_postgres(programs: Path | None = None) -> Postgres:
-    """A new server that ends with this process."""
-    server = start(programs)
+def start_postgres(*, durable: bool = False) -> Postgres:
+    """A new server that ends with this process; a ``durable`` one flushes what it commits to the disk."""
+    server = start(durable=durable)
     running = next(server)
     atexit.register(lambda: next(server, None))
     return running
 
 
-def start(programs: Path | None = None) -> Iterator[Postgres]:
+def start(programs: Path | None = None, *, durable: bool = False) -> Iterator[Postgres]:
     """A new server, yielded once, which ends when more is asked for; of these programs, or the machine's or package's."""
     folder = Path(tempfile.mkdtemp(prefix="dsvault-pg-"))
     if os.geteuid() == 0:
         shutil.chown(folder, _other_user())
-    server = Postgres(free_port(), _reachable(programs or _installed() or packaged(), folder), folder)
+    server = Postgres(free_port(), _reachable(programs or _installed() or packaged(), folder), folder, durable)
     _run(
         folder, server.programs / "initdb", "-D", folder / "data", "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-sync"
     )
@@ -118,7 +120,8 @@ def start(programs: Path | None = None) -> Iterator[Postgres]:
     try:
         yield server
     finally:
-        server.stop()
+        if (folder / "data" / "postmaster.pid").exists():
+            server.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -133,6 +133,12 @@ class Catalog:
         pattern: Any = literal_column('\'YYYY-MM-DD"T"HH24:MI:SS.US"Z"\'')
         return func.to_char(func.timezone("UTC", func.clock_timestamp()), pattern)
 
+    def reach(self) -> None:
+        """Raise Unavailable where the database's server lets nobody in; a file is looked at when it is made."""
+        if self._is_postgresql:
+            with self._begin(write=False):
+                pass
+
     def create(self, vault: str) -> None:
         """Make the tables of a new vault; raises InvalidInput where there is one already."""
         with self._begin(write=True) as transaction:
