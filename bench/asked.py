@@ -106,6 +106,7 @@ def _latency(folder: Path, bucket: str, line: BucketLine) -> None:
     for count in (1, 3, 12):
         parts = deployment.open_broker(folder / "late")[0]
         caller = _caller(lab, parts, "acme")
+        access.offerings(parts, caller)  # the connection, the heads and the manifest are there
         line.latency, line.peak = _LATENCY, 0
         started = time.perf_counter()
         _read(parts, caller, table.num_rows, tuple(table.column_names[:count]))
