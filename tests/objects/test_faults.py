@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -150,6 +151,23 @@ def test_an_upload_that_fails_leaves_no_parts(store: ObjectStore, line: BucketLi
         store.put("objects/big", parts)
     assert line.counts["AbortUpload"] == 1
     assert store.size("objects/big") is None
+
+
+def test_what_a_killed_upload_left_goes_in_time(store: ObjectStore, line: BucketLine, parts: bytes) -> None:
+    """Parts of an upload that nobody completes are no object, and are let go of once they are old."""
+    line.next("UploadPart", "", "forbidden")
+    line.next("AbortUpload", "forbidden")
+    with pytest.raises(Unavailable):
+        store.put("objects/big", parts)
+    now = datetime.now(UTC)
+    store.discard_unfinished(now - timedelta(hours=1))
+    assert line.counts["AbortUpload"] == 1
+    store.discard_unfinished(now + timedelta(hours=1))
+    assert line.counts["AbortUpload"] == 2
+    store.discard_unfinished(now + timedelta(hours=1))
+    assert line.counts["AbortUpload"] == 2
+    line.next("ListUploads", "forbidden")
+    store.discard_unfinished(now)
 
 
 def test_a_read_that_is_cut_is_read_again(store: ObjectStore, line: BucketLine) -> None:

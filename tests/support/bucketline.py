@@ -35,6 +35,15 @@ def kind_of(method: str, path: str) -> str:
     return "HeadObject"
 
 
+def folder_of(path: str) -> str:
+    """The vault's own folder that a request is about, where it is about one: of ``/bucket/prefix/objects/x`` objects."""
+    parts = urlsplit(path)
+    names = parts.path.split("/")[2:] or [""]
+    if prefix := parse_qs(parts.query).get("prefix"):
+        names = prefix[0].split("/")
+    return names[1] if len(names) > 1 else ""
+
+
 class _Handler(BaseHTTPRequestHandler):
     """One connection from a client, with one of its own to the server."""
 
@@ -44,7 +53,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        fault = self.line.taken(kind_of(self.command, self.path))
+        kind = kind_of(self.command, self.path)
+        fault = self.line.taken(kind, folder_of(self.path))
+        with self.line.under_way():
+            self._served(fault, body)
+
+    def _served(self, fault: str, body: bytes) -> None:
         time.sleep(self.line.latency)
         if fault in _REFUSALS:
             status, code = _REFUSALS[fault]
@@ -117,6 +131,9 @@ class BucketLine:
         self.place = (parts.hostname or "", parts.port or 0)
         self.latency = latency
         self.counts: Counter[str] = Counter()
+        self.of_folders: Counter[tuple[str, str]] = Counter()
+        self.peak = 0
+        self._present = 0
         self._lock = threading.Lock()
         self._plan: list[tuple[str, str]] = []
         self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"line": self}))
@@ -133,10 +150,11 @@ class BucketLine:
         with self._lock:
             return list(self._plan)
 
-    def taken(self, kind: str) -> str:
+    def taken(self, kind: str, folder: str) -> str:
         """Count a request; what it meets."""
         with self._lock:
             self.counts[kind] += 1
+            self.of_folders[kind, folder] += 1
             for number, (of, fault) in enumerate(self._plan):
                 if of == kind:
                     del self._plan[number]
@@ -144,12 +162,26 @@ class BucketLine:
             return ""
 
     @contextmanager
-    def counting(self) -> Iterator[Counter[str]]:
-        """What is asked meanwhile."""
-        before, found = self.counts.copy(), Counter[str]()
+    def under_way(self) -> Iterator[None]:
+        """One more request at the same time."""
+        with self._lock:
+            self._present += 1
+            self.peak = max(self.peak, self._present)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._present -= 1
+
+    @contextmanager
+    def counting(self, folder: str | None = None) -> Iterator[Counter[str]]:
+        """What is asked meanwhile, of one folder or of all."""
+        before, found = self.of_folders.copy(), Counter[str]()
         yield found
         with self._lock:
-            found.update(self.counts - before)
+            for (kind, whose), count in (self.of_folders - before).items():
+                if folder in {None, whose}:
+                    found[kind] += count
 
     def __enter__(self) -> "BucketLine":
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()

@@ -113,10 +113,11 @@ class Connection:
         finally:
             response.release_conn()
 
-    def get(self, address: str, size: int) -> tuple[int, bytes]:
+    def get(self, address: str, size: int, start: int | None = None) -> tuple[int, bytes]:
         """The status and the body of an address that needs no credential, a path at the broker or one of a store.
 
-        Of a body no more is read than one byte beyond ``size``. Raises Unavailable, also for an address that is neither
+        With ``start`` only ``size`` bytes from there on are asked for, which is answered with 206. Of a body no more is
+        read than one byte beyond ``size``. Raises Unavailable, also for an address that is neither
         https nor on this machine.
         """
         own = address.startswith("/")
@@ -124,7 +125,10 @@ class Connection:
             raise Unavailable("the lab's store is neither https nor on this machine, so nothing is fetched from it")
         url, whose = (self.endpoint + address, "broker") if own else (address, "store")
         pool = self._http if own else self._store
-        response = self._request("GET", url, None, dict(pool.headers), whose, pool)
+        headers = dict(pool.headers)
+        if start is not None:
+            headers["Range"] = f"bytes={start}-{start + size - 1}"
+        response = self._request("GET", url, None, headers, whose, pool)
         try:
             data = response.read(size + 1)
         except (urllib3.exceptions.HTTPError, OSError) as error:

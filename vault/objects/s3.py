@@ -16,6 +16,8 @@ from vault.objects.troubles import Trouble
 __all__ = ["S3Files", "Upload", "options"]
 
 _DELETED_AT_ONCE: Final = 1000
+#: How long an answer may take. It has to do for sending a part too: the time runs from the request's beginning.
+_READ_SECONDS: Final = 30
 #: The metadata that tells who wrote an object: a random word that is good for one put.
 _MARK: Final = "dsvault-put"
 #: Connections kept, for the threads of a busy broker or publisher.
@@ -27,7 +29,12 @@ def options(configured: dict[str, Any]) -> dict[str, Any]:
     given = dict(configured.get("config_kwargs") or {})
     ours = {"retries": {"total_max_attempts": 1, "mode": "standard"}}
     # Addresses with the old signature are refused by newer regions, and do not name the time that they end.
-    defaults = {"signature_version": "s3v4", "max_pool_connections": _CONNECTIONS}
+    defaults = {
+        "signature_version": "s3v4",
+        "max_pool_connections": _CONNECTIONS,
+        "connect_timeout": 5,
+        "read_timeout": _READ_SECONDS,
+    }
     # A file system of its own: one that somebody else has made may have another endpoint, or retries.
     return {"config_kwargs": defaults | given | ours, "use_listings_cache": False, "skip_instance_cache": True}
 

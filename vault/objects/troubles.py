@@ -17,6 +17,7 @@ __all__ = ["PATIENCE_SECONDS", "Trouble", "patiently", "told"]
 
 #: For how long a request is tried again.
 PATIENCE_SECONDS: Final = 20.0
+_SHORT: Final = 10.0
 _FIRST_WAIT: Final = 0.05
 _LONGEST_WAIT: Final = 4.0
 #: Answers of a store that has too much to do or is not well: the same request may succeed in a moment. 409 is S3's
@@ -60,16 +61,19 @@ class Trouble(Exception):
 def patiently(request: Callable[[], _Result], seconds: float = PATIENCE_SECONDS) -> _Result:
     """Make a request, again and again with longer and longer waits while it meets what passes, for so many seconds.
 
-    Only for what may be done twice: reads, and puts that are settled afterwards. Raises what the last one met.
+    One that took all of that time, as where an answer never came, is made once more all the same, unless the time is
+    short. Only for what may be done twice: reads, and puts that are settled afterwards. Raises what the last one met.
     """
-    ends, wait = time.monotonic() + seconds, _FIRST_WAIT
+    ends, wait, tries = time.monotonic() + seconds, _FIRST_WAIT, 0
     while True:
+        tries += 1
         try:
             return request()
         except Trouble as trouble:
             # Whoever was throttled together with others should not come back together with them.
             pause = wait * (0.5 + random.random())  # noqa: S311
-            if not trouble.again or time.monotonic() + pause > ends:
+            late = time.monotonic() + pause > ends
+            if not trouble.again or (late and (tries > 1 or seconds < _SHORT)):
                 raise
         time.sleep(pause)
         wait = min(2 * wait, _LONGEST_WAIT)

@@ -20,8 +20,8 @@ from vault.objects.troubles import Trouble, patiently
 __all__ = ["PART", "WHOLE", "parts_refused", "put_pieces"]
 
 #: The largest object that is put with one request, in bytes; larger ones go in parts, a few of them at once.
-WHOLE: Final = 64 << 20
-PART: Final = 32 << 20
+WHOLE: Final = 32 << 20
+PART: Final = 16 << 20
 _AT_ONCE: Final = 3
 #: Bytes read at once of an object that is looked at.
 _STEP: Final = 8 << 20

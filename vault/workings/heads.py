@@ -27,7 +27,7 @@ from vault.trust import (
     trusted_vendor_head,
 )
 from vault.trust.heads import checked_listing, checked_payload
-from vault.workings.roots import Roots
+from vault.workings.roots import GLANCE_SECONDS, Roots
 
 __all__ = ["HEAD_AGE_SECONDS", "Heads", "Overtaken"]
 
@@ -86,6 +86,7 @@ class Heads:
         self._roots = roots
         self._catalog = catalog
         self._store = store
+        self._glance = store.within(GLANCE_SECONDS)
         self._clock = clock
         self._lock = threading.RLock()
         self._frontiers: dict[str, Frontier] = {}
@@ -280,7 +281,7 @@ class Heads:
         commit and its announcement. Later it can only be somebody's who has the old key, and is passed over.
         """
         replaced = Frontier()
-        names = sorted((info.name for info in self._store.list(f"heads/{subject}")), reverse=True)
+        names = sorted((info.name for info in self._glance.list(f"heads/{subject}")), reverse=True)
         for passed, name in enumerate(names):
             if passed == _PASSED_OVER:
                 raise IntegrityError(

@@ -19,10 +19,13 @@ from vault.objects import ObjectStore
 from vault.trust import Label, Role, RoleKeys, Root, Signed, Signer
 from vault.trust.root import decode_chain, encode_chain, follow, read_proposal
 
-__all__ = ["ROOT_AGE_SECONDS", "Roots", "root_name"]
+__all__ = ["GLANCE_SECONDS", "ROOT_AGE_SECONDS", "Roots", "root_name"]
 
 #: How old the root document may be when a signature is judged by it.
 ROOT_AGE_SECONDS = 1.0
+#: For how long a store that is not well is asked whether it knows more than the catalog: others wait meanwhile, and
+#: where it does not answer the catalog counts, and it is asked again.
+GLANCE_SECONDS = 1.0
 #: How often the store is asked whether it knows a version that the catalog keeps back.
 _STORE_SECONDS = 60.0
 _FOLDER = "roots"
@@ -45,6 +48,7 @@ class Roots:
         self._path = path
         self._catalog = catalog
         self._store = store
+        self._glance = store.within(GLANCE_SECONDS)
         self._clock = clock
         self._lock = threading.RLock()
         self._chain: list[Signed] = []
@@ -133,7 +137,7 @@ class Roots:
         if self._asked_store is not None and now - self._asked_store < _STORE_SECONDS:
             return
         try:
-            newest = max((info.name for info in self._store.list(_FOLDER)), default=None)
+            newest = max((info.name for info in self._glance.list(_FOLDER)), default=None)
             if newest is not None:
                 self._compare(newest)
         except Unavailable:
