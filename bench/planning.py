@@ -26,8 +26,11 @@ __all__ = ["planning", "swell"]
 _COLUMNS = [f"c{number}" for number in range(12)]
 
 
-def swell(lab: Vault, name: str, shards: int) -> None:
-    """Give every compartment's newest version of a dataset so many shards more, of chunks that are nowhere."""
+def swell(lab: Vault, name: str, shards: int, size: int | None = None) -> None:
+    """Give every compartment's newest version of a dataset so many shards more, of chunks that are nowhere.
+
+    They are as large as its first one, or of ``size`` bytes.
+    """
     parts = lab.parts
     sealer = parts.sealer()
     with parts.catalog.read() as transaction:
@@ -38,7 +41,7 @@ def swell(lab: Vault, name: str, shards: int) -> None:
         version = open_version(parts, parts.keyring, place)
         job = begin_job(parts.catalog, "bench", parts.clock)
         writer = Writer(parts, job, place, people[place.holder].kms_key, version.head)
-        fresh = {group: _more(version, group, shards) for group in sorted(version.manifest.groups)}
+        fresh = {group: _more(version, group, shards, size) for group in sorted(version.manifest.groups)}
         manifest = replace(version.manifest, parts=arrange(version.manifest.parts, fresh, version.load))
         publisher = parts.signers.publisher()
         writer.manifest(manifest, publisher)
@@ -49,7 +52,7 @@ def swell(lab: Vault, name: str, shards: int) -> None:
         parts.heads.announce([head])
 
 
-def _more(version: OpenVersion, group: str, shards: int) -> Listing:
+def _more(version: OpenVersion, group: str, shards: int, size: int | None) -> Listing:
     """So many copies of the first chunk's row with ids, shards and bounds of their own."""
     part: Part = version.manifest.parts_of(group)[0]
     first = version.load(part).slice(0, 1).table
@@ -60,6 +63,7 @@ def _more(version: OpenVersion, group: str, shards: int) -> Listing:
         ("chunk", _random(shards)),
         ("content", _random(shards)),
         ("checksum", _random(shards)),
+        ("size", pa.array([size or first.column("size")[0].as_py()] * shards, pa.int64())),
     ):
         table = table.set_column(table.schema.get_field_index(name), first.schema.field(name), column)
     for column in table.column_names:

@@ -40,6 +40,7 @@ from memory import memory
 from planning import planning
 from report import report
 from revocation import revocation
+from scaling import scaling
 from startup import startup
 from streaming import leases, streams
 from telling import telling
@@ -56,6 +57,7 @@ _PROCESSES = {
     "telling": telling,
     "report": report,
     "requests": requests,
+    "ray": scaling,
     "long": long,
 }
 _THREE = ["id", "label", "score"]
@@ -217,6 +219,7 @@ def main() -> None:
     options.add_argument("--requests", action="store_true", help="only what an S3 store is asked")
     options.add_argument("--revocation", action="store_true", help="only how long an access goes on after its end")
     options.add_argument("--startup", action="store_true", help="only how long short commands take")
+    options.add_argument("--ray", action="store_true", help="only publish and rekey on Ray, and the cost of its tasks")
     options.add_argument("--large", action="store_true", help="only the publishing of large files")
     chosen = options.parse_args()
     quick = chosen.quick
@@ -268,7 +271,7 @@ def main() -> None:
     kms(_FOLDER, quick=quick)
     shutil.rmtree(_FOLDER, ignore_errors=True)
     for name, measure in _PROCESSES.items():
-        if name == "long":
+        if name in {"long", "ray"}:
             continue  # by itself, when it is asked for
         _FOLDER.mkdir(exist_ok=True)
         measure(_FOLDER, quick=quick)

@@ -5,6 +5,7 @@ The owner's reads take the same path as a vendor's from the manifest on, and are
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -13,15 +14,27 @@ from vault.errors import InvalidInput
 from vault.fields import Path
 from vault.filters import bind, parse
 from vault.holdings import GrantState, grants
+from vault.manifest import Shard
 from vault.model import Column, picked
 from vault.projection import has_field
 from vault.workings.filling import owners_version
 from vault.workings.names import Dataset, dataset_named
 from vault.workings.names import datasets as _all
 from vault.workings.parts import OwnerParts
-from vault.workings.reading import ReadPlan, read_batches
+from vault.workings.reading import ReadPlan, leaving_schema, read_batches
+from vault.workings.versions import OpenVersion
 
-__all__ = ["DatasetDetail", "DatasetState", "VersionState", "datasets", "scan", "show"]
+__all__ = [
+    "DatasetDetail",
+    "DatasetState",
+    "ScanPart",
+    "ScanPlan",
+    "VersionState",
+    "datasets",
+    "plan_scan",
+    "scan",
+    "show",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,18 +118,53 @@ def show(parts: OwnerParts, name: str) -> DatasetDetail:
     )
 
 
-def scan(
-    parts: OwnerParts,
-    name: str,
-    *,
-    columns: Sequence[str] | None = None,
-    where: str | None = None,
-    limit: int | None = None,
-    version: int | None = None,
-) -> pa.RecordBatchReader:
-    """Read a version as its owner; raises NotFound, InvalidInput and what reading raises."""
-    dataset = _named(parts, name)
-    opened = owners_version(parts, dataset, version)
+class ScanPart(NamedTuple):
+    """Neighbouring shards of a version, their rows, and the bytes of their chunks of the columns."""
+
+    shards: tuple[int, ...]
+    rows: int
+    bytes: int
+
+
+class ScanPlan(NamedTuple):
+    """A version as parts that `scan` reads by themselves, and the schema of what comes."""
+
+    version: int
+    schema: pa.Schema
+    parts: tuple[ScanPart, ...]
+
+
+def plan_scan(
+    parts: OwnerParts, name: str, *, columns: Sequence[str] | None = None, version: int | None = None, most: int
+) -> ScanPlan:
+    """A version in at most so many parts, each of about as many rows. Opens no chunk; raises what `scan` does."""
+    opened = owners_version(parts, _named(parts, name), version)
+    chosen = _chosen(opened, columns)
+    schema = leaving_schema(opened.manifest.schema, chosen, {})
+    if columns is None:
+        schema = schema.with_metadata(opened.manifest.schema.metadata)
+    shards = list(opened.shards({column.group for column in chosen}))
+    return ScanPlan(opened.manifest.version, schema, tuple(_scan_part(each) for each in _shared_out(shards, most)))
+
+
+def _shared_out(shards: Sequence[Shard], most: int) -> list[list[Shard]]:
+    total, rows = sum(shard.rows for shard in shards), 0
+    found: list[list[Shard]] = []
+    for shard in shards:
+        if not found or rows * max(1, most) >= total * len(found):
+            found.append([])
+        found[-1].append(shard)
+        rows += shard.rows
+    return found
+
+
+def _scan_part(shards: Sequence[Shard]) -> ScanPart:
+    size = sum(ref.size for shard in shards for ref in shard.chunks.values())
+    return ScanPart(tuple(shard.index for shard in shards), sum(shard.rows for shard in shards), size)
+
+
+def _chosen(opened: OpenVersion, columns: Sequence[str] | None) -> tuple[Column, ...]:
+    """The columns of a version, or the named ones, or fields of them; raises InvalidInput."""
     wanted = columns if columns is not None else [column.name for column in opened.manifest.columns]
     every, arrow = opened.manifest.columns, opened.manifest.schema
 
@@ -129,8 +177,26 @@ def scan(
     chosen = picked(wanted, every, exists)
     if not chosen or len(set(wanted)) != len(wanted):
         raise InvalidInput("--columns: name at least one column, and none twice")
+    return chosen
+
+
+def scan(
+    parts: OwnerParts,
+    name: str,
+    *,
+    columns: Sequence[str] | None = None,
+    where: str | None = None,
+    limit: int | None = None,
+    version: int | None = None,
+    shards: Sequence[int] | None = None,
+) -> pa.RecordBatchReader:
+    """Read a version as its owner, or some shards of it; raises NotFound, InvalidInput and what reading raises."""
+    dataset = _named(parts, name)
+    opened = owners_version(parts, dataset, version)
+    chosen = _chosen(opened, columns)
     filters = (bind(parse(where), opened.manifest.schema),) if where is not None else ()
-    plan = ReadPlan(opened, chosen, filters, limit)
+    among = None if shards is None else pa.array(sorted(shards), pa.int32())
+    plan = ReadPlan(opened, chosen, filters, limit, among=among)
     entry = parts.journal.record(
         Kind.OWNER_READ,
         dataset=name,

@@ -33,15 +33,15 @@ from vault.manifest import (
 )
 from vault.model import MANIFEST_GROUP, Column, Cut
 from vault.trust import CompartmentHead, Signer
-from vault.workings.fanout import source_of
 from vault.workings.jobs import Job, begin_job
 from vault.workings.names import Dataset, Holder, dataset_named, holders
 from vault.workings.parts import OwnerParts
+from vault.workings.putting import Source, source_of
 from vault.workings.reading import group_shape, open_chunk
 from vault.workings.telling import about_columns, about_compartment
 from vault.workings.trouble import naming
 from vault.workings.versions import OpenVersion, live_versions
-from vault.workings.writing import Source, Writer
+from vault.workings.writing import Writer
 
 __all__ = ["Erased", "erase"]
 

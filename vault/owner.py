@@ -5,7 +5,7 @@ Each verb is imported by the method that is called: one that freezes a vendor do
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,10 +75,26 @@ def init(
     return open(folder)
 
 
-def open(folder: "str | os.PathLike[str] | None" = None) -> "Vault":  # noqa: A001
-    """Open a vault as its owner: the given one, else ``$DSVAULT``, else the nearest upwards."""
+def open(  # noqa: A001
+    folder: "str | os.PathLike[str] | None" = None, *, engine: str = "local", ray_address: str | None = None
+) -> "Vault":
+    """Open a vault as its owner: the given one, else ``$DSVAULT``, else the nearest upwards.
+
+    With the engine ``ray`` publishes, fan-outs and rekeys are done by the workers of a Ray cluster: the one at
+    ``ray_address``, the one that the process has joined, or one that is started on this machine. Raises InvalidInput.
+    """
     path = deployment.find_vault(os.fspath(folder) if folder is not None else None)
-    return Vault(path, deployment.open_owner(path))
+    if engine not in {"local", "ray"}:
+        raise InvalidInput("--engine: use local or ray")
+    if engine == "local" and ray_address is not None:
+        raise InvalidInput("--ray-address: it goes with --engine ray")
+    parts = deployment.open_owner(path)
+    if engine == "ray":
+        from vault.engines import RayEngine
+        from vault.worker import RayWorkers
+
+        parts = replace(parts, workers=RayWorkers(path, parts.vault, RayEngine(ray_address)))
+    return Vault(path, parts)
 
 
 def upgrade(folder: "str | os.PathLike[str] | None" = None) -> "Upgraded":

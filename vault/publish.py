@@ -5,10 +5,9 @@ compartments of the vendors whose live grants need it. Objects come first, then 
 catalog transaction; until that commits nobody can see anything of it.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import final
 
 import pyarrow as pa
 
@@ -19,20 +18,25 @@ from vault.encoding import new_id, timestamp
 from vault.errors import Conflict, InvalidInput, NotFound
 from vault.manifest import Entry, Gathering, Layout, Listing, Manifest, Part, Shard, arrange, layout_of
 from vault.model import DEFAULT_SHARD_ROWS, OWNER, Column, check_column_names, check_name
+from vault.sources import Run, open_source, rows_of
 from vault.sources import Source as RowSource
-from vault.sources import open_source
 from vault.trust import Signer
 from vault.workings.carrying import Carried, Replacement, carried_columns, renamed_columns
+from vault.workings.columns import plan_columns
+from vault.workings.cutting import Chunk, Cutter, RowShape
+from vault.workings.errands import RowsOrder, read_encoded, send_rows
 from vault.workings.fanout import Needs, VendorCopy, begin_copy, fill, needs_of
 from vault.workings.jobs import Job, begin_job
 from vault.workings.names import Dataset, Holder, find_dataset, holder_by_id, holders, insert_dataset, update_dataset
+from vault.workings.parcels import Parcels, outcome
 from vault.workings.parts import OwnerParts
-from vault.workings.reading import GroupShape, read_column
-from vault.workings.rows import RowKeys, cut_shards
+from vault.workings.reading import read_column
+from vault.workings.rows import RowKeys
+from vault.workings.staging import StagedRows
 from vault.workings.versions import OpenVersion, open_version
 from vault.workings.writing import Writer
 
-__all__ = ["PublishOptions", "Published", "publish", "rename"]
+__all__ = ["OpenPublication", "PublishOptions", "Published", "begin_publication", "publish", "rename"]
 
 _COMMIT_TRIES = 5
 
@@ -253,69 +257,64 @@ def _columns(plan: _Plan, schema: pa.Schema, options: PublishOptions) -> tuple[C
     return plan_columns(schema, options.groups, plan.present.manifest if plan.present else None)
 
 
-def plan_columns(
-    schema: pa.Schema, groups: Mapping[str, Sequence[str]], previous: Manifest | None
-) -> tuple[Column, ...]:
-    """Give every column its id and group.
-
-    A column keeps its id and group from the version before as long as its name, its type and the company
-    in its group stay the same. Anything else gets fresh ids, which no grant names: a grant covers what its
-    signer saw, never what took its place or moved in with it.
+@final
+class OpenPublication:
+    """A publish whose rows others bring, in any number of runs: `begin_publication` opens it, and `commit` or `abandon`
+    ends it. ``job`` and ``step`` are what those need to know (`vault.workings.errands.Errands.rows`).
     """
-    members = _group_members(schema, groups)
-    known = _known_groups(previous) if previous else {}
-    columns: dict[str, Column] = {}
-    for names in members:
-        shape = frozenset((name, schema.field(name).type) for name in names)
-        kept = known.get(shape)
-        group = new_id()
-        for name in names:
-            columns[name] = kept[name] if kept else Column(new_id(), name, group)
-    return tuple(columns[name] for name in schema.names)
+
+    def __init__(self, parts: OwnerParts, publication: "_Publication", job: Job) -> None:
+        self._parts = parts
+        self._publication = publication
+        self._job = job
+        self._staged = publication.staged()
+        self.job = job.id
+        self.step = job.write_down(parts.sealer(), publication.order().document())
+
+    def beat(self) -> None:
+        """Say that it lives; called now and then, or gc ends it. Raises Conflict once that has happened."""
+        self._job.beat()
+
+    def take(self, number: int, reply: bytes) -> None:
+        """What became of the next run, as it was sealed under its number; raises IntegrityError and InvalidInput."""
+        document = outcome(Parcels(self._parts, self.job, self.step).open_result(number, reply))
+        self._staged.take(read_encoded(document))
+
+    def commit(self) -> Published:
+        """Make it one version. Raises what a publish does, and then nothing was published."""
+        try:
+            return self._publication.finish(self._staged.end())
+        except BaseException:
+            self.abandon()
+            raise
+
+    def abandon(self) -> None:
+        """Leave nothing of it but garbage."""
+        self._job.abandon()
 
 
-def _group_members(schema: pa.Schema, groups: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
-    taken: set[str] = set()
-    members = []
-    for label, names in groups.items():
-        for name in names:
-            if name not in schema.names:
-                raise InvalidInput(f"--group {label}: the source has no column {name!r}")
-            if name in taken:
-                raise InvalidInput(f"--group {label}: the column {name!r} is in a group already")
-            taken.add(name)
-        if names:
-            members.append(tuple(names))
-    return members + [(name,) for name in schema.names if name not in taken]
-
-
-def _known_groups(previous: Manifest) -> dict[frozenset[tuple[str, pa.DataType]], dict[str, Column]]:
-    by_group: dict[str, list[Column]] = {}
-    for column in previous.columns:
-        by_group.setdefault(column.group, []).append(column)
-    return {
-        frozenset((column.name, previous.schema.field(column.name).type) for column in columns): {
-            column.name: column for column in columns
-        }
-        for columns in by_group.values()
-    }
-
-
-class _Chunk(NamedTuple):
-    """What one chunk is written from."""
-
-    table: pa.Table
-    columns: list[Column]
-    shard: int
-    assigned: str | None
-    encoding: EncodeOptions
+def begin_publication(parts: OwnerParts, name: str, schema: pa.Schema, options: PublishOptions) -> OpenPublication:
+    """Begin a publish of rows of a schema that others will bring. Raises what `publish` does of names and columns."""
+    if options.columns_only:
+        raise InvalidInput("--columns-only: rows that come in runs cannot be put beside those that are there")
+    check_name(name, "dataset")
+    plan = _plan(parts, name, options)
+    before = plan.previous.manifest.schema if options.append else None
+    with open_source(schema.empty_table(), schema=before, evolve=options.evolve) as rows:
+        columns = _columns(plan, rows.schema, options)
+        carried = Carried(plan.previous, columns, rows.schema) if options.append else None
+        job = begin_job(parts.catalog, "publish", parts.clock)
+        try:
+            publication = _Publication(parts, plan, job, columns, rows.schema, options, carried)
+            publication.begin()
+            return OpenPublication(parts, publication, job)
+        except BaseException:
+            job.abandon()
+            raise
 
 
 class _Publication:
     """One publish: what is staged so far, and the loop that ends in a commit."""
-
-    # A row group is read as a whole: of wide rows it has fewer.
-    _GROUP_BYTES = 64 << 20
 
     def __init__(
         self,
@@ -333,7 +332,6 @@ class _Publication:
         self._sealer = parts.sealer()
         self._columns = columns
         self._options = options
-        self._encoding = options.encoding
         present = plan.present
         self._schema = schema
         head = present.head if present else None
@@ -343,18 +341,27 @@ class _Publication:
         self._fresh = Gathering()
         self._version = (head.newest or 0) + 1 if head else 1
         self._copies: dict[str, VendorCopy] = {}
-        self._by_group: dict[str, list[Column]] = {}
-        for column in columns:
-            self._by_group.setdefault(column.group, []).append(column)
-        self._shapes = {
-            group: GroupShape(tuple(members), pa.schema([schema.field(each.name) for each in members]))
-            for group, members in self._by_group.items()
-        }
+        assign_by = plan.dataset.assign_by
+        names = {holder.name: holder.id for holder in plan.vendors.values()} | {OWNER: parts.owner}
+        self._shape = RowShape(
+            columns, schema, options.shard_rows, options.encoding, assign_by, names if assign_by is not None else {}
+        )
+        self._shapes = self._shape.groups
+        # Whatever the copies are when a chunk is written: they are begun anew when grants change.
+        self._cutter = Cutter(self._writer, self._shape, lambda: list(self._copies.values()))
 
     def run(self, rows: RowSource | None, progress: Callable[[int, int | None], None]) -> Published:
+        self.begin()
+        added = self._write_shards(rows, progress) if rows is not None else 0
+        return self.finish(added)
+
+    def begin(self) -> None:
+        """What of it there is before any row of the source."""
         self._begin_copies()
         self._carry_over()
-        added = self._write_shards(rows, progress) if rows is not None else 0
+
+    def finish(self, added: int) -> Published:
+        """Make all that was written one version."""
         publisher = self._parts.signers.publisher()
         manifest = self._manifest()
         self._writer.manifest(manifest, publisher)
@@ -402,13 +409,17 @@ class _Publication:
     def _write_shards(self, rows: RowSource, progress: Callable[[int, int | None], None]) -> int:
         """Every chunk of the source's rows; the next shard is read while the columns of this one are written.
 
-        Memory is bounded by about two shards: no third one is cut before the first is in the store.
+        Memory is bounded by about two shards: no third one is cut before the first is in the store. Where there are
+        workers, and the source can be divided, they read and encode it.
         """
+        runs = self._runs(rows)
+        if runs is not None:
+            return self._write_runs(runs, progress)
         keys = self._row_keys()
-        tasks = self._tasks(rows, keys)
-        ahead = len(self._by_group) + self._parts.engine.workers
-        added, first = 0, next(iter(self._by_group))
-        for entry in self._parts.engine.map(lambda task: self._put(*task), tasks, ahead=ahead):
+        tasks = self._cutter.chunks(rows.batches(), lambda table: self._seen(keys, table), self._next_shard)
+        ahead = len(self._shapes) + self._parts.engine.workers
+        added, first = 0, next(iter(self._shapes))
+        for entry in self._parts.engine.map(self._cutter.put, tasks, ahead=ahead):
             self._fresh.add(entry)
             added += entry.ref.rows if entry.ref.group == first else 0
             self._job.beat()
@@ -416,34 +427,44 @@ class _Publication:
         keys.check()
         return added
 
-    def _tasks(self, rows: RowSource, keys: RowKeys) -> Iterator["_Chunk"]:
-        earlier = self._carried.version.manifest.parts if self._carried is not None else ()
-        shard = max((part.last for part in earlier), default=-1)
-        names = {holder.name: holder.id for holder in self._plan.vendors.values()}
-        if self._plan.dataset.assign_by is not None:
-            names[OWNER] = self._parts.owner
-        pieces = cut_shards(rows.batches(), self._schema, self._options.shard_rows, self._plan.dataset.assign_by, names)
-        for piece in pieces:
-            shard += 1
-            if keys.column is not None:
-                keys.add(piece.table.column(keys.column))
-            encoding = self._encoding_of(piece.table)
-            # Each with its own columns only, so that what is written is let go of.
-            waiting = deque(
-                _Chunk(piece.table.select([each.name for each in columns]), columns, shard, piece.assigned, encoding)
-                for columns in self._by_group.values()
-            )
-            del piece  # or it would be held while the next shard's rows pile up
-            while waiting:
-                yield waiting.popleft()
-            pa.default_memory_pool().release_unused()
+    def _runs(self, rows: RowSource) -> list[Run] | None:
+        """The runs that workers are to read; None where this process reads the source."""
+        if self._parts.workers is None:
+            return None
+        runs = rows.divided(self._options.shard_rows)
+        # Whose row it is that names no vendor can be said of rows that are counted only.
+        if runs is not None and self._shape.assign_by is not None and rows_of(runs) is None:
+            return None
+        return runs
 
-    def _encoding_of(self, table: pa.Table) -> EncodeOptions:
-        """The same row-group borders for all columns of a shard."""
-        size = max(1, table.nbytes // max(1, table.num_rows))
-        return replace(
-            self._encoding, row_group_rows=max(1, min(self._encoding.row_group_rows, self._GROUP_BYTES // size))
-        )
+    def _write_runs(self, runs: list[Run], progress: Callable[[int, int | None], None]) -> int:
+        staged = self.staged()
+        done, total = 0, sum(run.bytes for run in runs)
+        for run, encoded in send_rows(self._parts, self._job, self.order(), runs, rows_of(runs)):
+            staged.take(encoded)
+            done += run.bytes
+            progress(done, total)
+        return staged.end()
+
+    def staged(self) -> StagedRows:
+        """Where rows go that others encode."""
+        return StagedRows(self._row_keys(), self._fresh, self._copies, self._next_shard)
+
+    def order(self) -> RowsOrder:
+        """What those are told who encode rows elsewhere: every key that they need is made by now."""
+        keys = {group: self._writer.key(group)[0] for group in self._shapes}
+        vendors = {vendor: (copy.cuts, copy.keys()) for vendor, copy in self._copies.items()}
+        return RowsOrder(self._shape, self._plan.dataset.key, keys, vendors)
+
+    @property
+    def _next_shard(self) -> int:
+        """The number of the first shard that is added."""
+        earlier = self._carried.version.manifest.parts if self._carried is not None else ()
+        return max((part.last for part in earlier), default=-1) + 1
+
+    def _seen(self, keys: RowKeys, table: pa.Table) -> None:
+        if keys.column is not None:
+            keys.add(table.column(keys.column))
 
     def _carry_over(self) -> None:
         """Write the earlier shards' part of column groups that the earlier version did not have."""
@@ -456,20 +477,11 @@ class _Publication:
             def task(place: tuple[list[Column], Shard]) -> Entry:
                 columns, shard = place
                 rows = carried.rows(self._parts, shard, columns)
-                return self._put(rows, columns, shard.index, shard.assigned, self._encoding)
+                return self._cutter.put(Chunk(rows, columns, shard.index, shard.assigned, self._options.encoding))
 
             for entry in self._parts.engine.map(task, tables):
                 self._fresh.add(entry)
             self._job.beat()
-
-    def _put(
-        self, table: pa.Table, columns: list[Column], shard: int, assigned: str | None, encoding: EncodeOptions
-    ) -> Entry:
-        """One chunk, for the owner and for every vendor who needs it."""
-        written = self._writer.chunk(table, columns, shard, assigned, encoding)
-        for copy in self._copies.values():
-            copy.take(written.source.ref, lambda: written.source, self._shapes[written.source.ref.group])
-        return written.entry
 
     def _row_keys(self) -> RowKeys:
         keys = RowKeys(self._plan.dataset.key)
@@ -522,6 +534,7 @@ class _Publication:
     ) -> list[HeadRow]:
         plan, parts = self._plan, self._parts
         self._job.finish(transaction)
+        transaction.delete_steps(self._job.id)
         if plan.is_new:
             insert_dataset(transaction, plan.dataset, self._sealer, timestamp(parts.clock()))
             transaction.add_compartment(plan.compartment)
@@ -543,7 +556,7 @@ class _Publication:
             base=self._base(),
             renamed=self._renamed(),
             compartment=plan.compartment.id,
-            epochs=self._writer.epochs(sorted(self._by_group)),
+            epochs=self._writer.epochs(sorted(self._shapes)),
             started=self._job.began,
         )
         for copy in self._copies.values():

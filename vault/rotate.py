@@ -14,10 +14,12 @@ from vault.audit import Kind
 from vault.catalog import CompartmentRow
 from vault.errors import Conflict, InvalidInput, NotFound, PartlyDone, VaultError
 from vault.manifest import ChunkRef, Manifest, Part, layout_of, shards_of
+from vault.model import Cut
 from vault.trust import CompartmentHead
-from vault.workings.fanout import source_of
+from vault.workings.errands import Copying, CopyOrder, send_copies
 from vault.workings.names import Holder, datasets, holders
 from vault.workings.parts import OwnerParts
+from vault.workings.putting import copies_of, source_of
 from vault.workings.rotation import Rotation, begin_rotation
 from vault.workings.telling import about_columns, about_compartment
 from vault.workings.trouble import each_holder
@@ -221,7 +223,9 @@ def _rekey_once(parts: OwnerParts, target: _Target, rotation: Rotation, counter:
     rotation.note_keys(keys.values())
     # Chunk ids are never used twice: one that was copied and is live still is under the epoch that it was copied from.
     before = dict(rotation.copied)
-    copied = _copy(parts, rotation, writer, _chunks(versions, groups), counter)
+    sources = {group: version.keys[group] for version in versions for group in groups if group in version.keys}
+    order = CopyOrder(sources, keys, [Cut(group) for group in sorted(groups)], {})
+    copied = _copy(parts, rotation, writer, order, (ref for ref, _ in _chunks(versions, groups)), counter)
     publisher = parts.signers.publisher()
     moved: dict[str, Part] = {}
     for version in versions:
@@ -260,7 +264,8 @@ def _copy(
     parts: OwnerParts,
     rotation: Rotation,
     writer: Writer,
-    chunks: Iterable[tuple[ChunkRef, OpenVersion]],
+    order: CopyOrder,
+    chunks: Iterable[ChunkRef],
     counter: _Counter,
 ) -> dict[str, ChunkRef]:
     """New references by old chunk id, each written down soon after its object is in the store.
@@ -269,20 +274,23 @@ def _copy(
     """
     before, copied = dict(rotation.copied), {}
 
-    def waiting() -> Iterator[tuple[ChunkRef, OpenVersion]]:
-        for ref, version in chunks:
+    def waiting() -> Iterator[Copying]:
+        for ref in chunks:
             if ref.chunk in before:
                 copied[ref.chunk] = before[ref.chunk]
             else:
-                yield ref, version
+                yield Copying(ref, (Cut(ref.group),))
 
-    def task(place: tuple[ChunkRef, OpenVersion]) -> tuple[str, ChunkRef]:
-        ref, version = place
-        return ref.chunk, writer.copy(source_of(parts, ref, version.keys[ref.group]))
+    def task(each: Copying) -> tuple[Copying, list[tuple[str, ChunkRef]]]:
+        return each, copies_of(writer, source_of(parts, each.ref, order.sources[each.ref.group]), each.cuts, None)
 
-    for old, new in parts.engine.map(task, waiting()):
-        copied[old] = new
-        rotation.note(old, new)
+    if parts.workers is not None:
+        done = send_copies(parts, rotation.job, order, waiting())
+    else:
+        done = parts.engine.map(task, waiting())
+    for each, ((_, new),) in done:
+        copied[each.ref.chunk] = new
+        rotation.note(each.ref.chunk, new)
         counter.add(new.size)
     return copied
 

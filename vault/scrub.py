@@ -19,11 +19,11 @@ from vault.trust import Label, Role, Signed
 from vault.workings.names import Holder, datasets, holders, own_holder_name
 from vault.workings.parts import OwnerParts, holder_sealer, wrapped_key
 from vault.workings.permissions import live_for_vendor
+from vault.workings.putting import Checksum
 from vault.workings.reading import identity_of
 from vault.workings.trouble import stopped
 from vault.workings.usage import survey
 from vault.workings.versions import OpenVersion
-from vault.workings.writing import Checksum
 
 __all__ = ["CheckReport", "check", "try_keys"]
 

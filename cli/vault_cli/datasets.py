@@ -8,7 +8,7 @@ import typer
 
 from vault.errors import InvalidInput
 from vault_cli.opening import open_vault, split_names
-from vault_cli.options import Json, VaultDir
+from vault_cli.options import Engine, Json, RayAddress, VaultDir
 from vault_cli.output import counted, emit, progress, table
 
 __all__ = ["app", "init", "publish"]
@@ -79,6 +79,8 @@ def publish(
     compression_level: Annotated[
         int | None, typer.Option("--compression-level", metavar="N", help="The codec's level (default: its own).")
     ] = None,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
     vault: VaultDir = None,
     json: Json = False,
 ) -> None:
@@ -87,7 +89,7 @@ def publish(
         if value == "" or (value and ended):
             raise InvalidInput(f"--{option}: name a column, or end it with --no-{option}, not both")
     groups = dict(_group(text) for text in group or [])
-    opened = open_vault(vault)
+    opened = open_vault(vault, engine, ray_address)
     with progress("publishing", "bytes", json) as on_progress:
         done = opened.publish(
             dataset,

@@ -7,7 +7,7 @@ import typer
 
 from vault_cli.approval import told, write_request
 from vault_cli.opening import open_vault, split_names
-from vault_cli.options import Json, VaultDir
+from vault_cli.options import Engine, Json, RayAddress, VaultDir
 from vault_cli.output import emit, table
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ def grant(
             "--resume", metavar="GRANT-ID", help="Finish this grant, which a run that was killed left pending."
         ),
     ] = None,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
     vault: VaultDir = None,
     json: Json = False,
 ) -> None:
@@ -79,8 +81,8 @@ def grant(
     from vault.errors import InvalidInput
 
     if resume is not None:
-        _refuse_more(context, {"resume", "vault", "json"})
-        _tell_grant(open_vault(vault).resume_grant(resume), json)
+        _refuse_more(context, {"resume", "engine", "ray_address", "vault", "json"})
+        _tell_grant(open_vault(vault, engine, ray_address).resume_grant(resume), json)
         return
     if vendor is None or dataset is None or columns is None:
         raise typer.BadParameter("name VENDOR and DATASET, and give --columns; or --resume GRANT-ID alone")
@@ -95,7 +97,7 @@ def grant(
         "bytes_per_day": bytes_per_day,
         "requests_per_day": requests_per_day,
     }
-    opened = open_vault(vault)
+    opened = open_vault(vault, engine, ray_address)
     made = opened.grant(
         vendor,
         dataset,

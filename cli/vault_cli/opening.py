@@ -17,13 +17,13 @@ _ITEM: Final = re.compile(r'(?:"(?:[^"]|"")*"|[^,"])+')
 _QUOTED: Final = re.compile(r'"((?:[^"]|"")*)"')
 
 
-def open_vault(folder: Path | None) -> "Vault":
+def open_vault(folder: Path | None, engine: str = "local", ray_address: str | None = None) -> "Vault":
     """The vault, as its owner."""
-    return _opener()(folder)
+    return _opener()(folder, engine=engine, ray_address=ray_address)
 
 
 @cache
-def _opener() -> "Callable[[Path | None], Vault]":
+def _opener() -> "Callable[..., Vault]":
     """What opens it. The import waits until a command needs it: it takes most of a short command's time."""
     # All that it makes stays until the process ends, and is looked through for garbage neither now nor then.
     gc.disable()

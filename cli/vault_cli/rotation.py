@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from vault_cli.opening import open_vault, split_names
-from vault_cli.options import Json, VaultDir
+from vault_cli.options import Engine, Json, RayAddress, VaultDir
 from vault_cli.output import emit, progress, table
 
 __all__ = ["app", "check", "gc"]
@@ -28,6 +28,8 @@ def rekey(
         str | None, typer.Option("--columns", metavar="a,b", help="Only these columns of the dataset.")
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be encrypted anew, and change nothing.")] = False,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
     vault: VaultDir = None,
     json: Json = False,
 ) -> None:
@@ -35,7 +37,7 @@ def rekey(
 
     A run that was stopped is taken up by the same command, within gc's grace time.
     """
-    opened = open_vault(vault)
+    opened = open_vault(vault, engine, ray_address)
     names = split_names(columns) if columns is not None else None
     if plan:
         planned, failures = _whatever_was_done(lambda: opened.plan_rekey(vendor, dataset, names))

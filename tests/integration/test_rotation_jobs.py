@@ -17,7 +17,7 @@ from vault import access
 from vault.client import Client
 from vault.errors import Conflict, IntegrityError, InvalidInput, KmsError, NotFound
 from vault.owner import Vault
-from vault.workings import writing
+from vault.workings import putting
 from vault.workings.versions import OpenVersion, live_versions
 from vault.workings.writing import Writer
 
@@ -291,7 +291,7 @@ def _owners(lab: Lab) -> OpenVersion:
 @pytest.mark.parametrize("epochs", [True, False])
 def test_one_forgotten_chunk_is_named(sharded: Lab, monkeypatch: pytest.MonkeyPatch, epochs: bool) -> None:
     """A chunk that a rekey left under the old key fails the check, which says where it is."""
-    real, forgotten = writing.rekey_into, []
+    real, forgotten = putting.rekey_into, []
 
     def forget(data: Any, old_key: bytes, old: Any, new_key: bytes, new: Any, write: Any) -> None:
         if not forgotten:
@@ -301,7 +301,7 @@ def test_one_forgotten_chunk_is_named(sharded: Lab, monkeypatch: pytest.MonkeyPa
         real(data, old_key, old, new_key, new, write)
 
     with monkeypatch.context() as patch:
-        patch.setattr(writing, "rekey_into", forget)
+        patch.setattr(putting, "rekey_into", forget)
         sharded.vault.rekey("owner")
     report = sharded.vault.check(epochs=epochs)
     assert len(report.faults) == 1

@@ -634,10 +634,12 @@ class Transaction:
         """Note what a job has done."""
         self.connection.execute(insert(schema.steps).values(job=job, number=number, document=document))
 
-    def steps(self, job: str) -> list[tuple[int, SealedBlob]]:
-        """What a job has done, in order."""
+    def steps(self, job: str, number: int | None = None) -> list[tuple[int, SealedBlob]]:
+        """What a job has done, in order, or one step of it."""
         table = schema.steps
         query = select(table).where(table.c.job == job).order_by(table.c.number)
+        if number is not None:
+            query = query.where(table.c.number == number)
         return [(row.number, row.document) for row in self.connection.execute(query)]
 
     def delete_steps(self, job: str) -> None:

@@ -21,8 +21,8 @@ from vault.manifest import ChunkRef
 from vault.model import ChunkIdentity
 from vault.rotate import Planned, plan
 from vault.workings.containment import known_case
-from vault.workings.fanout import source_of
 from vault.workings.parts import OwnerParts
+from vault.workings.putting import source_of
 from vault.workings.reading import identity_of
 from vault.workings.steps import present_vendor
 from vault.workings.versions import OpenVersion, live_versions

@@ -10,7 +10,16 @@ by a statement that the publisher signs, the parts' by the manifest. Format: ``d
 from vault.manifest.layout import Layout, layout_of, open_to, shards_of
 from vault.manifest.listing import ChunkRef, Entry, Listing, Shard
 from vault.manifest.parts import Gathering, Part, Place, arrange
-from vault.manifest.sealed import Erasure, Manifest, decode_manifest, decode_part, encode_manifest, encode_part
+from vault.manifest.sealed import (
+    Erasure,
+    Manifest,
+    column_entry,
+    decode_manifest,
+    decode_part,
+    encode_manifest,
+    encode_part,
+    read_column,
+)
 
 __all__ = [
     "ChunkRef",
@@ -24,11 +33,13 @@ __all__ = [
     "Place",
     "Shard",
     "arrange",
+    "column_entry",
     "decode_manifest",
     "decode_part",
     "encode_manifest",
     "encode_part",
     "layout_of",
     "open_to",
+    "read_column",
     "shards_of",
 ]

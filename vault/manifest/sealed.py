@@ -16,7 +16,16 @@ from vault.manifest.listing import Listing
 from vault.manifest.parts import Part, Place
 from vault.model import FORMAT, ChunkIdentity, Column
 
-__all__ = ["Erasure", "Manifest", "decode_manifest", "decode_part", "encode_manifest", "encode_part"]
+__all__ = [
+    "Erasure",
+    "Manifest",
+    "column_entry",
+    "decode_manifest",
+    "decode_part",
+    "encode_manifest",
+    "encode_part",
+    "read_column",
+]
 
 _PART = pa.struct(
     [
@@ -166,7 +175,7 @@ def encode_manifest(manifest: Manifest, key: bytes, identity: ChunkIdentity) -> 
         "dataset": manifest.dataset,
         "version": manifest.version,
         "created": timestamp(manifest.created),
-        "columns": [_column_entry(column) for column in manifest.columns],
+        "columns": [column_entry(column) for column in manifest.columns],
         "erased": [{"time": each.time, "rows": each.rows} for each in manifest.erased],
     }
     table = pa.table(
@@ -180,7 +189,8 @@ def encode_manifest(manifest: Manifest, key: bytes, identity: ChunkIdentity) -> 
     return encode(table, key, identity, _OPTIONS)
 
 
-def _column_entry(column: Column) -> dict[str, Any]:
+def column_entry(column: Column) -> dict[str, Any]:
+    """A column as a JSON document."""
     entry: dict[str, Any] = {
         "id": column.id,
         "name": column.name,
@@ -195,7 +205,8 @@ def _column_entry(column: Column) -> dict[str, Any]:
     return entry
 
 
-def _read_column(entry: dict[str, Any]) -> Column:
+def read_column(entry: dict[str, Any]) -> Column:
+    """Inverse of `column_entry`; raises IntegrityError, KeyError or TypeError."""
     fields = tuple(tuple(path) for path in entry["fields"]) if "fields" in entry else None
     if fields is not None and not is_fields(fields):
         raise IntegrityError("a manifest names fields of a column that are none")
@@ -246,7 +257,7 @@ def decode_manifest(data: Any, key: bytes, identity: ChunkIdentity) -> Manifest:
                 dataset=header["dataset"],
                 version=header["version"],
                 created=from_timestamp(header["created"]),
-                columns=tuple(_read_column(item) for item in header["columns"]),
+                columns=tuple(read_column(item) for item in header["columns"]),
                 schema=pa.ipc.read_schema(pa.py_buffer(row["schema"])),
                 parts=tuple(_read_part(item, identity) for item in row["parts"]),
                 erased=tuple(Erasure(item["time"], item["rows"]) for item in header["erased"]),

@@ -1,6 +1,6 @@
 """Parquet and Arrow IPC files, batch by batch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from vault.errors import InvalidInput
 from vault.sources.files import SourceFile
 
-__all__ = ["columnar_schema", "read_columnar"]
+__all__ = ["columnar_schema", "read_columnar", "row_groups"]
 
 _BATCH_ROWS: Final = 16_384
 
@@ -55,15 +55,28 @@ def columnar_schema(file: SourceFile) -> pa.Schema:
         raise _damaged(file, error) from error
 
 
-def read_columnar(file: SourceFile, on_bytes: Callable[[int], None]) -> Iterator[pa.RecordBatch]:
-    """The rows of a file."""
+def row_groups(file: SourceFile) -> list[tuple[int, int]]:
+    """Of each row group of a Parquet file the rows and about the bytes; raises InvalidInput when it is damaged."""
+    try:
+        with _opened(file) as handle:
+            metadata = pq.ParquetFile(handle).metadata
+            groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+            return [(group.num_rows, group.total_byte_size) for group in groups]
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged(file, error) from error
+
+
+def read_columnar(
+    file: SourceFile, on_bytes: Callable[[int], None], groups: Sequence[int] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a file, or of some row groups of a Parquet file."""
     rows, total = 0, None
     try:
         with _opened(file) as handle:
             if file.format == "parquet":
                 source = pq.ParquetFile(handle, pre_buffer=False)
                 total = source.metadata.num_rows
-                batches: Any = source.iter_batches(batch_size=_BATCH_ROWS)
+                batches: Any = source.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups)
             else:
                 reader = _ipc(handle)
                 batches = (

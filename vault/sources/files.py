@@ -50,6 +50,19 @@ class SourceFile:
     compression: str | None
     size: int | None
 
+    @classmethod
+    def at(cls, filesystem: Any, path: str, shown: str) -> "SourceFile":
+        """The file at a path; raises InvalidInput where there is none of a known format."""
+        try:
+            found = _file(filesystem, path, shown)
+        except FileNotFoundError as error:
+            raise InvalidInput(f"{shown}: there is no such file where it is to be read") from error
+        except OSError as error:
+            raise InvalidInput(f"{shown}: the file cannot be read") from error
+        if found is None:
+            raise InvalidInput(f"{shown}: the ending is not known")
+        return found
+
     @property
     def local(self) -> bool:
         """Whether it is a plain file of this machine."""

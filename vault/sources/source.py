@@ -15,6 +15,7 @@ from vault.sources.evolving import evolved
 from vault.sources.files import SourceFile, expand
 from vault.sources.json_rows import infer_json, read_json
 from vault.sources.merging import conform, merge_schemas
+from vault.sources.stretches import Run, divide
 
 __all__ = ["Source", "open_source"]
 
@@ -35,6 +36,10 @@ class Source:
     def position(self) -> int:
         """Bytes read so far."""
         return 0
+
+    def divided(self, rows: int) -> list[Run] | None:  # noqa: ARG002
+        """Runs of about so many rows that other processes can read; None where only this one can."""
+        return None
 
     def __enter__(self) -> Self:
         return self
@@ -171,6 +176,10 @@ class _Files(Source):
         if file.format == "csv":
             return read_csv(file, self.schema, self._count)
         return read_columnar(file, self._count)
+
+    def divided(self, rows: int) -> list[Run] | None:
+        """Parquet files by row groups, and several files by file."""
+        return divide(self._files, rows)
 
     def position(self) -> int:
         """Bytes read from storage."""

@@ -18,17 +18,19 @@ from vault.manifest import ChunkRef, Layout, Listing, Manifest, Part, open_to
 from vault.model import MANIFEST_GROUP, Cut
 from vault.projection import narrowed_field
 from vault.trust import CompartmentHead, Grant, Signer
+from vault.workings.errands import Copying, CopyOrder, send_copies
 from vault.workings.jobs import Job
 from vault.workings.names import Holder
 from vault.workings.parts import OwnerParts
 from vault.workings.permissions import live_for_vendor
+from vault.workings.putting import Source, copies_of, source_of
 from vault.workings.reading import GroupShape
 from vault.workings.telling import about_columns, about_compartment
 from vault.workings.trouble import naming
 from vault.workings.versions import OpenVersion, live_versions
-from vault.workings.writing import Source, Writer
+from vault.workings.writing import Writer
 
-__all__ = ["Needs", "VendorCopy", "begin_copy", "cut_manifest", "fill", "needs", "needs_of", "source_of"]
+__all__ = ["Needs", "VendorCopy", "begin_copy", "cut_manifest", "fill", "needs", "needs_of"]
 
 _NOTHING: frozenset[Cut] = frozenset()
 
@@ -149,18 +151,39 @@ class VendorCopy:
         """Copy a chunk of the owner's that is not there, if it belongs here; may run in several threads."""
         if ref.assigned not in {None, self.vendor.id}:
             return
-        for cut in self._cuts.get(ref.group, ()):
-            content = cut.content(ref.content)
-            if content not in self._held.get(cut.group, {}):
-                with naming(self._parts, self.vendor):
-                    self._copied[content] = self.writer.cut(source(), cut, shape)
+        lacking = [
+            cut
+            for cut in self._cuts.get(ref.group, ())
+            if cut.content(ref.content) not in self._held.get(cut.group, {})
+        ]
+        if lacking:
+            with naming(self._parts, self.vendor):
+                self.note(copies_of(self.writer, source(), lacking, shape))
+
+    def note(self, copies: Iterable[tuple[str, ChunkRef]]) -> None:
+        """Remember chunks that were put for this compartment, by content."""
+        self._copied.update(copies)
+
+    @property
+    def cuts(self) -> tuple[Cut, ...]:
+        """What the compartment takes of the version that is filled in."""
+        return tuple(cut for cuts in self._cuts.values() for cut in cuts)
+
+    def keys(self) -> dict[str, WrappedKey]:
+        """The keys that what it takes goes under; made where there are none."""
+        with naming(self._parts, self.vendor):
+            return {cut.group: self.writer.key(cut.group)[0] for cut in self.cuts}
 
     def missing(self, parts: Iterable[Part], load: Callable[[Part], Listing]) -> Iterator[ChunkRef]:
         """The chunks in these parts of the owner's that belong here and are not there yet."""
         for part in self._unknown(parts):
             for ref in load(part).open_to(self.vendor.id).refs():
-                if any(self._own(ref, cut) is None for cut in self._cuts[ref.group]):
+                if self.lacking(ref):
                     yield ref
+
+    def lacking(self, ref: ChunkRef) -> list[Cut]:
+        """The cuts of a chunk of the owner's that are not there yet."""
+        return [cut for cut in self._cuts[ref.group] if self._own(ref, cut) is None]
 
     def _unknown(self, parts: Iterable[Part]) -> list[Part]:
         """The owner's parts that belong here and that the compartment has no part of the same content of."""
@@ -272,11 +295,6 @@ def begin_copy(parts: OwnerParts, job: Job, vendor: Holder, dataset: str, wanted
     return VendorCopy(parts, vendor, place, writer, wanted, head, versions, target)
 
 
-def source_of(parts: OwnerParts, ref: ChunkRef, key: WrappedKey) -> Source:
-    """One of the owner's chunks as a source for fan-out, read piece by piece."""
-    return Source(ref, parts.store.open(ref.object, ref.size), key, parts.keyring.open(key))
-
-
 def fill(
     parts: OwnerParts,
     job: Job,
@@ -290,6 +308,14 @@ def fill(
 
     ``shapes`` are what the owner's chunks hold and ``keys`` the keys that they are under, by group.
     """
+
+    if parts.workers is not None:
+        order = CopyOrder(keys, copy.keys(), copy.cuts, shapes)
+        wants = (Copying(ref, copy.lacking(ref)) for ref in copy.missing(wanted, load))
+        with naming(parts, copy.vendor):
+            for _, found in send_copies(parts, job, order, wants):
+                copy.note(found)
+        return
 
     def task(ref: ChunkRef) -> None:
         copy.take(ref, lambda: source_of(parts, ref, keys[ref.group]), shapes[ref.group])

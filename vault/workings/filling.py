@@ -95,6 +95,7 @@ def _fill_once(
             if head is None or head.digest != owners.head.digest or needed(transaction) != wanted:
                 raise Conflict("the dataset changed in the meantime")
             job.finish(transaction)
+            transaction.delete_steps(job.id)
             heads = [] if current else [copy.commit(transaction, publisher)]
             if heads:
                 parts.journal.record_in(transaction, Kind.FANNED_OUT, **told)

@@ -5,18 +5,19 @@ its own machine it is dead when that process is; elsewhere, when it has not beat
 gc has ended fails instead of publishing what gc took.
 """
 
+import json
 import os
 import socket
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from vault.catalog import Catalog, JobRow, Transaction
-from vault.encoding import from_timestamp, new_id, timestamp
+from vault.catalog import Catalog, FieldSealer, JobRow, SealedBlob, SealedValue, Transaction
+from vault.encoding import from_json, from_timestamp, new_id, timestamp
 from vault.errors import Conflict
 
-__all__ = ["ACTIVE", "DONE", "Job", "begin_job", "is_dead", "take_job"]
+__all__ = ["ACTIVE", "DONE", "Job", "begin_job", "folder_of", "is_dead", "open_step", "read_step", "take_job"]
 
 ACTIVE, DONE = "active", "done"
 _BEAT = timedelta(seconds=20)
@@ -33,6 +34,8 @@ class Job:
         self.id = identifier
         #: When its work began, maybe in another process.
         self.began = began
+        #: How many steps it has written down.
+        self.steps = 0
         self._catalog = catalog
         self._clock = clock
         self._beaten = clock()
@@ -40,7 +43,7 @@ class Job:
     @property
     def folder(self) -> str:
         """Where this job's objects lie."""
-        return f"objects/{self.id}"
+        return folder_of(self.id)
 
     def beat(self) -> None:
         """Say that the job lives, at most every 20 seconds; raises Conflict once it was declared dead."""
@@ -51,6 +54,15 @@ class Job:
         with self._catalog.write() as transaction:
             if not transaction.set_job(self.id, before=ACTIVE, state=ACTIVE, beat=timestamp(now)):
                 raise _declared_dead()
+
+    def write_down(self, sealer: FieldSealer, document: dict[str, Any]) -> int:
+        """Add a step to what the catalog knows of the job, sealed to its number, which is returned."""
+        number = self.steps
+        value = SealedValue(sealer, _step(self.id, number), json.dumps(document).encode())
+        with self._catalog.write() as transaction:
+            transaction.add_step(self.id, number, value)
+        self.steps += 1
+        return number
 
     def finish(self, transaction: Transaction) -> None:
         """End the job inside the transaction that makes its objects live; raises Conflict."""
@@ -70,6 +82,11 @@ class Job:
             for row in transaction.jobs():
                 if row.id == self.id and row.state == ACTIVE:
                     transaction.take_job(row, _NOBODY, timestamp(self._clock()))
+
+
+def folder_of(job: str) -> str:
+    """Where the objects of a job lie."""
+    return f"objects/{job}"
 
 
 def _declared_dead() -> Conflict:
@@ -96,6 +113,22 @@ def take_job(catalog: Catalog, row: JobRow, clock: Callable[[], datetime]) -> Jo
     with catalog.write() as transaction:
         taken = transaction.take_job(row, _this_process(), timestamp(clock()))
     return Job(row.id, catalog, clock, row.started) if taken else None
+
+
+def read_step(transaction: Transaction, sealer: FieldSealer, job: str, number: int) -> Any:
+    """One step of a job; raises Conflict where it is gone, as the job then is, and IntegrityError."""
+    for _, blob in transaction.steps(job, number):
+        return open_step(sealer, job, number, blob)
+    raise Conflict("the job has ended in the meantime")
+
+
+def open_step(sealer: FieldSealer, job: str, number: int, blob: SealedBlob) -> Any:
+    """What a step says; raises IntegrityError where it is not the job's step of that number."""
+    return from_json(blob.open(sealer, _step(job, number)), "a step of a job")
+
+
+def _step(job: str, number: int) -> str:
+    return f"{job}/{number}"
 
 
 def _this_process() -> str:

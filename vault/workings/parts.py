@@ -24,7 +24,7 @@ from vault.workings.roots import Roots
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from vault.engines import LocalEngine
+    from vault.engines import LocalEngine, Workers
     from vault.federation import Provider
     from vault.manifest import Listing, Manifest
 
@@ -200,11 +200,15 @@ class Signers:
 
 @dataclass(frozen=True, slots=True)
 class OwnerParts(Parts):
-    """What the owner has besides: the KMS itself, the signers, and the owner's holder id."""
+    """What the owner has besides: the KMS itself, the signers, and the owner's holder id.
+
+    ``workers`` are other processes that do parts of a job; without them all is done in this one.
+    """
 
     kms: Kms
     owner: str
     signers: Signers
+    workers: "Workers | None" = None
 
     def sealer(self) -> FieldSealer:
         """The sealer of the owner's catalog fields."""

@@ -97,6 +97,7 @@ class ReadPlan:
 
     ``masks`` are by the path, from the column's name on, of what they stand in the place of; ``mask_key`` opens the
     vendor's mask key, when it is needed.
+    ``among`` are the shards that it is of, ascending, where it is not of all.
     ``start`` is where an earlier read of the same was broken off: from there on, ``limit`` rows at most.
     ``chosen`` are the chunks that it may open, by group: those of shards that the statistics do not exclude and, where
     nothing is filtered, that the limit reaches. Making a plan opens parts of the manifest and no chunk; it raises
@@ -110,6 +111,7 @@ class ReadPlan:
     masks: Mapping[Path, Mask] = field(default_factory=dict)
     mask_key: Callable[[], bytes] | None = field(default=None, repr=False)
     start: "Position | None" = None
+    among: "pa.Array | None" = field(default=None, repr=False)
     chosen: Mapping[str, Listing] = field(init=False, repr=False)
     #: The column groups whose chunks the read opens.
     groups: frozenset[str] = field(init=False, repr=False)
@@ -165,13 +167,14 @@ class ReadPlan:
     def _choose(self) -> dict[str, Listing]:
         """First what the filters' own statistics leave, then of the other groups only the chunks of those shards."""
         first = sorted(self.filter_groups) or sorted(self.groups)[:1]
-        chosen = {group: found for group in first if (found := self.version.listing(group)) is not None}
+        among = self.among
+        chosen = {group: found for group in first if (found := self.version.listing(group, among)) is not None}
         if not chosen:
             return {}  # a version without rows
         agree(chosen)
         any_group = next(iter(chosen.values()))
         mask = self._wanted(chosen, any_group)
-        left = None
+        left = among
         if mask is not None:
             left = any_group.shards.combine_chunks().filter(mask)
             chosen = {group: listing.where(mask) for group, listing in chosen.items()}

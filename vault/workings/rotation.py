@@ -4,19 +4,17 @@ The keys of the next epoch are written down before anything is under them, and e
 in the store. Whoever takes the job up again copies what is not written down. Nothing of it counts before the commit.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any, final
 
-from vault.catalog import JobRow, SealedValue, Transaction
-from vault.encoding import from_base64, from_json, to_base64
+from vault.catalog import JobRow, Transaction
 from vault.errors import IntegrityError, KmsError
 from vault.keyring import WrappedKey
 from vault.manifest import ChunkRef
-from vault.model import KeyScope
-from vault.workings.jobs import ACTIVE, Job, begin_job, is_dead, take_job
+from vault.workings.documents import key_document, read_key
+from vault.workings.jobs import ACTIVE, Job, begin_job, is_dead, open_step, take_job
 from vault.workings.parts import OwnerParts
 
 __all__ = ["KIND", "Rotation", "begin_rotation", "compartment_of"]
@@ -44,12 +42,12 @@ class Rotation:
     ``keys`` and ``copied`` are what an earlier run left, empty for a new one.
     """
 
-    def __init__(self, parts: OwnerParts, job: Job, progress: _Progress, next_step: int) -> None:
+    def __init__(self, parts: OwnerParts, job: Job, progress: _Progress, steps: int) -> None:
         self.job = job
+        job.steps = steps
         self.keys = dict(progress.keys)
         self.copied = dict(progress.copied)
         self._parts = parts
-        self._next = next_step
         self._pending: list[tuple[str, ChunkRef]] = []
         self._noted = parts.clock()
 
@@ -57,7 +55,7 @@ class Rotation:
         """Write down keys before anything is under them."""
         fresh = [key for key in keys if self.keys.get(key.scope.group) != key]
         if fresh:
-            self.write_down({"keys": [_key_document(key) for key in fresh]})
+            self.write_down({"keys": [key_document(key) for key in fresh]})
             self.keys |= {key.scope.group: key for key in fresh}
 
     def note(self, old: str, new: ChunkRef) -> None:
@@ -79,10 +77,7 @@ class Rotation:
 
     def write_down(self, document: dict[str, Any]) -> None:
         """Add a step to what the catalog knows of the job."""
-        value = SealedValue(self._parts.sealer(), _row(self.job.id, self._next), json.dumps(document).encode())
-        with self._parts.catalog.write() as transaction:
-            transaction.add_step(self.job.id, self._next, value)
-        self._next += 1
+        self.job.write_down(self._parts.sealer(), document)
 
 
 def begin_rotation(parts: OwnerParts, compartment: str, groups: frozenset[str] | None) -> Rotation:
@@ -111,9 +106,9 @@ def _read(parts: OwnerParts, job: JobRow) -> tuple[_Progress, int] | None:
     try:
         for number, (_, blob) in enumerate(steps):
             # Each is sealed to its number: with one missing, or in another's place, none behind it opens.
-            document = from_json(blob.open(sealer, _row(job.id, number)), "a step of a rekey")
+            document = open_step(sealer, job.id, number, blob)
             target = document.get("target", target)
-            keys |= {key.scope.group: key for key in map(_read_key, document.get("keys", ()))}
+            keys |= {key.scope.group: key for key in map(read_key, document.get("keys", ()))}
             copied |= {old: ChunkRef(**new) for old, new in document.get("copied", ())}
         for key in keys.values():
             parts.keyring.open(key)
@@ -126,26 +121,8 @@ def compartment_of(parts: OwnerParts, transaction: Transaction, job: JobRow) -> 
     """Whose chunks a rekey that has not ended copies; None where its steps do not say."""
     try:
         for number, blob in transaction.steps(job.id)[:1]:
-            document = from_json(blob.open(parts.sealer(), _row(job.id, number)), "a step of a rekey")
+            document = open_step(parts.sealer(), job.id, number, blob)
             return str(document["target"]["compartment"])
     except IntegrityError:
         return None
     return None
-
-
-def _row(job: str, number: int) -> str:
-    return f"{job}/{number}"
-
-
-def _key_document(key: WrappedKey) -> dict[str, Any]:
-    return {
-        "scope": asdict(key.scope),
-        "key_id": key.key_id,
-        "kms_key": key.kms_key,
-        "wrapped": to_base64(key.wrapped),
-    }
-
-
-def _read_key(document: Mapping[str, Any]) -> WrappedKey:
-    wrapped = from_base64(document["wrapped"], "a step of a rekey")
-    return WrappedKey(KeyScope(**document["scope"]), document["key_id"], document["kms_key"], wrapped)

@@ -52,14 +52,16 @@ def cut_shards(
     assign_by: str | None,
     holders: Mapping[str, str],
     shard_bytes: int = SHARD_BYTES,
+    first_row: int = 0,
 ) -> Iterator[ShardRows]:
     """Cut batches into shards of at most ``shard_rows`` rows or ``shard_bytes`` bytes.
 
     With ``assign_by``, every row goes to a shard of the holder that the column names; a null names the owner.
-    ``holders`` maps names to ids. Raises InvalidInput for a name that is no vendor's, with its row.
+    ``holders`` maps names to ids. Raises InvalidInput for a name that is no vendor's, with its row, of which there are
+    ``first_row`` before the first one here.
     """
     piles: dict[str | None, _Pile] = {}
-    row = 0
+    row = first_row
     for batch in batches:
         for assigned, part in _assigned(batch, assign_by, holders, row):
             pile = piles.setdefault(assigned, _Pile(assigned))

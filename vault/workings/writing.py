@@ -7,23 +7,16 @@ began from. Until then a crash leaves garbage and nothing else.
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
-
-import pyarrow as pa
-import xxhash
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from vault.catalog import CompartmentRow, HeadRow, Transaction, VersionRow
-from vault.chunks import EncodeOptions, decode, encode, footer, rekey_into
 from vault.derivation import chunk_key
 from vault.encoding import new_id, timestamp
 from vault.errors import Conflict
-from vault.filters import collect_stats
 from vault.keyring import WrappedKey
-from vault.manifest import ChunkRef, Entry, Manifest, Part, Place, encode_manifest, encode_part
-from vault.model import MANIFEST_GROUP, ChunkIdentity, Column, Cut, KeyScope
-from vault.projection import narrowed, narrowed_field
+from vault.manifest import Manifest, Part, Place, encode_manifest, encode_part
+from vault.model import MANIFEST_GROUP, ChunkIdentity, KeyScope
 from vault.trust import (
     CompartmentHead,
     Label,
@@ -37,71 +30,13 @@ from vault.trust import (
 from vault.workings.jobs import Job
 from vault.workings.names import holder_by_id
 from vault.workings.parts import OwnerParts, key_row
-from vault.workings.reading import GroupShape, identity_of
+from vault.workings.putting import ChunkWriter
 from vault.workings.versions import live_keys
 
-__all__ = ["Checksum", "Source", "Writer", "Written"]
+__all__ = ["Writer"]
 
 
-class Checksum:
-    """XXH3-128 of an object, piece by piece: finds bit rot and cut transfers, proves nothing."""
-
-    def __init__(self) -> None:
-        self._digest = xxhash.xxh3_128()
-
-    def add(self, piece: memoryview) -> None:
-        """The next bytes."""
-        self._digest.update(piece)
-
-    def hex(self) -> str:
-        """What is kept in the manifest."""
-        return self._digest.hexdigest()
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Source:
-    """An encoded chunk and the key that opens it: what a rekey or fan-out starts from."""
-
-    ref: ChunkRef
-    data: Any
-    key: WrappedKey
-    data_key: bytes
-
-    def whole(self) -> Any:
-        """All of the encrypted bytes."""
-        return self.data.read(0, self.ref.size) if hasattr(self.data, "read") else self.data
-
-    def __repr__(self) -> str:
-        return f"Source({self.ref.chunk})"
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Written:
-    """A chunk that was encoded and put: a source for fan-out, and the statistics of its columns by id."""
-
-    source: Source
-    statistics: Mapping[str, pa.StructArray]
-
-    @property
-    def entry(self) -> Entry:
-        """What a manifest says of it."""
-        return Entry(self.source.ref, self.statistics)
-
-    def __repr__(self) -> str:
-        return f"Written({self.source.ref.chunk})"
-
-
-@dataclass(frozen=True, slots=True)
-class _Plain:
-    """What of a chunk's reference stays with the plaintext, whatever key it is under."""
-
-    shard: int
-    content: str
-    rows: int
-    assigned: str | None
-
-
-class Writer:
+class Writer(ChunkWriter):
     """Stages the next state of one compartment. `chunk` and `copy` may run in several threads.
 
     The column groups in ``rotate`` get the next epoch instead of their live one, under a key that an earlier run of the
@@ -119,7 +54,8 @@ class Writer:
         rotate: frozenset[str] = frozenset(),
         noted: Mapping[str, WrappedKey] | None = None,
     ) -> None:
-        self._parts = parts
+        super().__init__(parts, job.folder)
+        self._parts: OwnerParts = parts
         self._job = job
         self._place = place
         self._compartment = place.id
@@ -157,96 +93,6 @@ class Writer:
             wrapped, plaintext = self._parts.keyring.create(scope, self._kms_key)
         self._made.append(wrapped)
         return wrapped, plaintext
-
-    def chunk(
-        self,
-        table: pa.Table,
-        columns: Iterable[Column],
-        shard: int,
-        assigned: str | None,
-        encoding: EncodeOptions | None = None,
-    ) -> Written:
-        """Encode and put the columns of one group of one shard."""
-        members = tuple(columns)
-        wrapped, data_key = self.key(members[0].group)
-        identity = ChunkIdentity(wrapped.scope, new_id())
-        piece = table.select([column.name for column in members])
-        data = encode(piece, chunk_key(data_key, identity), identity, encoding)
-        statistics = {
-            column.id: found for column in members if (found := collect_stats(piece.column(column.name))) is not None
-        }
-        plain = _Plain(shard, new_id(), piece.num_rows, assigned)
-        view = memoryview(data).cast("B")
-        ref = self._put(plain, identity, len(view), lambda write: write(view))
-        return Written(Source(ref, data, wrapped, data_key), statistics)
-
-    def cut(self, source: Source, cut: Cut, shape: GroupShape) -> ChunkRef:
-        """Encode what a cut leaves of one of the owner's chunks, under this compartment's key, and put it.
-
-        ``shape`` is what the chunk holds. It is decoded and encoded: the pages of fields that are left out must not be
-        in the object, under whatever key. A whole group is copied.
-        """
-        if not cut.fields:
-            return self.copy(source)
-        old, data = identity_of(source.key, source.ref), source.whole()
-        key = chunk_key(source.data_key, old)
-        table = decode(data, key, old, shape.schema, shape.formerly)
-        columns = [narrowed(table.column(each.name), cut.of(each).fields) for each in shape.columns]
-        fields = [narrowed_field(shape.schema.field(each.name), cut.of(each).fields) for each in shape.columns]
-        piece = pa.table(columns, schema=pa.schema(fields))
-        wrapped, data_key = self.key(cut.group)
-        new = ChunkIdentity(wrapped.scope, new_id())
-        found = footer(data, key, old)
-        rows = found.row_group(0).num_rows if found.num_row_groups else 1
-        view = memoryview(encode(piece, chunk_key(data_key, new), new, EncodeOptions(row_group_rows=rows))).cast("B")
-        ref = source.ref
-        plain = _Plain(ref.shard, cut.content(ref.content), ref.rows, ref.assigned)
-        return self._put(plain, new, len(view), lambda write: write(view))
-
-    def copy(self, source: Source) -> ChunkRef:
-        """Encrypt a chunk anew, page by page, under this compartment's key, and put it."""
-        wrapped, data_key = self.key(source.ref.group)
-        old, new = identity_of(source.key, source.ref), ChunkIdentity(wrapped.scope, new_id())
-        ref = source.ref
-        plain = _Plain(ref.shard, ref.content, ref.rows, ref.assigned)
-        return self._put(
-            plain,
-            new,
-            ref.size,
-            lambda write: rekey_into(
-                source.data, chunk_key(source.data_key, old), old, chunk_key(data_key, new), new, write
-            ),
-        )
-
-    def _put(
-        self,
-        plain: _Plain,
-        identity: ChunkIdentity,
-        size: int,
-        produce: Callable[[Callable[[memoryview], object]], object],
-    ) -> ChunkRef:
-        name, digest = f"{self._job.folder}/{identity.chunk}", Checksum()
-
-        def both(write: Callable[[memoryview], object]) -> None:
-            def piece(data: memoryview) -> None:
-                digest.add(data)
-                write(data)
-
-            produce(piece)
-
-        self._parts.store.put_pieces(name, both)
-        return ChunkRef(
-            shard=plain.shard,
-            group=identity.scope.group,
-            epoch=identity.scope.epoch,
-            chunk=identity.chunk,
-            content=plain.content,
-            object=name,
-            rows=plain.rows,
-            size=size,
-            checksum=digest.hex(),
-            assigned=plain.assigned,
-        )
 
     def manifest(self, manifest: Manifest, publisher: Signer) -> None:
         """Seal, put and sign the manifest of one version, after the parts of it that are not in the store yet."""
