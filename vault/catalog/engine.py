@@ -47,6 +47,8 @@ class Catalog:
         self._shared = SharedWrites(self.write)
         #: Why nothing is read or written any more: the tables became those of another release.
         self._other: str | None = None
+        #: Called behind every commit that changed an administrative table.
+        self.after_change: Callable[[], None] = lambda: None
 
     @property
     def url(self) -> str:
@@ -68,6 +70,8 @@ class Catalog:
             # A process that was running when the tables were upgraded must not write what it takes them to be.
             self._refuse_schema(transaction.take_turn())
             yield transaction
+        if transaction.changed is not None:
+            self.after_change()
 
     def submit(self, change: Callable[[Transaction], _Result]) -> _Result:
         """One change that touches nothing else, durable on return; it may share its transaction with other threads'.
@@ -100,8 +104,7 @@ class Catalog:
                 if write and self._is_postgresql:
                     postgresql.begin_write(connection)
                 yield transaction
-                for finish in transaction.finishing:
-                    finish()
+                transaction.finish()
                 committing = write
         except VaultError:
             raise
