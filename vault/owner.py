@@ -75,10 +75,14 @@ def init(
     return open(folder)
 
 
-def open(folder: "str | os.PathLike[str] | None" = None) -> "Vault":  # noqa: A001
-    """Open a vault as its owner: the given one, else ``$DSVAULT``, else the nearest upwards."""
+def open(folder: "str | os.PathLike[str] | None" = None, *, urgent: bool = False) -> "Vault":  # noqa: A001
+    """Open a vault as its owner: the given one, else ``$DSVAULT``, else the nearest upwards.
+
+    ``urgent`` is for what only takes access away, such as `Vault.freeze`: a store that cannot be reached does not hold
+    it up.
+    """
     path = deployment.find_vault(os.fspath(folder) if folder is not None else None)
-    return Vault(path, deployment.open_owner(path))
+    return Vault(path, deployment.open_owner(path, urgent=urgent), urgent=urgent)
 
 
 def upgrade(folder: "str | os.PathLike[str] | None" = None) -> "Upgraded":
@@ -114,13 +118,16 @@ class IssuedProfile:
 class Vault:
     """An open vault, as its owner. Every change is in the audit log when the method returns."""
 
-    def __init__(self, folder: Path, parts: OwnerParts) -> None:
+    def __init__(self, folder: Path, parts: OwnerParts, *, urgent: bool = False) -> None:
         from vault import roots
 
         self.folder = folder
         self.parts = parts
+        if urgent:
+            return
         # What a killed run left between its commit and the store is put right before anything else.
         roots.reconcile(parts)
+        parts.backups.save_left()
 
     # Vendors
 

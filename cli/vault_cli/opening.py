@@ -17,13 +17,13 @@ _ITEM: Final = re.compile(r'(?:"(?:[^"]|"")*"|[^,"])+')
 _QUOTED: Final = re.compile(r'"((?:[^"]|"")*)"')
 
 
-def open_vault(folder: Path | None) -> "Vault":
-    """The vault, as its owner."""
-    return _opener()(folder)
+def open_vault(folder: Path | None, *, urgent: bool = False) -> "Vault":
+    """The vault, as its owner; ``urgent`` is as for `vault.owner.open`."""
+    return _opener()(folder, urgent=urgent)
 
 
 @cache
-def _opener() -> "Callable[[Path | None], Vault]":
+def _opener() -> "Callable[..., Vault]":
     """What opens it. The import waits until a command needs it: it takes most of a short command's time."""
     # All that it makes stays until the process ends, and is looked through for garbage neither now nor then.
     gc.disable()

@@ -160,7 +160,7 @@ def rows_in_pieces(connection: Connection, most: int) -> Iterator[list[Noted]]:
     piece: list[Noted] = []
     size = 0
     for table in BACKED_UP.values():
-        for row in connection.execution_options(yield_per=_PAGE).execute(select(table)):
+        for row in connection.execute(select(table), execution_options={"yield_per": _PAGE}):
             noted = Noted("put", table.name, row._asdict())
             piece.append(noted)
             size += sum(len(value) if isinstance(value, bytes | str) else 8 for value in noted.row.values())
