@@ -46,6 +46,7 @@ __all__ = [
     "MARKER",
     "Configuration",
     "WitnessPlace",
+    "catalog_of",
     "find_vault",
     "init",
     "open_broker",
@@ -53,6 +54,7 @@ __all__ = [
     "open_witness",
     "passphrase",
     "upgrade",
+    "witness_of",
 ]
 
 _LOG = logging.getLogger("dsvault")
@@ -103,6 +105,11 @@ class Configuration:
         if self.witness is not None:
             lines += ["", "[witness]", f"url = {_toml(self.witness.url)}"]
             lines += [f"required = {str(self.witness.required).lower()}"]
+        held = {each.name: getattr(self.data_keys, each.name) for each in fields(CacheLimits)}
+        if self.data_keys != CacheLimits():
+            lines += ["", "[data_keys]", *(f"{name} = {value}" for name, value in held.items())]
+        if self.grace != DEFAULT_GRACE:
+            lines += ["", "[gc]", f'grace = "{round(self.grace.total_seconds())}s"']
         return "\n".join(lines) + "\n"
 
     @classmethod
@@ -304,6 +311,16 @@ def _catalog_url(folder: Path, url: str) -> str:
     if url.startswith(prefix) and not url.startswith(prefix + "/"):
         return prefix + quote(str(folder.absolute()), safe="/ :") + "/" + url.removeprefix(prefix)
     return url
+
+
+def catalog_of(folder: Path, configuration: Configuration) -> Catalog:
+    """The catalog that a vault's configuration names."""
+    return open_catalog(_catalog_url(folder, configuration.catalog))
+
+
+def witness_of(folder: Path, configuration: Configuration) -> Witness | None:
+    """The witness that a vault's configuration names, if it names one."""
+    return _open_witness(folder, configuration)
 
 
 def _roots(folder: Path, configuration: Configuration, catalog: Catalog, store: ObjectStore) -> Roots:
