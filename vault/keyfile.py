@@ -177,9 +177,7 @@ def write_new(
     _put_new(path, _document(Header(kind, identifier), secret, passphrase, n))
 
 
-def write_apart(
-    path: Path, kind: str, identifier: str, secret: bytes, passphrase: str, *, n: int = SCRYPT_N
-) -> None:
+def write_apart(path: Path, kind: str, identifier: str, secret: bytes, passphrase: str, *, n: int = SCRYPT_N) -> None:
     """The same in a folder that is no keystore and anybody's: no lock is left there."""
     document = _document(Header(kind, identifier), secret, passphrase, n)
     with _writing(path):

@@ -1,8 +1,9 @@
 """The owner's keys in one file under a passphrase of its own: what a restore needs besides the store and the KMS.
 
-It holds the owner's configuration, every private key file of the owner's and the log key's, and the key files of a local
-keystore, each as it is: one that is under a passphrase stays under it. The file is of the family of key files, sealed as
-those are. It is written whole, mode 0600, and never over another one; nothing of it is ever on a disk unsealed.
+It holds the owner's configuration, every private key file of the owner's and the log key's, and the key files of a
+local keystore, each as it is: one that is under a passphrase stays under it. The file is of the family of key files,
+sealed as those are. It is written whole, mode 0600, and never over another one; nothing of it is ever on a disk
+unsealed.
 """
 
 import hashlib
