@@ -43,6 +43,7 @@ from vault.workings.parts import Lately, Manifests, OwnerParts, Parts, Signers, 
 from vault.workings.roots import Roots
 
 __all__ = [
+    "DEFAULT_ENDPOINT",
     "MARKER",
     "Configuration",
     "WitnessPlace",
@@ -116,10 +117,19 @@ class Configuration:
     def read(cls, path: Path) -> "Configuration":
         """Read a configuration file; raises NotFound or InvalidInput."""
         try:
-            document = tomllib.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
         except FileNotFoundError as error:
             raise NotFound(f"{path}: there is no vault here") from error
         except (OSError, ValueError) as error:
+            raise InvalidInput(f"{path}: the configuration cannot be read") from error
+        return cls.parse(text, path)
+
+    @classmethod
+    def parse(cls, text: str, path: Path) -> "Configuration":
+        """The same of a file's text; ``path`` is for what is said of it. Raises InvalidInput."""
+        try:
+            document = tomllib.loads(text)
+        except ValueError as error:
             raise InvalidInput(f"{path}: the configuration cannot be read") from error
         try:
             if str(document["format"]).split(".")[0] != str(FORMAT[0]):

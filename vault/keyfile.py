@@ -14,7 +14,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +35,7 @@ __all__ = [
     "exclusive",
     "load",
     "parse",
+    "put_back",
     "read",
     "remove",
     "replace",
@@ -183,6 +184,12 @@ def write_apart(path: Path, kind: str, identifier: str, secret: bytes, passphras
     with _writing(path):
         temporary = _write_temporary(path.parent, document)
         _link_new(temporary, path)
+
+
+def put_back(file: KeyFile) -> None:
+    """Write a key file as it was in the place that it names; one that is there already stays. Raises KmsError."""
+    with exclusive(file.path.parent), _writing(file.path), suppress(Conflict):
+        _link_new(_write_temporary(file.path.parent, file.document), file.path)
 
 
 def write_elsewhere(path: Path, kind: str, identifier: str, place: Elsewhere) -> None:
@@ -362,7 +369,7 @@ def _temporary_name(folder: Path) -> Path:
     return folder / f".keyfile-{new_id()}"
 
 
-def _write_temporary(folder: Path, document: dict[str, Any]) -> Path:
+def _write_temporary(folder: Path, document: Mapping[str, Any]) -> Path:
     temporary = _temporary_name(folder)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

@@ -20,8 +20,19 @@ from vault.encoding import from_json, json_bytes, timestamp
 from vault.errors import Conflict, IntegrityError, InvalidInput, KeyUnavailable, KmsError
 from vault.kms import keystore_folders
 from vault.workings.files import put_file
+from vault.workings.parts import OwnerParts
 
-__all__ = ["CONFIGURATION", "KEYSTORE", "Exported", "Keys", "export_keys", "read_keys", "unexported"]
+__all__ = [
+    "CONFIGURATION",
+    "KEYSTORE",
+    "BackedUp",
+    "Exported",
+    "Keys",
+    "back_up",
+    "export_keys",
+    "read_keys",
+    "unexported",
+]
 
 _KIND: Final = "owner keys"
 _FORMAT: Final = "1.0"
@@ -31,6 +42,24 @@ CONFIGURATION: Final = "owner/config.toml"
 #: Where a local keystore's files are in the export, wherever it lies.
 KEYSTORE: Final = "keystore"
 _RECORD: Final = "exported.json"
+
+
+@dataclass(frozen=True, slots=True)
+class BackedUp:
+    """What the store has of the catalog and the log: everything up to an administrative change and a log entry.
+
+    ``snapshot`` is the change that the newest snapshot is of; objects and bytes are those of all that is kept.
+    ``unexported`` are the key files that no export of the owner's keys has, None where there was none yet.
+    """
+
+    change: int
+    snapshot: int
+    entries: int
+    objects: int
+    bytes: int
+    log_objects: int
+    log_bytes: int
+    unexported: tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +82,31 @@ class Keys:
 
     def __repr__(self) -> str:
         return f"Keys(vault={self.vault}, files={len(self.files)})"
+
+
+def back_up(parts: OwnerParts, folder: Path, kms: str) -> BackedUp:
+    """Bring the backup in the store up to date, with a snapshot of everything, and say what there is.
+
+    Raises Unavailable, KmsError and KeyUnavailable where it cannot be, and IntegrityError where the store has another.
+    """
+    parts.journal.settle()
+    parts.backups.complete(snapshot=True)
+    parts.journal.settle()
+    end = parts.journal.end()
+    with parts.catalog.read() as transaction:
+        state = transaction.backup()
+    kept, log = list(parts.store.list("backup")), list(parts.store.list("log"))
+    missing = unexported(folder, kms)
+    return BackedUp(
+        state.number,
+        state.snapshot if state.snapshot is not None else 0,
+        end[1].size if end is not None else 0,
+        len(kept),
+        sum(info.size for info in kept),
+        len(log),
+        sum(info.size for info in log),
+        tuple(missing) if missing is not None else None,
+    )
 
 
 def export_keys(
