@@ -11,23 +11,22 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from vault import deployment, keyfile
 from vault import roots as _roots
-from vault.audit import Kind, Pinned, Tail, verify_hashes
+from vault.audit import Kind, Pinned, Tail, read_checkpoint, sign_checkpoint, verify_hashes
 from vault.catalog import BackupRow, Catalog, LogRow, LogTailRow, Transaction, open_catalog
 from vault.deployment import MARKER, Configuration, WitnessPlace
 from vault.encoding import is_id, new_id, utcnow
 from vault.errors import IntegrityError, InvalidInput, KeyUnavailable, NotFound
 from vault.kms import KeyState, keystore_folders
 from vault.objects import ObjectStore, open_store
-from vault.safekeeping import CONFIGURATION, KEYSTORE, Keys, read_keys
-from vault.trust import Label, Role, Signed, open_roots
+from vault.safekeeping import CONFIGURATION, KEYSTORE, Keys, note_exported, read_keys
+from vault.trust import Label, Role, Root, Signed, Signer, open_roots
 from vault.trust.root import encode_chain
 from vault.workings.chain import Backup, read_backup
 from vault.workings.files import put_file
@@ -36,6 +35,8 @@ from vault.workings.journal import Journal
 from vault.workings.keyfolder import KeyFolder, kind_of
 from vault.workings.names import holders
 from vault.workings.parts import OwnerParts
+from vault.workings.permissions import open_grant
+from vault.workings.recounting import recount
 from vault.workings.regained import Run, log_runs, marks, refuse_older, refuse_shorter
 from vault.workings.roots import Roots, root_name
 
@@ -200,6 +201,7 @@ class _Restoring:
         self._keys = keys
         self._store = open_store(_absolute(source.store))
         self._told: list[str] = []
+        self._log_keys = KeyFolder(place.folder, deployment.passphrase())
         self._chain = _chain(self._store, fingerprint)
         self._fingerprint = fingerprint
         self._vault = open_roots(self._chain, fingerprint)[-1].vault
@@ -255,6 +257,8 @@ class _Restoring:
             catalog.close()
         put_file(folder / "broker" / "config.toml", replace(configuration, owner=None).text().encode())
         put_file(folder / CONFIGURATION, configuration.text().encode())
+        if self._keys.created:
+            note_exported(folder, self._keys)
         self._go_on(deployment.open_owner(folder))
         put_file(folder / MARKER, f'# This directory is a dsvault vault.\nvault = "{self._vault}"\n'.encode())
         (folder / _UNFINISHED).unlink(missing_ok=True)
@@ -287,7 +291,8 @@ class _Restoring:
             backup = read_backup(roots, self._store, self._secrets())
             known = marks(roots, self._store, self._witness, self._told.append)
             refuse_older(backup, known)
-            filling = _Filling(roots, catalog, self._store, backup, known, self._journal(roots, catalog, record))
+            journal = Journal(roots, catalog, self._store, self._log_signer, utcnow) if record else None
+            filling = _Filling(roots, catalog, self._store, backup, known, journal, self._log_signer)
 
             def fill(transaction: Transaction) -> None:
                 filling.fill(transaction)
@@ -309,13 +314,13 @@ class _Restoring:
             raise InvalidInput("--catalog: there are tables in it already; a vault is restored into an empty one")
         return None
 
-    def _journal(self, roots: Roots, catalog: Catalog, record: bool) -> Journal | None:
-        if not record:
-            return None
-        keys = KeyFolder(self._place.folder, deployment.passphrase())
-        with _older_keys(self._keys):
-            keys.signer(Role.LOG, roots.known)
-        return Journal(roots, catalog, self._store, lambda root: keys.signer(Role.LOG, root), utcnow)
+    def _log_signer(self, root: Root) -> Signer:
+        """The log key of a root document; its absence may mean that the export is from before a rotation."""
+        try:
+            return self._log_keys.signer(Role.LOG, root)
+        except KeyUnavailable as error:
+            when = f" of {self._keys.created[:19]}" if self._keys.created else ""
+            raise KeyUnavailable(f"{error}; the export{when} may be from before the key was replaced") from error
 
     def _restored(self, catalog: Catalog, change: int, saved: str, entries: int) -> Restored:
         with catalog.read() as transaction:
@@ -349,20 +354,25 @@ class _Restoring:
                         f"the KMS has no key of {holder.name!r}: was it made after the keys were exported? What is "
                         "under it cannot be read; 'dsvault vendor offboard' ends that vendor"
                     )
+        _count_usage(parts)
         _roots.reconcile(parts)
         parts.journal.settle()
         parts.backups.complete(snapshot=True)
         parts.catalog.close()
 
 
-@contextmanager
-def _older_keys(keys: Keys) -> Iterator[None]:
-    """Say of a key that is missing that the export may be from before a rotation."""
-    try:
-        yield
-    except KeyUnavailable as error:
-        when = f" of {keys.created[:19]}" if keys.created else ""
-        raise KeyUnavailable(f"{error}; the export{when} may be from before the key was replaced") from error
+def _count_usage(parts: OwnerParts) -> None:
+    """Charge limited grants with what the log says was served; one that is charged already was so by an earlier run."""
+    with parts.catalog.read() as transaction:
+        rows, sealer = transaction.grants(), parts.sealer()
+        limited = {row.id for row in rows if open_grant(parts.root, row, sealer, own=False)[0].limits}
+        limited = {grant for grant in limited if not any(transaction.usage(grant, "")[0].values())}
+    if not limited:
+        return
+    used = recount(parts.journal.entries(parts.signers.keys.auditor_secrets()), limited)
+    with parts.catalog.write() as transaction:
+        for (grant, day), counts in used.items():
+            transaction.add_usage(grant, day, counts)
 
 
 class _Filling:
@@ -376,6 +386,7 @@ class _Filling:
         backup: Backup,
         known: list[Pinned],
         journal: Journal | None,
+        signer: Callable[[Root], Signer],
     ) -> None:
         self._roots = roots
         self._heads = Heads(roots, catalog, store)
@@ -383,6 +394,7 @@ class _Filling:
         self._backup = backup
         self._known = known
         self._journal = journal
+        self._signer = signer
         self.entries = 0
 
     def fill(self, transaction: Transaction) -> None:
@@ -397,6 +409,7 @@ class _Filling:
         if backup.number:
             transaction.changed = (backup.number, backup.digest)
         if self._journal is not None:
+            self._sign_end(transaction, end)
             self._journal.record_in(
                 transaction,
                 Kind.RESTORED,
@@ -419,6 +432,15 @@ class _Filling:
         refuse_shorter(self.entries, self._known)
         verify_hashes(self._pages(transaction), Tail(last.checkpoint, last.edge), self._known)
         return last
+
+    def _sign_end(self, transaction: Transaction, end: Run) -> None:
+        """Have the log end under a key that counts: its own may have been replaced just before the loss."""
+        root = self._roots.seen_by(transaction)
+        try:
+            read_checkpoint(root, end.note)
+        except IntegrityError:
+            note = sign_checkpoint(root.vault, end.checkpoint, self._signer(root))
+            transaction.append_log([], LogTailRow(note, b"".join(end.edge.hashes)))
 
     def _pages(self, transaction: Transaction) -> Iterator[list[bytes]]:
         for after in range(0, self.entries, _PAGE):

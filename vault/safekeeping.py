@@ -30,6 +30,7 @@ __all__ = [
     "Keys",
     "back_up",
     "export_keys",
+    "note_exported",
     "read_keys",
     "unexported",
 ]
@@ -133,9 +134,14 @@ def export_keys(
         keyfile.write_apart(target, _KIND, vault, zlib.compress(json_bytes(document)), passphrase)
     except (Conflict, KmsError) as error:
         raise InvalidInput(f"{target}: the keys cannot be written there ({error})") from error
-    record = {"created": timestamp(now), "files": _digests(files)}
-    put_file(folder / "owner" / _RECORD, json_bytes(record))
+    note_exported(folder, Keys(vault, fingerprint, timestamp(now), files))
     return Exported(str(target), keys, fingerprint)
+
+
+def note_exported(folder: Path, keys: Keys) -> None:
+    """Note in a vault's directory which key files an export has."""
+    record = {"created": keys.created, "files": _digests(keys.files)}
+    put_file(folder / "owner" / _RECORD, json_bytes(record))
 
 
 def _files(folder: Path, kms: str) -> Iterator[tuple[str, str]]:
@@ -167,7 +173,7 @@ def unexported(folder: Path, kms: str) -> list[str] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     present = _digests(dict(_files(folder, kms)))
-    return sorted(name for name, digest in present.items() if exported.get(name) != digest)
+    return sorted(name for name, digest in present.items() if name != CONFIGURATION and exported.get(name) != digest)
 
 
 def read_keys(path: Path, passphrase: str | None) -> Keys:

@@ -120,11 +120,14 @@ class Backups:
     def _save_changes(self) -> None:
         with self._catalog.read() as transaction:
             root, state, waiting = self._roots.seen_by(transaction), transaction.backup(), transaction.changes()
+        if waiting:
+            self._put_changes(root, waiting)
         if root.version != state.snapshot_root:
-            # Whoever reads the backup learns from the store by which keys it is judged.
+            # Whoever reads the backup learns from the store by which keys it is judged. Only now: a root document that
+            # is known there and is in no backup would hold a restore to a change that nobody has.
             self._roots.announce()
-        if not waiting:
-            return
+
+    def _put_changes(self, root: Root, waiting: Sequence[ChangeRow]) -> None:
         signer = self._signer(root)
 
         def put(change: ChangeRow) -> int:

@@ -17,7 +17,7 @@ from typing import Final
 
 from vault.catalog import Change, change_digest, read_rows
 from vault.catalog.changes import Noted
-from vault.encoding import from_canonical
+from vault.encoding import from_canonical, timestamp
 from vault.errors import IntegrityError, NotFound
 from vault.objects import ObjectStore
 from vault.snapshots import open_piece
@@ -213,7 +213,7 @@ class _Reader:
         for piece in snapshot.statement.pieces:
             if self._store.size(piece.object) != piece.size:
                 raise IntegrityError(f"{piece.object} of the backup is missing from the store, or was changed")
-        created = max(kept.statement.created for kept in (snapshot, last)).isoformat()
+        created = timestamp(max(kept.statement.created for kept in (snapshot, last)))
         return Backup(self._store, self._secrets, snapshot.statement, tuple(read), digests, created, tuple(self.junk))
 
     def _change(self, candidates: Sequence[Kept], number: int, previous: bytes) -> tuple[Kept, Change]:
