@@ -55,7 +55,7 @@ def test_everything_reads_equal(origin: Origin, tmp_path: Path, catalog_url: str
     _same(origin, lab, made)
     states = {state.name: state for state in lab.vendors()}
     assert (states["initech"].frozen, states["hooli"].ended) == (True, True)
-    assert [state.standing for state in lab.grants("globex")].count("revoked") == 1
+    assert [state.state for state in lab.grants("globex")].count("revoked") == 1
     entry = next(entry for _, entry in lab.audit_entries() if entry.kind is Kind.RESTORED)
     assert (entry.fields["change"], entry.fields["entries"]) == (made.change, made.entries)
     assert [name for name in ("dsvault.toml", ".restoring") if (lab.folder / name).exists()] == ["dsvault.toml"]
@@ -79,7 +79,7 @@ def test_work_goes_on_after_a_restore(origin: Origin, tmp_path: Path) -> None:
 def test_what_was_used_of_limits_is_counted_anew(origin: Origin, tmp_path: Path) -> None:
     """A vendor does not get the rows of its limit a second time."""
     lab, _ = restored(origin, without(origin.store, tmp_path / "store"), tmp_path / "lab")
-    (state,) = [state for state in lab.grants("globex") if state.standing == "live"]
+    (state,) = [state for state in lab.grants("globex") if state.state == "live"]
     assert origin.used["rows"] == 60
     assert dict(state.used.total) == dict(origin.used)
 
@@ -215,14 +215,20 @@ def test_a_killed_restore_is_ended_by_the_next(origin: Origin, tmp_path: Path) -
     assert left is not None
     steps = 10**6 - left
     store, folder = without(origin.store, tmp_path / "store"), tmp_path / "lab"
+    kills = 0
     for step in range(2, steps, max(1, steps // 12)):
-        _restore_killed(step, origin, store, folder)
+        # What an earlier run did is not done again, so that in the end there are fewer steps than this.
+        if _restore_killed(step, origin, store, folder) is not None:
+            break
+        kills += 1
         try:
             opened = vault.open(folder)
         except VaultError:
             continue
         assert opened.scan("evals").read_all().equals(origin.tables[2]), "what opens is whole"
-    _restore_killed(10**6, origin, store, folder)
+    else:
+        _restore_killed(10**6, origin, store, folder)
+    assert kills > 5
     lab = vault.open(folder)
     assert backed_up(lab.parts.catalog) == origin.rows
     assert [entry.kind for _, entry in lab.audit_entries()].count(Kind.RESTORED) == 1
