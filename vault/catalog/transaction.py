@@ -1,6 +1,6 @@
 """One transaction's reads and writes, one method for each question that the rest of dsvault asks."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -314,10 +314,7 @@ class Transaction(Noting):
             moving = [move for move in moving if self._has_moved(*move)]
         self._note_rows(
             table,
-            (
-                {**_written(row), "kms_key": kms_key, "wrapped": wrapped}
-                for row, kms_key, wrapped in moving
-            ),
+            ({**_written(row), "kms_key": kms_key, "wrapped": wrapped} for row, kms_key, wrapped in moving),
         )
         return int(changed.rowcount)
 
