@@ -243,13 +243,17 @@ class Backups:
         gone = [name for name in listed if name not in kept]
         named, unneeded = self._pieces_of(kept), self._pieces_of(gone)
         changes = [info.name for info in self._store.list(CHANGES) if number_of(info.name) <= oldest]
-        for name in (*gone, *changes):
-            self._store.delete(name)
+        # In this order, so that no snapshot is ever left without its pieces.
+        self._store.delete_all([*gone, *changes])
         before = self._clock() - _UNFINISHED
-        for info in list(self._store.list(PIECES)):
-            old = info.written is not None and info.written < before
-            if info.name not in named and (old or info.name in unneeded):
-                self._store.delete(info.name)
+        pieces = [info for info in self._store.list(PIECES) if info.name not in named]
+        self._store.delete_all(
+            [
+                info.name
+                for info in pieces
+                if info.name in unneeded or (info.written is not None and info.written < before)
+            ]
+        )
 
     def _pieces_of(self, snapshots: Sequence[str]) -> frozenset[str]:
         found: set[str] = set()

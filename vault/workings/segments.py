@@ -173,8 +173,7 @@ class Segments:
             else:
                 stop = min((first - 1 for first in kept if first > after), default=found[1].size)
                 after = self._make(after, stop, *found)
-        for info in small:
-            self._store.delete(info.name)
+        self._store.delete_all([info.name for info in small])
 
     def _large(self, listed: list[ObjectInfo]) -> dict[int, tuple[int, ObjectInfo]]:
         """What is large already and stays, by the first entry, with the last; none of them overlaps another."""
