@@ -57,7 +57,7 @@ def _interleaved(lab: Vault, turns: int) -> tuple[list[float], list[float]]:
     after, with_it, without = lab.parts.catalog.after_change, [], []
     for _ in range(turns // 20):
         with_it += _acts(lab, 10)
-        lab.parts.catalog.after_change = lambda: None
+        lab.parts.catalog.after_change = lambda _number: None
         without += _acts(lab, 10)
         lab.parts.catalog.after_change = after
         lab.parts.backups.save()

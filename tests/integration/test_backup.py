@@ -261,6 +261,18 @@ def test_another_command_is_done_too_and_says_that_the_backup_is_behind(
     assert _waiting(lab.vault.parts.catalog) == 0
 
 
+def test_processes_do_not_put_each_others_changes_all_the_time(lab: Lab) -> None:
+    """A change that another process is about to put is left to it; one that still waits at the next look is not."""
+    other = vault.open(lab.folder)
+    other.parts.catalog.after_change = lambda _number: None
+    other.add_vendor("initech")
+    assert _waiting(other.parts.catalog) == 1
+    lab.vault.freeze("acme")
+    assert _waiting(other.parts.catalog) == 1
+    lab.vault.thaw("acme")
+    assert _waiting(other.parts.catalog) == 0
+
+
 _KILLED = """
 import os, signal, sys
 import vault

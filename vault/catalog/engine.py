@@ -47,8 +47,8 @@ class Catalog:
         self._shared = SharedWrites(self.write)
         #: Why nothing is read or written any more: the tables became those of another release.
         self._other: str | None = None
-        #: Called behind every commit that changed an administrative table.
-        self.after_change: Callable[[], None] = lambda: None
+        #: Called behind every commit that changed an administrative table, with the number of the change.
+        self.after_change: Callable[[int], None] = lambda _number: None
 
     @property
     def url(self) -> str:
@@ -71,7 +71,7 @@ class Catalog:
             self._refuse_schema(transaction.take_turn())
             yield transaction
         if transaction.changed is not None:
-            self.after_change()
+            self.after_change(transaction.changed[0])
 
     def submit(self, change: Callable[[Transaction], _Result]) -> _Result:
         """One change that touches nothing else, durable on return; it may share its transaction with other threads'.

@@ -4,7 +4,7 @@ Every change of such a table goes through `Noting`, so that none is left out of 
 in the same transaction: it is there exactly where the change is.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -86,10 +86,10 @@ class Noting:
         table = schema.changes
         return [ChangeRow(*row) for row in self.connection.execute(select(table).order_by(table.c.number))]
 
-    def drop_changes(self, through: int, saved: int) -> None:
-        """Forget the changes up to a number, which are in the store with so many bytes."""
+    def drop_changes(self, numbers: Sequence[int], saved: int) -> None:
+        """Forget changes, which are in the store with so many bytes."""
         table = schema.changes
-        gone = self.connection.execute(delete(table).where(table.c.number <= through)).rowcount
+        gone = self.connection.execute(delete(table).where(table.c.number.in_(list(numbers)))).rowcount
         if gone:
             later = schema.backup.c.later_bytes + saved
             self.connection.execute(update(schema.backup).values(later_bytes=later))

@@ -61,20 +61,23 @@ class Backups:
         self._signer = signer
         self._clock = clock
         self._saving = threading.Lock()
+        #: The changes that waited when this process looked last.
+        self._seen: frozenset[int] = frozenset()
         self._prompt = threading.local()
 
     # Behind a commit
 
-    def after_commit(self) -> None:
-        """Save what was just committed. It is done, whatever becomes of this: what fails is told, and made up for.
+    def after_commit(self, number: int | None = None) -> None:
+        """Save the change of a number, which was just committed, or all that wait. It is done, whatever becomes of
+        this: what fails is told, and made up for.
 
         Raises IntegrityError alone, where the store has another change under the number.
         """
         try:
             if getattr(self._prompt, "is_on", False):
-                within(PROMPT_SECONDS, lambda: self.save(snapshots=False))
+                within(PROMPT_SECONDS, lambda: self.save(number, snapshots=False))
             else:
-                self.save()
+                self.save(number)
         except IntegrityError:
             raise
         except VaultError as error:
@@ -89,15 +92,18 @@ class Backups:
         finally:
             self._prompt.is_on = False
 
-    def save(self, *, snapshots: bool = True) -> None:
+    def save(self, number: int | None = None, *, snapshots: bool = True) -> None:
         """Put the changes into the store that it lacks, and a snapshot if it is time for one.
+
+        With a ``number`` only that change, and those that waited already when this process looked last: others that
+        wait are about to be put by who made them.
 
         Raises Unavailable, KmsError and KeyUnavailable where they cannot be put, and IntegrityError where another
         change stands under a number: the catalog was rolled back, or has a double.
         """
         # Whoever comes while another thread of this process saves finds it done, or waits for it no longer than that.
         with self._saving:
-            self._save_changes()
+            self._save_changes(number)
             if snapshots and self._is_due():
                 self._take_snapshot()
 
@@ -117,9 +123,12 @@ class Backups:
 
     # Changes
 
-    def _save_changes(self) -> None:
+    def _save_changes(self, number: int | None = None) -> None:
         with self._catalog.read() as transaction:
             root, state, waiting = self._roots.seen_by(transaction), transaction.backup(), transaction.changes()
+        seen, self._seen = self._seen, frozenset(change.number for change in waiting)
+        if number is not None:
+            waiting = [change for change in waiting if change.number == number or change.number in seen]
         if waiting:
             self._put_changes(root, waiting)
         if root.version != state.snapshot_root:
@@ -140,7 +149,7 @@ class Backups:
                 sizes = list(threads.map(put, waiting))
         self._store.settle(CHANGES)
         with self._catalog.write() as transaction:
-            transaction.drop_changes(waiting[-1].number, sum(sizes))
+            transaction.drop_changes([change.number for change in waiting], sum(sizes))
 
     def _put_change(self, root: Root, signer: Signer, change: ChangeRow) -> int:
         """Put a change; returns its size."""
