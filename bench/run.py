@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent))
 from appends import appends
 from asked import requests
+from backing import backup
 from data import KINDS, mixed
 from endurance import long
 from jobs import fan_out, humaneval, rekeys, rewrapping, rivals
@@ -50,6 +51,7 @@ _FOLDER = Path(".bench")
 _PROCESSES = {
     "startup": startup,
     "appends": appends,
+    "backup": backup,
     "load": load,
     "streams": streams,
     "lease": leases,
@@ -210,6 +212,7 @@ def main() -> None:
     options.add_argument("--jobs", action="store_true", help="only fan-outs and rekeys")
     options.add_argument("--planning", action="store_true", help="only the plans of a version with very many chunks")
     options.add_argument("--appends", action="store_true", help="only durable appends to the audit log")
+    options.add_argument("--backup", action="store_true", help="only what the backup and a restore take")
     options.add_argument("--load", action="store_true", help="only many small reads at once")
     options.add_argument("--telling", action="store_true", help="only how long refusals take")
     options.add_argument("--streams", action="store_true", help="only streams beside bare ones, and 64 at once")

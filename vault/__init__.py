@@ -10,18 +10,32 @@ from vault._version import __version__
 
 if TYPE_CHECKING:
     from vault.client import Client, connect, connect_with_token, delegate
-    from vault.owner import Vault, init, open, upgrade
+    from vault.owner import Vault, backup_keys, init, open, restore, upgrade
 
-__all__ = ["Client", "Vault", "__version__", "connect", "connect_with_token", "delegate", "init", "open", "upgrade"]
+__all__ = [
+    "Client",
+    "Vault",
+    "__version__",
+    "backup_keys",
+    "connect",
+    "connect_with_token",
+    "delegate",
+    "init",
+    "open",
+    "restore",
+    "upgrade",
+]
 
 _HOMES = {
     "Client": "vault.client",
     "Vault": "vault.owner",
+    "backup_keys": "vault.owner",
     "connect": "vault.client",
     "connect_with_token": "vault.client",
     "delegate": "vault.client",
     "init": "vault.owner",
     "open": "vault.owner",
+    "restore": "vault.owner",
     "upgrade": "vault.owner",
 }
 

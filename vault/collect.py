@@ -84,6 +84,8 @@ def collect(parts: OwnerParts, grace: timedelta = DEFAULT_GRACE, *, at_once: str
     parts.store.discard_unfinished(parts.clock() - _UNFINISHED)
     parts.journal.checkpoint()
     parts.journal.prune_checkpoints()
+    parts.journal.merge_segments()
+    parts.backups.prune()
     left = tuple(sorted(set(usage.closed.values())))
     return Collected(len(garbage), size, manifests, len(dropped), unsettled, left)
 

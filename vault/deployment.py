@@ -5,6 +5,7 @@ other owner keys, the owner's KMS key when local) and ``broker/`` (what a broker
 `open_broker` reads ``broker/`` alone and works where ``owner/`` is absent.
 """
 
+import logging
 import os
 import re
 import tomllib
@@ -20,7 +21,7 @@ from vault.audit import Kind
 from vault.catalog import Catalog, RootRow, open_catalog
 from vault.encoding import duration, new_id, timestamp, utcnow
 from vault.engines import LocalEngine
-from vault.errors import InvalidInput, NotFound
+from vault.errors import InvalidInput, NotFound, Unavailable
 from vault.keyring import CacheLimits, Keyring
 from vault.kms import AnnouncingKms, HashingKms, Kms, LocalKms, open_kms
 from vault.model import DEFAULT_GRACE, FORMAT, OWNER
@@ -31,6 +32,8 @@ from vault.trust import Role, RoleKeys, Signer, public_key_id, root_statement
 from vault.trust.root import decode_chain, encode_chain
 from vault.upgrading import Upgraded, upgrade_catalog
 from vault.vendors import add_holder
+from vault.workings.backups import Backups
+from vault.workings.chain import SIGNERS
 from vault.workings.heads import Heads
 from vault.workings.journal import Journal, Witness
 from vault.workings.keyfolder import KeyFolder, kind_of, make_key
@@ -40,9 +43,11 @@ from vault.workings.parts import Lately, Manifests, OwnerParts, Parts, Signers, 
 from vault.workings.roots import Roots
 
 __all__ = [
+    "DEFAULT_ENDPOINT",
     "MARKER",
     "Configuration",
     "WitnessPlace",
+    "catalog_of",
     "find_vault",
     "init",
     "open_broker",
@@ -50,8 +55,10 @@ __all__ = [
     "open_witness",
     "passphrase",
     "upgrade",
+    "witness_of",
 ]
 
+_LOG = logging.getLogger("dsvault")
 MARKER = "dsvault.toml"
 _DEVICE = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*/?")
 #: Tasks that are under way at once where most of each is waiting for a store, by whether a broker runs them.
@@ -99,16 +106,30 @@ class Configuration:
         if self.witness is not None:
             lines += ["", "[witness]", f"url = {_toml(self.witness.url)}"]
             lines += [f"required = {str(self.witness.required).lower()}"]
+        held = {each.name: getattr(self.data_keys, each.name) for each in fields(CacheLimits)}
+        if self.data_keys != CacheLimits():
+            lines += ["", "[data_keys]", *(f"{name} = {value}" for name, value in held.items())]
+        if self.grace != DEFAULT_GRACE:
+            lines += ["", "[gc]", f'grace = "{round(self.grace.total_seconds())}s"']
         return "\n".join(lines) + "\n"
 
     @classmethod
     def read(cls, path: Path) -> "Configuration":
         """Read a configuration file; raises NotFound or InvalidInput."""
         try:
-            document = tomllib.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
         except FileNotFoundError as error:
             raise NotFound(f"{path}: there is no vault here") from error
         except (OSError, ValueError) as error:
+            raise InvalidInput(f"{path}: the configuration cannot be read") from error
+        return cls.parse(text, path)
+
+    @classmethod
+    def parse(cls, text: str, path: Path) -> "Configuration":
+        """The same of a file's text; ``path`` is for what is said of it. Raises InvalidInput."""
+        try:
+            document = tomllib.loads(text)
+        except ValueError as error:
             raise InvalidInput(f"{path}: the configuration cannot be read") from error
         try:
             if str(document["format"]).split(".")[0] != str(FORMAT[0]):
@@ -304,6 +325,16 @@ def _catalog_url(folder: Path, url: str) -> str:
     return url
 
 
+def catalog_of(folder: Path, configuration: Configuration) -> Catalog:
+    """The catalog that a vault's configuration names."""
+    return open_catalog(_catalog_url(folder, configuration.catalog))
+
+
+def witness_of(folder: Path, configuration: Configuration) -> Witness | None:
+    """The witness that a vault's configuration names, if it names one."""
+    return _open_witness(folder, configuration)
+
+
 def _roots(folder: Path, configuration: Configuration, catalog: Catalog, store: ObjectStore) -> Roots:
     path = folder / "broker" / "root.json"
     try:
@@ -396,8 +427,13 @@ def open_broker(
     return parts, configuration
 
 
-def open_owner(folder: Path, *, kms_wrap: Wrap = lambda kms: kms, limits: CacheLimits | None = None) -> OwnerParts:
-    """The owner's parts; its signing keys are opened only when an act needs them."""
+def open_owner(
+    folder: Path, *, kms_wrap: Wrap = lambda kms: kms, limits: CacheLimits | None = None, urgent: bool = False
+) -> OwnerParts:
+    """The owner's parts; its signing keys are opened only when an act needs them.
+
+    ``urgent`` is for what only takes access away: it is not held up by a store that cannot be reached.
+    """
     if (folder / "broker" / "config.toml").exists() and not (folder / "owner" / "config.toml").exists():
         raise NotFound(f"{folder}: the owner's part of the vault is not here; only a broker can run")
     configuration = Configuration.read(folder / "owner" / "config.toml")
@@ -413,10 +449,23 @@ def open_owner(folder: Path, *, kms_wrap: Wrap = lambda kms: kms, limits: CacheL
         publisher=lambda: keys.signer(Role.PUBLISHER, roots.current),
         keys=keys,
     )
-    parts = OwnerParts(**shared, kms=announcing, owner=configuration.owner, signers=signers)
+    backups = _backups(roots, shared["catalog"], shared["store"], keys)
+    parts = OwnerParts(**shared, kms=announcing, owner=configuration.owner, signers=signers, backups=backups)
     checked_vault(parts)
-    parts.journal.refuse_rollback()
+    try:
+        parts.journal.refuse_rollback()
+    except Unavailable as error:
+        if not urgent:
+            raise
+        _LOG.warning("the store cannot say whether the catalog was rolled back (%s)", error)
     return parts
+
+
+def _backups(roots: Roots, catalog: Catalog, store: ObjectStore, keys: KeyFolder) -> Backups:
+    """What backs a catalog up, behind every commit that changes an administrative table."""
+    backups = Backups(roots, catalog, store, lambda root: keys.any_signer(SIGNERS, root), utcnow)
+    catalog.after_change = backups.after_commit
+    return backups
 
 
 def kms_uri(folder: Path) -> str:

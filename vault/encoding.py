@@ -18,6 +18,7 @@ import json
 import os
 import re
 import struct
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -30,6 +31,7 @@ __all__ = [
     "canonical",
     "duration",
     "from_base64",
+    "from_canonical",
     "from_json",
     "from_timestamp",
     "is_id",
@@ -65,6 +67,17 @@ def canonical(*parts: bytes | str | int) -> bytes:
         encoded += struct.pack(">I", len(part))
         encoded += part
     return bytes(encoded)
+
+
+def from_canonical(data: bytes | memoryview) -> Iterator[bytes]:
+    """The parts of what `canonical` wrote, one by one; raises IntegrityError where one is cut off."""
+    at, view = 0, memoryview(data)
+    while at < len(view):
+        start = at + 4
+        at = start + (struct.unpack_from(">I", view, at)[0] if start <= len(view) else len(view))
+        if at > len(view):
+            raise IntegrityError("what was read is cut off")
+        yield bytes(view[start:at])
 
 
 def json_bytes(value: Any) -> bytes:

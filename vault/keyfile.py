@@ -14,7 +14,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -34,11 +34,14 @@ __all__ = [
     "Stamp",
     "exclusive",
     "load",
+    "parse",
+    "put_back",
     "read",
     "remove",
     "replace",
     "reseal",
     "stamp_of",
+    "write_apart",
     "write_elsewhere",
     "write_new",
 ]
@@ -122,13 +125,24 @@ class KeyFile:
         return f"KeyFile({str(self.path)!r}, {self.header!r})"
 
 
-def load(path: Path, kind: str | None = None, identifier: str | None = None) -> KeyFile:
+def load(path: Path, kind: str | None = None, identifier: str | None = None, *, most: int = _MAX_SIZE) -> KeyFile:
     """Read a key file without opening its secret; a ``kind`` and an ``identifier`` must be the file's.
+
+    ``most`` is how many bytes it may have.
 
     Raises KeyUnavailable when it is not there or cannot be read, InvalidInput when others may read it, and
     IntegrityError when it is no such file.
     """
-    data, stamp = _stable_content(path)
+    data, stamp = _stable_content(path, most)
+    return _parsed(path, data, stamp, kind, identifier)
+
+
+def parse(path: Path, data: bytes) -> KeyFile:
+    """The same of a file's content that is held already; ``path`` is for what is said of it."""
+    return _parsed(path, data, (0, 0, 0, 0, 0), None, None)
+
+
+def _parsed(path: Path, data: bytes, stamp: Stamp, kind: str | None, identifier: str | None) -> KeyFile:
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -164,6 +178,20 @@ def write_new(
     _put_new(path, _document(Header(kind, identifier), secret, passphrase, n))
 
 
+def write_apart(path: Path, kind: str, identifier: str, secret: bytes, passphrase: str, *, n: int = SCRYPT_N) -> None:
+    """The same in a folder that is no keystore and anybody's: no lock is left there."""
+    document = _document(Header(kind, identifier), secret, passphrase, n)
+    with _writing(path):
+        temporary = _write_temporary(path.parent, document)
+        _link_new(temporary, path)
+
+
+def put_back(file: KeyFile) -> None:
+    """Write a key file as it was in the place that it names; one that is there already stays. Raises KmsError."""
+    with exclusive(file.path.parent), _writing(file.path), suppress(Conflict):
+        _link_new(_write_temporary(file.path.parent, file.document), file.path)
+
+
 def write_elsewhere(path: Path, kind: str, identifier: str, place: Elsewhere) -> None:
     """Write where a private key is to a file that must not exist; raises Conflict where it does, and KmsError."""
     document = {
@@ -178,14 +206,17 @@ def write_elsewhere(path: Path, kind: str, identifier: str, place: Elsewhere) ->
 
 def _put_new(path: Path, document: dict[str, Any]) -> None:
     with exclusive(path.parent), _writing(path):
-        temporary = _write_temporary(path.parent, document)
-        try:
-            os.link(temporary, path)
-        except FileExistsError as error:
-            raise Conflict(f"{path}: the key file exists already") from error
-        finally:
-            _discard(temporary)
-        _sync_folder(path.parent)
+        _link_new(_write_temporary(path.parent, document), path)
+
+
+def _link_new(temporary: Path, path: Path) -> None:
+    try:
+        os.link(temporary, path)
+    except FileExistsError as error:
+        raise Conflict(f"{path}: the key file exists already") from error
+    finally:
+        _discard(temporary)
+    _sync_folder(path.parent)
 
 
 def replace(path: Path, header: Header, secret: bytes | None, passphrase: str | None, *, n: int = SCRYPT_N) -> None:
@@ -307,7 +338,7 @@ def _unseal(path: Path, document: Mapping[str, Any], passphrase: str | None) -> 
         raise InvalidInput(f"{path}: the passphrase is wrong, or the key file was changed") from error
 
 
-def _stable_content(path: Path) -> tuple[bytes, Stamp]:
+def _stable_content(path: Path, most: int) -> tuple[bytes, Stamp]:
     """The file's bytes, read while they were the path's: a file being wiped after its replacement is none."""
     try:
         for _ in range(_TRIES):
@@ -315,8 +346,8 @@ def _stable_content(path: Path) -> tuple[bytes, Stamp]:
             with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
                 status = os.fstat(file.fileno())
                 _check_mode(path, status.st_mode)
-                data = file.read(_MAX_SIZE + 1)
-            if len(data) > _MAX_SIZE:
+                data = file.read(most + 1)
+            if len(data) > most:
                 raise IntegrityError(f"{path}: this is not a key file")
             if stamp_of(os.stat(path)) == stamp_of(status):
                 return data, stamp_of(status)
@@ -338,7 +369,7 @@ def _temporary_name(folder: Path) -> Path:
     return folder / f".keyfile-{new_id()}"
 
 
-def _write_temporary(folder: Path, document: dict[str, Any]) -> Path:
+def _write_temporary(folder: Path, document: Mapping[str, Any]) -> Path:
     temporary = _temporary_name(folder)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

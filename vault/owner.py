@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vault import deployment
-from vault.encoding import timestamp
+from vault.encoding import timestamp, utcnow
 from vault.errors import InvalidInput, NotFound
 from vault.matching import DEFAULT_SKEW
 from vault.model import DEFAULT_SHARD_ROWS
@@ -35,9 +35,11 @@ if TYPE_CHECKING:
     from vault.offboard import Offboarded
     from vault.publish import Published
     from vault.reconcile import Reconciled
+    from vault.restoring import Restored
     from vault.rewrap import Rewrapped
     from vault.roots import Applied, KeyState, Protection, Rotated, Unrecorded
     from vault.rotate import Planned, Rekeyed
+    from vault.safekeeping import BackedUp, Exported
     from vault.scrub import CheckReport
     from vault.siem import Format
     from vault.trust.proposals import Change
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     from vault.wire import Profile
     from vault.workings.proofs import LogProof
 
-__all__ = ["IssuedProfile", "Vault", "init", "open", "upgrade"]
+__all__ = ["IssuedProfile", "Vault", "backup_keys", "init", "open", "restore", "upgrade"]
 
 DEFAULT_CREDENTIAL_LIFE = timedelta(days=30)
 _Progress = Callable[[int, int | None], None]
@@ -76,30 +78,74 @@ def init(
 
 
 def open(  # noqa: A001
-    folder: "str | os.PathLike[str] | None" = None, *, engine: str = "local", ray_address: str | None = None
+    folder: "str | os.PathLike[str] | None" = None,
+    *,
+    engine: str = "local",
+    ray_address: str | None = None,
+    urgent: bool = False,
 ) -> "Vault":
     """Open a vault as its owner: the given one, else ``$DSVAULT``, else the nearest upwards.
 
     With the engine ``ray`` publishes, fan-outs and rekeys are done by the workers of a Ray cluster: the one at
-    ``ray_address``, the one that the process has joined, or one that is started on this machine. Raises InvalidInput.
+    ``ray_address``, the one that the process has joined, or one that is started on this machine. ``urgent`` is for what
+    only takes access away, such as `Vault.freeze`: a store that cannot be reached does not hold it up. Raises
+    InvalidInput.
     """
     path = deployment.find_vault(os.fspath(folder) if folder is not None else None)
     if engine not in {"local", "ray"}:
         raise InvalidInput("--engine: use local or ray")
     if engine == "local" and ray_address is not None:
         raise InvalidInput("--ray-address: it goes with --engine ray")
-    parts = deployment.open_owner(path)
+    parts = deployment.open_owner(path, urgent=urgent)
     if engine == "ray":
         from vault.engines import RayEngine
         from vault.worker import RayWorkers
 
         parts = replace(parts, workers=RayWorkers(path, parts.vault, RayEngine(ray_address)))
-    return Vault(path, parts)
+    return Vault(path, parts, urgent=urgent)
 
 
 def upgrade(folder: "str | os.PathLike[str] | None" = None) -> "Upgraded":
     """Bring the catalog of a vault that an older release made to this release's schema; may be run again."""
     return deployment.upgrade(deployment.find_vault(os.fspath(folder) if folder is not None else None))
+
+
+def backup_keys(
+    target: "str | os.PathLike[str]", passphrase: str, folder: "str | os.PathLike[str] | None" = None
+) -> "Exported":
+    """Write the owner's keys and configuration to a new file under a passphrase; needs neither catalog nor store."""
+    from vault import safekeeping
+
+    path = deployment.find_vault(os.fspath(folder) if folder is not None else None)
+    found = deployment.Configuration.read(path / "owner" / "config.toml")
+    return safekeeping.export_keys(
+        path, found.vault, found.root_fingerprint, found.kms, Path(target), passphrase, utcnow()
+    )
+
+
+def restore(
+    folder: "str | os.PathLike[str]",
+    *,
+    store: str,
+    kms: str,
+    catalog: str | None = None,
+    keys: "str | os.PathLike[str] | None" = None,
+    passphrase: str | None = None,
+    root_fingerprint: str | None = None,
+    witness: str | None = None,
+    dry_run: bool = False,
+) -> "Restored":
+    """Make a vault's directory and catalog anew from its store, its KMS and the file that `backup_keys` wrote.
+
+    ``passphrase`` is that file's. Without ``keys`` the owner's keys lie in the directory already, and
+    ``root_fingerprint`` is needed. ``dry_run`` only finds out whether it could be done. See `vault.restoring.restore`.
+    """
+    from vault import restoring
+
+    source = restoring.Source(
+        store, kms, catalog, Path(keys) if keys is not None else None, passphrase, root_fingerprint, witness
+    )
+    return restoring.restore(Path(folder).absolute(), source, dry_run=dry_run)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -130,13 +176,16 @@ class IssuedProfile:
 class Vault:
     """An open vault, as its owner. Every change is in the audit log when the method returns."""
 
-    def __init__(self, folder: Path, parts: OwnerParts) -> None:
+    def __init__(self, folder: Path, parts: OwnerParts, *, urgent: bool = False) -> None:
         from vault import roots
 
         self.folder = folder
         self.parts = parts
+        if urgent:
+            return
         # What a killed run left between its commit and the store is put right before anything else.
         roots.reconcile(parts)
+        parts.backups.save_left()
 
     # Vendors
 
@@ -498,6 +547,12 @@ class Vault:
             raise NotFound(f"--broker: there is no vendor named '{name}'")
         found = {role: [ids[name] for name in named] for role, named in (brokers or {}).items()}
         return self.parts.catalog.roles(self.parts.owner, found)
+
+    def backup(self) -> "BackedUp":
+        """Bring the backup of catalog and log in the store up to date, with a snapshot, and say what is in it."""
+        from vault import safekeeping
+
+        return safekeeping.back_up(self.parts, self.folder, deployment.kms_uri(self.folder))
 
     # Audit
 

@@ -23,6 +23,7 @@ from vault_cli import (
     kms,
     root,
     rotation,
+    safekeeping,
     vendors,
 )
 from vault_cli.demo import demo
@@ -89,6 +90,8 @@ app.command("check")(rotation.check)
 app.command("gc")(rotation.gc)
 app.add_typer(catalog.app, name="catalog", help="The catalog: roles.")
 app.command("upgrade")(catalog.upgrade)
+app.command("backup")(safekeeping.backup)
+app.command("restore")(safekeeping.restore)
 app.command("demo")(demo)
 
 

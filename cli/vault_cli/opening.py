@@ -17,9 +17,11 @@ _ITEM: Final = re.compile(r'(?:"(?:[^"]|"")*"|[^,"])+')
 _QUOTED: Final = re.compile(r'"((?:[^"]|"")*)"')
 
 
-def open_vault(folder: Path | None, engine: str = "local", ray_address: str | None = None) -> "Vault":
-    """The vault, as its owner."""
-    return _opener()(folder, engine=engine, ray_address=ray_address)
+def open_vault(
+    folder: Path | None, engine: str = "local", ray_address: str | None = None, *, urgent: bool = False
+) -> "Vault":
+    """The vault, as its owner; ``urgent`` is as for `vault.owner.open`."""
+    return _opener()(folder, engine=engine, ray_address=ray_address, urgent=urgent)
 
 
 @cache

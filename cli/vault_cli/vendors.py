@@ -52,7 +52,7 @@ def list_(vault: VaultDir = None, json: Json = False) -> None:
 @app.command()
 def freeze(name: Name, vault: VaultDir = None, json: Json = False) -> None:
     """Stop everything of a vendor within a second; nothing is deleted."""
-    changed = open_vault(vault).freeze(name)
+    changed = open_vault(vault, urgent=True).freeze(name)
     told = f"froze {name}; 'dsvault vendor thaw {name}' undoes it" if changed else f"{name} was frozen already"
     emit({"vendor": name, "frozen": True, "changed": changed}, json, told)
 

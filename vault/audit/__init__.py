@@ -5,8 +5,10 @@ from vault.audit.entry import Entry, Kind
 from vault.audit.leaves import Leaf, Pinned, Tail, append, check_leaves, leaf_bytes, verify_hashes, verify_log
 from vault.audit.merkle import Edge, Tree, leaf_hash, verify_consistency, verify_inclusion
 from vault.audit.sealing import Opener, Sealer, open_with_key
+from vault.audit.segments import BEGINNING, Segment, segment_begins
 
 __all__ = [
+    "BEGINNING",
     "Checkpoint",
     "Edge",
     "Entry",
@@ -15,6 +17,7 @@ __all__ = [
     "Opener",
     "Pinned",
     "Sealer",
+    "Segment",
     "Tail",
     "Tree",
     "append",
@@ -25,6 +28,7 @@ __all__ = [
     "origin",
     "read_checkpoint",
     "read_checkpoint_of_any",
+    "segment_begins",
     "sign_checkpoint",
     "verify_consistency",
     "verify_hashes",

@@ -1,7 +1,8 @@
 """Checkpoints: where the log ends, as a signed note in the form of the C2SP tlog-checkpoint specification.
 
-The text has the log's origin, the number of entries, the base64 of the tree's root hash, and one line of extension: the
-time of the last entry. Who holds a checkpoint holds the log to every entry before it.
+The text has the log's origin, the number of entries, the base64 of the tree's root hash, and lines of extension: the
+time of the last entry, and which administrative change of the catalog was the last before it. Who holds a checkpoint
+holds the log to every entry before it, and a backup of the catalog to every change.
 """
 
 import re
@@ -17,7 +18,10 @@ from vault.trust import Role, Root, Signer, note_signature_holds
 
 __all__ = ["Checkpoint", "origin", "read_checkpoint", "read_checkpoint_of_any", "sign_checkpoint"]
 
-_TEXT: Final = re.compile(r"(\S+)\n(0|[1-9][0-9]{0,17})\n([A-Za-z0-9+/=]+)\n(?:time (\S{27})\n)?")
+_TEXT: Final = re.compile(
+    r"(\S+)\n(0|[1-9][0-9]{0,17})\n([A-Za-z0-9+/=]+)\n(?:time (\S{27})\n)?"
+    r"(?:changes ([1-9][0-9]{0,17}) ([A-Za-z0-9+/=]+)\n)?"
+)
 
 
 def origin(vault: str) -> str:
@@ -27,16 +31,23 @@ def origin(vault: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The log's size in entries, the root hash over them, and the last one's time; an empty log has none of these."""
+    """The log's size in entries, the root hash over them, and the last one's time; an empty log has none of these.
+
+    ``change`` is the number of the last administrative change before it, 0 for none, and ``change_digest`` what stands
+    for it and all before it.
+    """
 
     size: int = 0
     root: bytes = EMPTY
     time: str = ""
+    change: int = 0
+    change_digest: bytes = b""
 
     def text(self, vault: str) -> str:
         """What is signed."""
         time = f"time {self.time}\n" if self.time else ""
-        return f"{origin(vault)}\n{self.size}\n{to_base64(self.root)}\n{time}"
+        changes = f"changes {self.change} {to_base64(self.change_digest)}\n" if self.change else ""
+        return f"{origin(vault)}\n{self.size}\n{to_base64(self.root)}\n{time}{changes}"
 
 
 def sign_checkpoint(vault: str, checkpoint: Checkpoint, signer: Signer) -> bytes:
@@ -71,7 +82,8 @@ def read_checkpoint(root: Root, data: bytes) -> Checkpoint:
     digest = from_base64(found[3], "a checkpoint's root hash")
     if len(digest) != HASH_BYTES:
         raise IntegrityError("a checkpoint of the log lacks its root hash")
-    return Checkpoint(int(found[2]), digest, found[4] or "")
+    change = from_base64(found[6], "a digest in a checkpoint") if found[5] else b""
+    return Checkpoint(int(found[2]), digest, found[4] or "", int(found[5] or 0), change)
 
 
 def read_checkpoint_of_any(roots: Sequence[Root], data: bytes) -> tuple[Checkpoint, int]:

@@ -53,6 +53,7 @@ class Kind(StrEnum):
     CONTAINED = "vendor contained"
     DISCLOSED = "evidence bundle made"
     CATALOG_UPGRADED = "catalog upgraded"
+    RESTORED = "vault restored"
     #: No process of dsvault's writes it: it stands for what cannot be opened or read.
     UNREADABLE = "unreadable entry"
 

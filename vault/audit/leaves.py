@@ -59,10 +59,13 @@ class Tail:
             raise IntegrityError("the edge of the log is not that of the tree which its signed end is about")
 
 
-def append(tail: Tail, entries: Iterable[tuple[datetime, bytes]]) -> tuple[list[Leaf], Tail]:
+def append(
+    tail: Tail, entries: Iterable[tuple[datetime, bytes]], changed: tuple[int, bytes] | None = None
+) -> tuple[list[Leaf], Tail]:
     """The leaves of some sealed entries behind a tail, and the tail behind them.
 
-    An entry's time is never before the one that it follows, so that time in the log does not run back.
+    An entry's time is never before the one that it follows, so that time in the log does not run back. ``changed`` is
+    the number and digest of the administrative change that they come with; without it the last one stays.
     """
     edge, time, leaves = tail.edge, tail.checkpoint.time, []
     for moment, sealed in entries:
@@ -71,7 +74,8 @@ def append(tail: Tail, entries: Iterable[tuple[datetime, bytes]]) -> tuple[list[
         found = leaf_hash(leaf_bytes(sequence, time, sealed))
         edge = edge.append(found)
         leaves.append(Leaf(sequence, time, sealed, found))
-    return leaves, Tail(Checkpoint(edge.size, edge.root, time), edge)
+    change, digest = changed or (tail.checkpoint.change, tail.checkpoint.change_digest)
+    return leaves, Tail(Checkpoint(edge.size, edge.root, time, change, digest), edge)
 
 
 @dataclass(frozen=True, slots=True)

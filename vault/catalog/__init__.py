@@ -4,8 +4,11 @@ The catalog is not trusted: whatever it says about access is checked against sig
 readers. Names and other text for people are sealed before they reach it.
 """
 
+from vault.catalog.changes import BACKED_UP, Change, change_digest, read_rows
 from vault.catalog.engine import Catalog, open_catalog
 from vault.catalog.records import (
+    BackupRow,
+    ChangeRow,
     CompartmentRow,
     CredentialRow,
     DatasetRow,
@@ -23,7 +26,11 @@ from vault.catalog.sealed import FieldSealer, SealedBlob, SealedValue
 from vault.catalog.transaction import Transaction
 
 __all__ = [
+    "BACKED_UP",
+    "BackupRow",
     "Catalog",
+    "Change",
+    "ChangeRow",
     "CompartmentRow",
     "CredentialRow",
     "DatasetRow",
@@ -40,5 +47,7 @@ __all__ = [
     "SealedValue",
     "Transaction",
     "VersionRow",
+    "change_digest",
     "open_catalog",
+    "read_rows",
 ]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Engine, func, insert, literal_column, select, text
+from sqlalchemy import Connection, Engine, func, insert, inspect, literal_column, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.exc import IntegrityError as ConstraintError
@@ -47,6 +47,8 @@ class Catalog:
         self._shared = SharedWrites(self.write)
         #: Why nothing is read or written any more: the tables became those of another release.
         self._other: str | None = None
+        #: Called behind every commit that changed an administrative table, with the number of the change.
+        self.after_change: Callable[[int], None] = lambda _number: None
 
     @property
     def url(self) -> str:
@@ -68,6 +70,8 @@ class Catalog:
             # A process that was running when the tables were upgraded must not write what it takes them to be.
             self._refuse_schema(transaction.take_turn())
             yield transaction
+        if transaction.changed is not None:
+            self.after_change(transaction.changed[0])
 
     def submit(self, change: Callable[[Transaction], _Result]) -> _Result:
         """One change that touches nothing else, durable on return; it may share its transaction with other threads'.
@@ -100,8 +104,7 @@ class Catalog:
                 if write and self._is_postgresql:
                     postgresql.begin_write(connection)
                 yield transaction
-                for finish in transaction.finishing:
-                    finish()
+                transaction.finish()
                 committing = write
         except VaultError:
             raise
@@ -139,8 +142,16 @@ class Catalog:
             with self._begin(write=False):
                 pass
 
-    def create(self, vault: str) -> None:
-        """Make the tables of a new vault; raises InvalidInput where there is one already."""
+    def create(
+        self,
+        vault: str,
+        then: Callable[[Transaction], object] = lambda _transaction: None,
+        about: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make the tables of a new vault; raises InvalidInput where there is one already.
+
+        ``then`` fills them in the same transaction: a run that is killed has made none. ``about`` is kept besides.
+        """
         with self._begin(write=True) as transaction:
             connection = transaction.connection
             schema.about.create(connection, checkfirst=True)
@@ -148,9 +159,22 @@ class Catalog:
                 raise InvalidInput("the catalog already belongs to a vault")
             schema.metadata.create_all(connection)
             schema.revision.create(connection, checkfirst=True)
-            rows = [{"name": "vault", "value": vault}, {"name": "schema", "value": schema.SCHEMA_VERSION}]
-            connection.execute(insert(schema.about), rows)
+            named = {"vault": vault, "schema": schema.SCHEMA_VERSION, **(about or {})}
+            connection.execute(insert(schema.about), [{"name": name, "value": value} for name, value in named.items()])
             connection.execute(insert(schema.revision), {"version_num": schema.SCHEMA_VERSION})
+            then(transaction)
+
+    def tables(self) -> frozenset[str]:
+        """The names of the tables that there are, whosever they are."""
+        with self._begin(write=False) as transaction:
+            return frozenset(inspect(transaction.connection).get_table_names())
+
+    def about(self, name: str) -> str | None:
+        """A setting of the catalog itself; None where there is no such table either."""
+        if schema.about.name not in self.tables():
+            return None
+        with self._begin(write=False) as transaction:
+            return transaction.about(name)
 
     def check(self, vault: str) -> None:
         """Refuse a catalog of another vault or another schema; raises IntegrityError or OtherSchema."""

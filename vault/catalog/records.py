@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from vault.catalog.sealed import SealedBlob
 
 __all__ = [
+    "BackupRow",
+    "ChangeRow",
     "CompartmentRow",
     "CredentialRow",
     "DatasetRow",
@@ -145,3 +147,28 @@ class LogTailRow:
 
     note: bytes
     edge: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRow:
+    """What an administrative transaction changed, as it goes into the store."""
+
+    number: int
+    document: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BackupRow:
+    """Where the chain of changes ends, and the newest snapshot in the store, if there is one.
+
+    ``snapshot_root`` is the version of the root document that it was made under; ``later_bytes`` are those of the
+    changes that were put into the store since.
+    """
+
+    number: int = 0
+    digest: bytes = bytes(32)
+    snapshot: int | None = None
+    snapshot_digest: str | None = None
+    snapshot_root: int | None = None
+    snapshot_bytes: int = 0
+    later_bytes: int = 0

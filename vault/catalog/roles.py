@@ -39,6 +39,8 @@ _ALLOWED: Final[Mapping[str, tuple[str, str, str]]] = {
     "steps": ("SELECT, INSERT, DELETE", "SELECT", ""),
     "log": ("SELECT, INSERT", "SELECT, INSERT", "SELECT, INSERT"),
     "log_tail": ("SELECT, INSERT, UPDATE", "SELECT, UPDATE", "SELECT, UPDATE"),
+    "changes": ("SELECT, INSERT, DELETE", "SELECT, INSERT, DELETE", ""),
+    "backup": ("SELECT, INSERT, UPDATE", "SELECT, INSERT, UPDATE", ""),
 }
 #: Whose a row is, where it is somebody's, as far as a broker may see; each looks at rows that are kept apart already.
 _WHOSE: Final[Mapping[str, str]] = {

@@ -19,6 +19,8 @@ __all__ = [
     "BASELINE",
     "SCHEMA_VERSION",
     "about",
+    "backup",
+    "changes",
     "compartments",
     "credentials",
     "datasets",
@@ -39,7 +41,7 @@ __all__ = [
 ]
 
 #: Raised with every change below; `vault.catalog.migrations` says how.
-SCHEMA_VERSION = "5"
+SCHEMA_VERSION = "6"
 #: The schema of vaults from before there were revisions.
 BASELINE = "5"
 _ID = String(32)
@@ -206,4 +208,27 @@ log_tail = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("note", LargeBinary, nullable=False),
     Column("edge", LargeBinary, nullable=False),
+)
+
+# What administrative transactions changed and the store does not have yet, by number: the order of their commits.
+changes = Table(
+    "changes",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("document", LargeBinary, nullable=False),
+)
+
+# Where the chain of changes ends, and the newest snapshot that is in the store: one row. The snapshot is of so many
+# changes and was made under a version of the root document; the bytes are its own, and those of the changes since.
+backup = Table(
+    "backup",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("snapshot", BigInteger),
+    Column("snapshot_digest", String(64)),
+    Column("snapshot_root", Integer),
+    Column("snapshot_bytes", BigInteger, nullable=False),
+    Column("later_bytes", BigInteger, nullable=False),
 )

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, func, insert, or_, s
 from sqlalchemy.dialects import sqlite
 
 from vault.catalog import schema
+from vault.catalog.noting import Noting
 from vault.catalog.records import (
     CompartmentRow,
     CredentialRow,
@@ -107,15 +108,11 @@ _LOG_HASHES = _Often(
 )
 
 
-class Transaction:
+class Transaction(Noting):
     """The catalog inside one transaction. Nothing here judges what it reads."""
 
     def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        #: What the readers of this one view have found out about it already.
-        self.memo: dict[str, Any] = {}
-        #: What is to be written last, just before the commit.
-        self.finishing: list[Callable[[], None]] = []
+        super().__init__(connection)
         #: The end of the log, where this transaction holds it already.
         self._held: LogTailRow | None = None
 
@@ -152,7 +149,7 @@ class Transaction:
     def add_root(self, row: RootRow) -> None:
         """Add the next version; a number that is taken is a Conflict."""
         self.memo.pop("root", None)
-        self.connection.execute(insert(schema.roots).values(version=row.version, statement=row.statement))
+        self._add(schema.roots, version=row.version, statement=row.statement)
 
     def newest_root(self) -> RootRow | None:
         """The highest version of the root document."""
@@ -171,23 +168,21 @@ class Transaction:
         self, row: str, kms_key: str, name: SealedValue, index: bytes, own_name: SealedValue, created: str
     ) -> None:
         """Add the owner or a vendor."""
-        self.connection.execute(
-            insert(schema.holders).values(
-                id=row, kms_key=kms_key, name=name, name_index=index, own_name=own_name, created=created
-            )
+        self._add(
+            schema.holders, id=row, kms_key=kms_key, name=name, name_index=index, own_name=own_name, created=created
         )
 
     def set_holder(self, row: str, kms_key: str, name: SealedValue, own_name: SealedValue | None) -> None:
         """Replace a holder's KMS key and sealed fields."""
         table = schema.holders
-        self.connection.execute(
-            update(table).where(table.c.id == row).values(kms_key=kms_key, name=name, own_name=own_name)
+        self._change(
+            table, update(table).where(table.c.id == row).values(kms_key=kms_key, name=name, own_name=own_name)
         )
 
     def set_holder_name(self, row: str, name: SealedValue) -> None:
         """Replace what is sealed of a holder for the owner."""
         table = schema.holders
-        self.connection.execute(update(table).where(table.c.id == row).values(name=name))
+        self._change(table, update(table).where(table.c.id == row).values(name=name))
 
     def holders(self) -> list[HolderRow]:
         """Every holder, oldest first."""
@@ -210,19 +205,17 @@ class Transaction:
 
     def add_dataset(self, row: str, name: SealedValue, index: bytes, settings: SealedValue, created: str) -> None:
         """Add a dataset; a taken name is a Conflict."""
-        self.connection.execute(
-            insert(schema.datasets).values(id=row, name=name, name_index=index, settings=settings, created=created)
-        )
+        self._add(schema.datasets, id=row, name=name, name_index=index, settings=settings, created=created)
 
     def set_dataset_settings(self, row: str, settings: SealedValue) -> None:
         """Replace a dataset's sealed settings."""
         table = schema.datasets
-        self.connection.execute(update(table).where(table.c.id == row).values(settings=settings))
+        self._change(table, update(table).where(table.c.id == row).values(settings=settings))
 
     def end_dataset(self, row: str, settings: SealedValue, index: bytes) -> None:
         """Replace a dataset's settings and what its name is found by."""
         table = schema.datasets
-        self.connection.execute(update(table).where(table.c.id == row).values(settings=settings, name_index=index))
+        self._change(table, update(table).where(table.c.id == row).values(settings=settings, name_index=index))
 
     def datasets(self) -> list[DatasetRow]:
         """Every dataset, oldest first."""
@@ -237,7 +230,7 @@ class Transaction:
 
     def add_compartment(self, row: CompartmentRow) -> None:
         """Add a compartment; one for each holder and dataset."""
-        self.connection.execute(insert(schema.compartments).values(id=row.id, holder=row.holder, dataset=row.dataset))
+        self._add(schema.compartments, id=row.id, holder=row.holder, dataset=row.dataset)
 
     def compartment(self, holder: str, dataset: str) -> CompartmentRow | None:
         """The compartment of a holder and dataset."""
@@ -261,20 +254,9 @@ class Transaction:
 
     def add_keys(self, rows: Iterable[KeyRow]) -> None:
         """Add wrapped data keys; an epoch that exists is a Conflict."""
-        values = [
-            {
-                "compartment": row.compartment,
-                "column_group": row.group,
-                "epoch": row.epoch,
-                "key_id": row.key_id,
-                "kms_key": row.kms_key,
-                "wrapped": row.wrapped,
-                "created": row.created,
-            }
-            for row in rows
-        ]
+        values = [_written(row) for row in rows]
         if values:
-            self.connection.execute(insert(schema.keys), values)
+            self._note_put(schema.keys, self.connection.execute(insert(schema.keys).returning(*schema.keys.c), values))
 
     def key(self, compartment: str, group: str, epoch: int) -> KeyRow | None:
         """One wrapped data key."""
@@ -303,6 +285,7 @@ class Transaction:
     def move_keys(self, moves: Iterable[tuple[KeyRow, str, bytes]]) -> int:
         """Put (row, KMS key, wrapped) in the place of rows that are still as they were; returns how many."""
         table = schema.keys
+        moving = list(moves)
         # All in one go: one by one they would each be a way to the server and back.
         values = [
             {
@@ -313,7 +296,7 @@ class Transaction:
                 "kms_key": kms_key,
                 "wrapped": wrapped,
             }
-            for row, kms_key, wrapped in moves
+            for row, kms_key, wrapped in moving
         ]
         if not values:
             return 0
@@ -326,38 +309,48 @@ class Transaction:
         changed = self.connection.execute(
             update(table).where(place).values(kms_key=bindparam("kms_key"), wrapped=bindparam("wrapped")), values
         )
+        if changed.rowcount != len(values):
+            # Some were no longer as they were read: those that did move have what was to be put there.
+            moving = [move for move in moving if self._has_moved(*move)]
+        self._note_rows(
+            table,
+            ({**_written(row), "kms_key": kms_key, "wrapped": wrapped} for row, kms_key, wrapped in moving),
+        )
         return int(changed.rowcount)
+
+    def _has_moved(self, row: KeyRow, kms_key: str, wrapped: bytes) -> bool:
+        found = self.key(row.compartment, row.group, row.epoch)
+        return found is not None and (found.kms_key, found.wrapped) == (kms_key, wrapped)
 
     def delete_keys_of_holder(self, holder: str) -> int:
         """Forget every wrapped data key of a holder; returns how many there were."""
         table, places = schema.keys, schema.compartments
         own = select(places.c.id).where(places.c.holder == holder)
-        gone = self.connection.execute(
-            delete(table).where(or_(table.c.compartment == holder, table.c.compartment.in_(own)))
+        return self._remove(
+            table, delete(table).where(or_(table.c.compartment == holder, table.c.compartment.in_(own)))
         )
-        return int(gone.rowcount)
 
     def delete_key(self, compartment: str, group: str, epoch: int) -> None:
         """Forget a wrapped data key that nothing needs any more."""
         table = schema.keys
-        self.connection.execute(
+        self._remove(
+            table,
             delete(table).where(
                 and_(table.c.compartment == compartment, table.c.column_group == group, table.c.epoch == epoch)
-            )
+            ),
         )
 
     # Versions
 
     def add_version(self, row: VersionRow) -> None:
         """Add a manifest statement."""
-        self.connection.execute(
-            insert(schema.versions).values(
-                compartment=row.compartment,
-                version=row.version,
-                generation=row.generation,
-                statement=row.statement,
-                retired=row.retired,
-            )
+        self._add(
+            schema.versions,
+            compartment=row.compartment,
+            version=row.version,
+            generation=row.generation,
+            statement=row.statement,
+            retired=row.retired,
         )
 
     def versions(self, compartment: str, version: int | None = None) -> list[VersionRow]:
@@ -375,7 +368,8 @@ class Transaction:
     def retire_versions(self, compartment: str, versions: Iterable[int], now: str) -> None:
         """Mark the present manifests of these versions as superseded."""
         table = schema.versions
-        self.connection.execute(
+        self._change(
+            table,
             update(table)
             .where(
                 and_(
@@ -384,31 +378,33 @@ class Transaction:
                     table.c.retired.is_(None),
                 )
             )
-            .values(retired=now)
+            .values(retired=now),
         )
 
     def delete_versions(self, compartment: str) -> None:
         """Forget every manifest of a compartment."""
         table = schema.versions
-        self.connection.execute(delete(table).where(table.c.compartment == compartment))
+        self._remove(table, delete(table).where(table.c.compartment == compartment))
 
     def delete_version(self, compartment: str, version: int, generation: int) -> None:
         """Forget a retired manifest."""
         table = schema.versions
-        self.connection.execute(
+        self._remove(
+            table,
             delete(table).where(
                 and_(
                     table.c.compartment == compartment,
                     table.c.version == version,
                     table.c.generation == generation,
                 )
-            )
+            ),
         )
 
     def set_version_statement(self, row: VersionRow, statement: bytes) -> None:
         """Put the same manifest statement under another signature in its place."""
         table = schema.versions
-        self.connection.execute(
+        self._change(
+            table,
             update(table)
             .where(
                 and_(
@@ -417,22 +413,21 @@ class Transaction:
                     table.c.generation == row.generation,
                 )
             )
-            .values(statement=statement)
+            .values(statement=statement),
         )
 
     # Heads
 
     def add_head(self, row: HeadRow) -> None:
         """Add the next step of a subject; a number that is taken is a Conflict."""
-        self.connection.execute(
-            insert(schema.heads).values(
-                subject=row.subject,
-                sequence=row.sequence,
-                kind=row.kind,
-                by_authority=int(row.by_authority),
-                statement=row.statement,
-                body=row.body,
-            )
+        self._add(
+            schema.heads,
+            subject=row.subject,
+            sequence=row.sequence,
+            kind=row.kind,
+            by_authority=int(row.by_authority),
+            statement=row.statement,
+            body=row.body,
         )
 
     def newest_head(self, subject: str) -> HeadRow | None:
@@ -483,15 +478,14 @@ class Transaction:
         created: str,
     ) -> None:
         """Add a signed grant; it is effective only once a vendor head lists it."""
-        self.connection.execute(
-            insert(schema.grants).values(
-                id=row,
-                vendor=vendor,
-                dataset=dataset,
-                statement=statement,
-                vendor_statement=vendor_statement,
-                created=created,
-            )
+        self._add(
+            schema.grants,
+            id=row,
+            vendor=vendor,
+            dataset=dataset,
+            statement=statement,
+            vendor_statement=vendor_statement,
+            created=created,
         )
 
     def grants(
@@ -523,25 +517,21 @@ class Transaction:
         table = schema.grants
         copies = {"statement": statement, "vendor_statement": vendor_statement}
         values = {name: value for name, value in copies.items() if value is not None}
-        self.connection.execute(update(table).where(table.c.id == grant).values(values))
+        self._change(table, update(table).where(table.c.id == grant).values(values))
 
     def settle_grant(self, grant: str, now: str) -> None:
         """Note when a grant became effective."""
         table = schema.grants
-        self.connection.execute(update(table).where(table.c.id == grant).values(settled=now))
+        self._change(table, update(table).where(table.c.id == grant).values(settled=now))
 
     def add_credential(self, row: CredentialRow) -> None:
         """Add a signed credential; it is effective only once a vendor head lists it."""
-        self.connection.execute(
-            insert(schema.credentials).values(
-                id=row.id, vendor=row.vendor, statement=row.statement, created=row.created
-            )
-        )
+        self._add(schema.credentials, id=row.id, vendor=row.vendor, statement=row.statement, created=row.created)
 
     def set_credential_statement(self, credential: str, statement: bytes) -> None:
         """Put the same credential under another signature in its place."""
         table = schema.credentials
-        self.connection.execute(update(table).where(table.c.id == credential).values(statement=statement))
+        self._change(table, update(table).where(table.c.id == credential).values(statement=statement))
 
     def credential(self, credential: str) -> CredentialRow | None:
         """A credential by id."""
@@ -697,6 +687,19 @@ def _dataset(row: Any) -> DatasetRow:
 
 def _key(row: Any) -> KeyRow:
     return KeyRow(row.compartment, row.column_group, row.epoch, row.key_id, row.kms_key, row.wrapped, row.created)
+
+
+def _written(row: KeyRow) -> dict[str, Any]:
+    """A wrapped data key by the names of its columns."""
+    return {
+        "compartment": row.compartment,
+        "column_group": row.group,
+        "epoch": row.epoch,
+        "key_id": row.key_id,
+        "kms_key": row.kms_key,
+        "wrapped": row.wrapped,
+        "created": row.created,
+    }
 
 
 def _head(row: Any) -> HeadRow:

@@ -12,7 +12,7 @@ from vault.errors import InvalidInput
 from vault.kms.local import LocalKms
 from vault.kms.protocol import Kms, SigningKms
 
-__all__ = ["open_kms", "open_signing_kms"]
+__all__ = ["keystore_folders", "open_kms", "open_signing_kms"]
 
 _FORMS: Final = (
     "local: (a keystore inside the vault), local:///path, awskms://[host:port/]?region=R, transit://host:port/mount "
@@ -72,6 +72,15 @@ def open_kms(uri: str, *, owner: Path | None, broker: Path | None, passphrase: s
     if parts.fragment or "\0" in path:
         raise InvalidInput(f"--kms: the URI takes no fragment; there are {_FORMS}")
     return _SCHEMES[parts.scheme](_Uri(parts, path, options, owner, broker, passphrase))
+
+
+def keystore_folders(uri: str, *, owner: Path, broker: Path) -> tuple[Path, Path] | None:
+    """Where a local keystore keeps the owner's keys and the vendors'; None for a KMS that is elsewhere."""
+    parts = urlsplit(uri)
+    if parts.scheme != "local":
+        return None
+    base = Path(unquote(parts.path))
+    return (base / "owner", base / "broker") if parts.path else (owner / "kms", broker / "kms")
 
 
 def open_signing_kms(uri: str) -> SigningKms:

@@ -17,9 +17,11 @@ from vault.trust.heads import (
 )
 from vault.trust.root import Role, RoleKeys, Root, open_root, open_roots, root_statement
 from vault.trust.signed import Label, RemoteSigner, Signed, Signer, note_signature_holds, public_key_id
-from vault.trust.statements import Credential, Grant, GrantedColumn, ManifestStatement
+from vault.trust.statements import BackupPiece, BackupStatement, Credential, Grant, GrantedColumn, ManifestStatement
 
 __all__ = [
+    "BackupPiece",
+    "BackupStatement",
     "CompartmentHead",
     "Credential",
     "Frontier",

@@ -41,6 +41,7 @@ class Label(StrEnum):
     MANIFEST = "manifest"
     HEAD = "head"
     EVIDENCE = "evidence"
+    BACKUP = "backup"
 
 
 def kind_of_statement(label: Label) -> str:

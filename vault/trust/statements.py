@@ -14,7 +14,7 @@ from vault.fields import Fields, Path, is_fields, parse_path, path_text, shown, 
 from vault.model import FORMAT, Cut
 from vault.trust.signed import Signed
 
-__all__ = ["Credential", "Grant", "GrantedColumn", "ManifestStatement"]
+__all__ = ["BackupPiece", "BackupStatement", "Credential", "Grant", "GrantedColumn", "ManifestStatement"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +318,62 @@ class ManifestStatement:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError("a manifest statement lacks a field") from error
+
+
+@dataclass(frozen=True, slots=True)
+class BackupPiece:
+    """A sealed piece of a backup: its object, empty where it lies beside the statement; SHA-256 and size as stored."""
+
+    object: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class BackupStatement:
+    """That sealed pieces are a change of the catalog, or a snapshot of it behind that change.
+
+    ``number`` and ``digest`` are the change's in the chain of changes; ``kind`` is ``change`` or ``snapshot``.
+    """
+
+    vault: str
+    kind: str
+    number: int
+    digest: str
+    pieces: tuple[BackupPiece, ...]
+    created: datetime
+
+    def payload(self) -> dict[str, Any]:
+        """What the authority, the publisher or the responder signs."""
+        return {
+            "format": list(FORMAT),
+            "type": "backup",
+            "vault": self.vault,
+            "kind": self.kind,
+            "number": self.number,
+            "digest": self.digest,
+            "pieces": [{"object": each.object, "sha256": each.sha256, "size": each.size} for each in self.pieces],
+            "created": timestamp(self.created),
+        }
+
+    @classmethod
+    def parse(cls, signed: Signed) -> "BackupStatement":
+        """Read a backup statement whose signature has been verified; raises IntegrityError."""
+        document = _checked(signed, "backup")
+        try:
+            pieces = [
+                BackupPiece(str(each["object"]), str(each["sha256"]), int(each["size"])) for each in document["pieces"]
+            ]
+            return cls(
+                str(document["vault"]),
+                str(document["kind"]),
+                int(document["number"]),
+                str(document["digest"]),
+                tuple(pieces),
+                from_timestamp(document["created"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise IntegrityError("a backup statement lacks a field") from error
 
 
 def _checked(signed: Signed, kind: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ was seen once is remembered for the life of the process.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import monotonic
@@ -331,6 +331,35 @@ class Heads:
             except Conflict as error:
                 if self._store.get(name) != row.statement:
                     raise IntegrityError("another object stands where a head belongs in the store") from error
+
+    def refuse_behind(self, transaction: Transaction) -> None:
+        """Raise IntegrityError where the store has a newer head than a transaction sees, or another one of its number.
+
+        Of every subject, also of those that the catalog knows nothing of. Raises Unavailable where one cannot be read.
+        """
+        root = self._roots.seen_by(transaction)
+        known = dict(transaction.head_subjects())
+        for subject in sorted({info.name.split("/")[1] for info in self._store.list("heads")}):
+            row = transaction.newest_head(subject) if subject in known else None
+            stored = self._highest(root, subject, (row.kind,) if row is not None else tuple(_ROLES))
+            number = row.sequence if row is not None else 0
+            if stored.sequence > number:
+                raise IntegrityError(
+                    f"the store has head {stored.sequence} of {subject}, which is newer than number {number} of the "
+                    "backup: the newest part of the backup is missing"
+                )
+            if row is not None and stored.sequence == number:
+                stored.checked(number, Signed.decode(row.statement, Label.HEAD).digest)
+
+    def _highest(self, root: Root, subject: str, kinds: Sequence[str]) -> Frontier:
+        """The highest head of a subject in the store, of any of these kinds."""
+        *others, last = kinds
+        for kind in others:
+            try:
+                return self._stored_frontier(root, kind, subject)
+            except IntegrityError:
+                continue
+        return self._stored_frontier(root, last, subject)
 
     def reconcile(self) -> None:
         """Announce the newest head of every subject that the store lacks: the rest of a killed act."""

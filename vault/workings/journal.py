@@ -41,6 +41,7 @@ from vault.trust import Role, Root, Signer
 from vault.workings.checkpoints import Checkpoints, pinned_by
 from vault.workings.repeats import Alike, Repeated, Repeats
 from vault.workings.roots import Roots
+from vault.workings.segments import Segments
 
 __all__ = ["Journal", "Witness"]
 
@@ -87,6 +88,7 @@ class Journal:
         self._signer = log_signer
         self._clock = clock
         self._kept = Checkpoints(roots, store, "checkpoints", "the store")
+        self._segments = Segments(roots, catalog, store, log_signer)
         self._witness = self.witness_at(witness.store) if witness is not None else None
         self._required = witness is not None and witness.required
         self._marked = datetime.min.replace(tzinfo=UTC)
@@ -199,7 +201,7 @@ class Journal:
     def _append(self, transaction: Transaction, pending: "_Pending") -> None:
         """Write a transaction's entries and sign where the log ends with them, once for all."""
         root = pending.root
-        leaves, tail = append(pending.tail, pending.entries)
+        leaves, tail = append(pending.tail, pending.entries, transaction.changed)
         try:
             note = sign_checkpoint(root.vault, tail.checkpoint, self._signer(root))
         except KmsError as error:
@@ -248,12 +250,15 @@ class Journal:
     def checkpoint(self) -> None:
         """Copy the signed end of the log to the store and the witness, where a rolled-back catalog cannot follow.
 
-        A witness that cannot be reached holds up no act that has been done; the process's log tells.
+        The entries that it is about go before it: a checkpoint that is known anywhere is never ahead of what is left
+        when the catalog is lost. A witness that cannot be reached holds up no act that has been done; the process's log
+        tells.
         """
         end = self.end()
         if end is None:
             return
         self._marked = self._clock()
+        self._segments.put(*end)
         self._kept.put(*end)
         if self._witness is not None:
             try:
@@ -281,6 +286,7 @@ class Journal:
             try:
                 end = self.end()
                 assert end is not None
+                self._segments.put(*end)
                 self._tell_witness(self._witness, end)
             except VaultError as error:
                 raise AuditError(f"the log's witness could not be told ({error}), so nothing was served") from error
@@ -312,6 +318,10 @@ class Journal:
     def prune_checkpoints(self) -> None:
         """Keep the newest checkpoints of the store: each is over all before it. Only after the log was verified."""
         self._kept.prune()
+
+    def merge_segments(self) -> None:
+        """Make few large segments of the log's many small ones in the store. Only after the log was verified."""
+        self._segments.merge(self.end)
 
     def drop_replaced_checkpoints(self) -> None:
         """Remove checkpoints under log keys that were replaced, once there is one under a present key."""

@@ -9,7 +9,8 @@ at any moment leaves a key that signs. Auditors' keys of earlier times lie in ``
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -135,6 +136,20 @@ class KeyFolder:
             if key in files:
                 return self._open(role, key, files[key])
         raise KeyUnavailable(f"{self.folder(role)}: the {role.value} key is not here, and this needs its signature")
+
+    def any_signer(self, roles: Sequence[Role], root: Root) -> Signer:
+        """A signer of one of some roles: one that is open already, or else the first that is here.
+
+        Raises KeyUnavailable.
+        """
+        for key, signer in self._signers.items():
+            if any(root.holds(role, key) for role in roles):
+                return signer
+        for role in roles:
+            with suppress(KeyUnavailable):
+                return self.signer(role, root)
+        names = " or ".join(role.value for role in roles)
+        raise KeyUnavailable(f"{self.folder(roles[0])}: no {names} key is here, and this needs the signature of one")
 
     def _open(self, role: Role, key: str, path: Path) -> Signer:
         signer = self._signers[key] = open_signer(path, role, self.passphrase, key)

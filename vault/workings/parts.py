@@ -15,6 +15,7 @@ from vault.kms import Kms
 from vault.model import METADATA_GROUP, KeyScope
 from vault.objects import ObjectStore
 from vault.trust import Credential, Grant, Signed, Signer
+from vault.workings.backups import Backups
 from vault.workings.heads import HEAD_AGE_SECONDS, Heads
 from vault.workings.journal import Journal
 from vault.workings.keyfolder import KeyFolder
@@ -200,7 +201,7 @@ class Signers:
 
 @dataclass(frozen=True, slots=True)
 class OwnerParts(Parts):
-    """What the owner has besides: the KMS itself, the signers, and the owner's holder id.
+    """What the owner has besides: the KMS itself, the signers, the owner's holder id, and the catalog's backup.
 
     ``workers`` are other processes that do parts of a job; without them all is done in this one.
     """
@@ -208,6 +209,7 @@ class OwnerParts(Parts):
     kms: Kms
     owner: str
     signers: Signers
+    backups: Backups
     workers: "Workers | None" = None
 
     def sealer(self) -> FieldSealer:

@@ -8,7 +8,8 @@ document under a known number is a fork. Both are refused. Specified in ``docs/r
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 
@@ -56,6 +57,7 @@ class Roots:
         self._agreed = b""
         self._read_at: float | None = None
         self._asked_store: float | None = None
+        self._unasked = False
         for signed in decode_chain(path.read_bytes()):
             self._take(signed)
 
@@ -78,9 +80,18 @@ class Roots:
     def current(self) -> Root:
         """The newest version, read at most a second ago; raises IntegrityError or Unavailable."""
         read_at = self._read_at
-        if read_at is not None and self._clock() - read_at <= ROOT_AGE_SECONDS:
+        if self._unasked or (read_at is not None and self._clock() - read_at <= ROOT_AGE_SECONDS):
             return self._roots[-1]
         return self.refresh()
+
+    @contextmanager
+    def unasked(self) -> Iterator[None]:
+        """Judge by what is known, without asking the catalog: for who is about to make one out of a backup."""
+        self._unasked = True
+        try:
+            yield
+        finally:
+            self._unasked = False
 
     @property
     def known(self) -> Root:

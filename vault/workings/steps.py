@@ -1,14 +1,17 @@
 """Steps in a vendor's history: who it is, the next head, and what must follow a commit."""
 
+import logging
 from collections.abc import Callable, Mapping
 
 from vault.audit import Kind
 from vault.catalog import CompartmentRow, HeadRow, Transaction
-from vault.errors import Conflict, IntegrityError, NotFound
+from vault.errors import Conflict, IntegrityError, NotFound, Unavailable
 from vault.trust import CompartmentHead, VendorHead, emptied_body, head_statement
+from vault.workings.backups import PROMPT_SECONDS
 from vault.workings.names import Holder, holder_named, holders
 from vault.workings.parts import OwnerParts
 from vault.workings.permissions import next_vendor_head
+from vault.workings.prompt import within
 from vault.workings.trouble import being_offboarded
 
 __all__ = [
@@ -22,6 +25,8 @@ __all__ = [
     "standing",
     "vendor_named",
 ]
+
+_LOG = logging.getLogger("dsvault")
 
 
 def vendor_named(parts: OwnerParts, name: str) -> Holder:
@@ -99,6 +104,17 @@ def announce(parts: OwnerParts, head: HeadRow) -> None:
     parts.journal.checkpoint()
 
 
+def _tell_store(tell: Callable[[], None]) -> None:
+    """Tell the store of what was taken away. It is done: a store that cannot be told now is told by whoever comes next.
+
+    Raises IntegrityError where something else stands in the way there.
+    """
+    try:
+        within(PROMPT_SECONDS, tell)
+    except Unavailable as error:
+        _LOG.warning("the store does not know of it yet (%s); the next administrative command makes up for it", error)
+
+
 def removal(
     parts: OwnerParts,
     name: str,
@@ -110,10 +126,11 @@ def removal(
     """Sign a removal with the responder's key; ``change`` gives what the next head changes, or None.
 
     The entry has ``fields``, and what ``told`` says of the head that is changed.
-    Returns whether anything was changed: False where it had been done before.
+    Returns whether anything was changed: False where it had been done before. A store that is down holds it up for a
+    few seconds at the most, and is told later.
     """
     vendor = vendor_named(parts, name)
-    with parts.catalog.write() as transaction:
+    with parts.backups.promptly(), parts.catalog.write() as transaction:
         present = parts.heads.vendor_in(transaction, vendor.id)
         changes = change(present)
         if changes is not None:
@@ -130,9 +147,10 @@ def removal(
             parts.journal.record_in(transaction, kind, **about)
     if changes is None:
         # Done before, perhaps by a run that was killed between the catalog and the store.
-        parts.heads.reconcile()
+        _tell_store(parts.heads.reconcile)
         return False
-    announce(parts, head)
+    parts.heads.forget(head.subject)
+    _tell_store(lambda: announce(parts, head))
     with parts.catalog.read() as transaction:
         parts.keyring.drop(row.id for row in transaction.compartments(holder=vendor.id))
     return True
