@@ -29,7 +29,7 @@ _LATENCY = 0.03
 
 def requests(folder: Path, *, quick: bool) -> None:
     """Print both tables."""
-    table = mixed(20_000 if quick else 420_000)
+    table = mixed(20_000 if quick else 200_000)
     columns = table.column_names
     gigabytes = table.nbytes / 1e9
     with seaweedfs() as server, BucketLine(server.url) as line:
