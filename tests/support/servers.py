@@ -151,6 +151,7 @@ class SeaweedFS:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
+        self._watch: subprocess.Popen[bytes] | None = None
         names, ports = ("master", "volume", "filer", "s3"), free_ports(8)
         self._ports, self._grpc = dict(zip(names, ports, strict=False)), dict(zip(names, ports[4:], strict=True))
         self.url = f"http://127.0.0.1:{self._ports['s3']}"
@@ -208,10 +209,18 @@ class SeaweedFS:
             env={**os.environ, "HOME": str(self._folder)},
             cwd=self._folder,
         )
+        # Whoever started it may be killed: the end of this pipe ends the server.
+        self._watch = subprocess.Popen(
+            ["sh", "-c", f"read _; kill -9 {self._process.pid}"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
         self._await()
 
     def kill(self) -> None:
         """End it at once, as a power cut would."""
+        if self._watch is not None:
+            self._watch.kill()
+            self._watch.communicate()
+            self._watch = None
         if self._process is not None:
             self._process.kill()
             self._process.wait(timeout=30)
