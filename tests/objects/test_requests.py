@@ -49,10 +49,11 @@ def test_each_act_makes_the_requests_that_it_has_to(lab: Lab, line: BucketLine) 
     """One put for each chunk that is written and one get for each that is read, and a few for what belongs to them."""
     publish = lambda: lab.vault.publish("evals", rows(100), key="id", shard_rows=30)  # noqa: E731
     objects, every, _ = _counted(line, publish)
-    # The manifest is one object more; beside objects there is the dataset's head, and at times a checkpoint of the log.
+    # The manifest is one object more; beside objects there are the dataset's head, its backup, and the log's newest.
     assert objects == {"PutObject": _CHUNKS + 1}
-    assert every["PutObject"] - objects["PutObject"] <= 2
-    assert every.keys() <= {"PutObject", "ListObjects"}
+    assert every["PutObject"] - objects["PutObject"] <= 4
+    assert every.get("GetObject", 0) <= 1
+    assert every.keys() <= {"PutObject", "ListObjects", "GetObject"}
     assert every.get("ListObjects", 0) <= 2
 
     grant = lambda: lab.vault.grant("acme", "evals", ["id", "prompt", "lang"], where="lang = 'en'")  # noqa: E731
@@ -75,7 +76,8 @@ def test_each_act_makes_the_requests_that_it_has_to(lab: Lab, line: BucketLine) 
 
     objects, every, done = _counted(line, lambda: lab.vault.gc(timedelta(0)))
     assert done.objects == 0
-    assert objects == {"ListObjects": 1, "ListUploads": 1, "GetObject": 1}
+    assert objects.pop("GetObject", 0) <= 2  # manifests, which it may have read before
+    assert objects == {"ListObjects": 1, "ListUploads": 1}
 
 
 def test_a_lease_asks_for_each_chunk_once(lab: Lab, line: BucketLine) -> None:
