@@ -15,10 +15,11 @@ from sqlalchemy import event
 
 from tests.conftest import Lab
 from tests.support.brokers import running_broker
+from tests.support.catalog import sql
 from tests.support.tables import rows
 from vault import access
 from vault.audit import Kind
-from vault.catalog import sqlite
+from vault.catalog import postgresql, sqlite
 from vault.errors import VaultError
 from vault.policy import Request
 from vault.workings import reading
@@ -124,8 +125,14 @@ connection.execute("ROLLBACK")
 
 
 @contextmanager
-def _locked(catalog: Path) -> Iterator[None]:
+def _locked(lab: Lab) -> Iterator[None]:
     """Another process is writing, and does not end."""
+    if lab.vault.parts.catalog.url.startswith("postgresql"):
+        with sql(lab) as connection:
+            connection.execute("select * from log_tail for update")
+            yield
+        return
+    catalog = lab.folder / "catalog.db"
     with subprocess.Popen(
         [sys.executable, "-c", _HOLDER, str(catalog)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -137,15 +144,17 @@ def _locked(catalog: Path) -> Iterator[None]:
             process.communicate("\n", timeout=10)
 
 
+@pytest.mark.both_catalogs
 @_DELIVERIES
 def test_a_locked_database_serves_nothing(leasable: Lab, delivery: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once the time to wait is over there is an error, and no row; with the lock gone, it goes on."""
-    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.3)
+    for each in (sqlite, postgresql):
+        monkeypatch.setattr(each, "BUSY_SECONDS", 0.3)
     parts = leasable.vault.parts if delivery == "owner" else leasable.broker_parts()
     ask = _asking(leasable, parts, delivery)
     assert ask() > 0
     before = _begun(leasable, delivery)
-    with monkeypatch.context() as patch, _locked(leasable.folder / "catalog.db"):
+    with monkeypatch.context() as patch, _locked(leasable):
         fetched = _no_chunks(parts, patch)
         with pytest.raises(VaultError):
             ask()

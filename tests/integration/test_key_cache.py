@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from tests.conftest import Lab
+from tests.support.catalog import gone
 from tests.support.reading import read
 from tests.support.tables import rows
 from vault import access, deployment
 from vault.errors import Frozen, InvalidInput
 from vault.workings.parts import Parts
+
+pytestmark = pytest.mark.both_catalogs
 
 
 def _within_a_second(holds: Callable[[], bool]) -> bool:
@@ -129,12 +132,8 @@ def _compartments(lab: Lab) -> set[str]:
 def test_a_catalog_that_cannot_be_read_leaves_no_key(warm: tuple[Lab, Parts, Parts]) -> None:
     """While a broker cannot see whether a vendor was stopped it holds no key of anybody."""
     lab, parts, _ = warm
-    (lab.folder / "catalog.db").rename(lab.folder / "gone.db")
-    (lab.folder / "catalog.db").mkdir()
-    with access.watch(parts):
+    with gone(lab), access.watch(parts):
         assert _within_a_second(lambda: not parts.keyring.compartments)
-    (lab.folder / "catalog.db").rmdir()
-    (lab.folder / "gone.db").rename(lab.folder / "catalog.db")
 
 
 def test_a_broker_that_stops_holds_nothing(warm: tuple[Lab, Parts, Parts]) -> None:

@@ -14,13 +14,15 @@ from vault.encoding import new_id
 from vault.errors import Conflict, Unavailable
 from vault.workings.recent import Recent
 
+pytestmark = pytest.mark.both_catalogs
+
 _LATER, _NOW = "2030-01-01T00:00:00.000000Z", "2020-01-01T00:00:00.000000Z"
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Catalog:
+def catalog(tmp_path: Path, catalog_url: str | None) -> Catalog:
     """A catalog of a vault, as a broker opens it."""
-    made = open_catalog(f"sqlite:///{tmp_path}/catalog.db", serving=True)
+    made = open_catalog(catalog_url or f"sqlite:///{tmp_path}/catalog.db", serving=True)
     made.create("v")
     return made
 
@@ -71,8 +73,10 @@ def test_a_change_within_a_change_is_refused_and_not_waited_for(catalog: Catalog
     assert _use(catalog, 1)
 
 
-def test_another_file_under_the_name_is_another_catalog(catalog: Catalog, tmp_path: Path) -> None:
+def test_another_file_under_the_name_is_another_catalog(tmp_path: Path) -> None:
     """A broker that keeps connections sees what is in the file of now, and not in the one that was there."""
+    catalog = open_catalog(f"sqlite:///{tmp_path}/catalog.db", serving=True)
+    catalog.create("v")
     catalog.check("v")
     other = open_catalog(f"sqlite:///{tmp_path}/other.db")
     other.create("w")

@@ -4,6 +4,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import MetaData, create_engine, text
@@ -14,7 +15,7 @@ from vault.catalog import schema
 if TYPE_CHECKING:
     from tests.conftest import Lab
 
-__all__ = ["Plain", "snapshot", "sql"]
+__all__ = ["Plain", "gone", "snapshot", "sql"]
 
 _ZEROS = re.compile(r"zeroblob\((\d+|length\(\w+\))\)")
 _BYTES = re.compile(r"x'([0-9a-f]*)'")
@@ -56,6 +57,28 @@ def sql(lab: "Lab") -> Iterator[Plain]:
         connection.commit()
     finally:
         connection.close()
+
+
+@contextmanager
+def gone(lab: "Lab") -> Iterator[None]:
+    """Within it nobody can open the catalog: its file is elsewhere, or its database takes no connection."""
+    import psycopg
+
+    url = make_url(lab.vault.parts.catalog.url)
+    if url.get_backend_name() == "sqlite":
+        path, away = Path(url.database or ""), Path(url.database or "").with_name("gone.db")
+        path.rename(away)
+        path.mkdir()
+        yield
+        path.rmdir()
+        away.rename(path)
+        return
+    plain = url.set(drivername="postgresql", database="postgres").render_as_string(hide_password=False)
+    with psycopg.connect(plain, autocommit=True) as connection:
+        connection.execute(f"alter database {url.database} allow_connections false".encode())
+        connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (url.database,))
+        yield
+        connection.execute(f"alter database {url.database} allow_connections true".encode())
 
 
 def snapshot(lab: "Lab") -> Callable[[], None]:

@@ -95,6 +95,8 @@ def _tables(everyone: Sequence[str], brokers: Sequence[str]) -> Iterator[str]:
     yield "-- What each does with which table."
     listed = ", ".join(everyone)
     yield f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC, {listed};"
+    # Before PostgreSQL 15 anybody might make tables and functions there.
+    yield "REVOKE CREATE ON SCHEMA public FROM PUBLIC;"
     yield f"GRANT USAGE ON SCHEMA public TO {listed};"
     for table in schema.metadata.sorted_tables:
         owner, responder, broker = _ALLOWED[table.name]
