@@ -287,6 +287,8 @@ class _Restoring:
         path = self._place.folder / "broker" / "root.json" if record else self._place.folder / "root.json"
         put_file(path, self._chain)
         roots = Roots(path, self._fingerprint, catalog, self._store)
+        if record:
+            self._log_signer(roots.known)  # without it nothing could be ended, and it is missing before much is read
         with roots.unasked():
             backup = read_backup(roots, self._store, self._secrets())
             known = marks(roots, self._store, self._witness, self._told.append)

@@ -101,6 +101,7 @@ _ACTS: Final[Mapping[str, _Act]] = {
     "vendor contained": _Act(_ENTITY, 12, "Suspend", 4, _VENDOR),
     "evidence bundle made": _Act(_ENTITY, 1, "Create", 3, ("evidence bundle", "vendor", "vendor_id")),
     "catalog upgraded": _Act(_ENTITY, 3, "Update", 2, ("catalog schema", "after", "after")),
+    "vault restored": _Act(_ENTITY, 3, "Update", 4, ("catalog change", "change", "change")),
     "unreadable entry": _Act(_ENTITY, 1, "Create", 4, ("unreadable log entry", "why", "why")),
 }
 #: What vendors do; everything else is the lab's own act.

@@ -17,9 +17,10 @@ from tests.support.restoring import PASSPHRASE, Origin, backed_up, make_origin, 
 from tests.support.tables import rows
 from vault import access, deployment
 from vault.audit import Kind
-from vault.errors import Frozen, InvalidInput, KmsError, NotFound, Unauthenticated, VaultError
+from vault.errors import Frozen, InvalidInput, KeyUnavailable, KmsError, NotFound, Unauthenticated, VaultError
 from vault.kms import KeyState
 from vault.owner import Vault
+from vault.trust import Role
 
 _ROOT = Path(__file__).parents[2]
 
@@ -277,3 +278,53 @@ def test_a_restore_into_postgresql_needs_an_empty_database(origin: Origin, tmp_p
     vault.init(tmp_path / "other", catalog=url)
     with pytest.raises(InvalidInput, match="tables in it already"):
         restored(origin, without(origin.store, tmp_path / "store"), tmp_path / "lab", catalog=url)
+
+
+def test_after_rotations_a_newer_export_is_needed(tmp_path: Path) -> None:
+    """The backup is sealed to the newest auditor and the log signed with the newest key: older exports say what lacks."""
+    lab = vault.init(tmp_path / "lab")
+    lab.add_vendor("acme")
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    vault.backup_keys(old, PASSPHRASE, lab.folder)
+    lab.rotate_key(Role.AUDITOR)
+    options: dict[str, Any] = {"kms": "local:", "passphrase": PASSPHRASE}
+    with pytest.raises(KeyUnavailable, match="sealed to an auditor's key that is not here"):
+        vault.restore(tmp_path / "a", store=str(without(lab.folder / "store", tmp_path / "b")), keys=old, **options)
+    for role in (Role.LOG, Role.AUTHORITY, Role.RESPONDER, Role.PUBLISHER):
+        lab.rotate_key(role)
+    store = without(lab.folder / "store", tmp_path / "store")
+    with pytest.raises(KeyUnavailable, match="from before the key was replaced"):
+        vault.restore(tmp_path / "c", store=str(store), keys=old, **options)
+    vault.backup_keys(new, PASSPHRASE, lab.folder)
+    vault.restore(tmp_path / "d", store=str(without(lab.folder / "store", tmp_path / "e")), keys=new, **options)
+    again = vault.open(tmp_path / "d")
+    assert backed_up(again.parts.catalog) == backed_up(lab.parts.catalog)
+    assert [entry.kind for _, entry in again.audit_entries()].count(Kind.ROOT_CHANGED) == 5
+    assert again.freeze("acme")
+    assert again.thaw("acme")
+
+
+def test_a_log_that_ends_under_a_replaced_key_is_signed_anew(tmp_path: Path) -> None:
+    """Lost in the moment after a rotation of the log key: its entry is not in the store yet, and its change is."""
+    lab = vault.init(tmp_path / "lab")
+    lab.add_vendor("acme")
+    end = lab.parts.journal.end()
+    assert end is not None
+    lab.rotate_key(Role.LOG)
+    vault.backup_keys(tmp_path / "keys.json", PASSPHRASE, lab.folder)
+
+    def later(name: str) -> bool:
+        folder, _, number = name.rpartition("/")
+        return folder in {"log", "checkpoints"} and int(number[:20]) > end[1].size
+
+    made = vault.restore(
+        tmp_path / "new",
+        store=str(without(lab.folder / "store", tmp_path / "store", later)),
+        kms="local:",
+        keys=tmp_path / "keys.json",
+        passphrase=PASSPHRASE,
+    )
+    again = vault.open(tmp_path / "new")
+    assert made.entries == end[1].size
+    assert backed_up(again.parts.catalog) == backed_up(lab.parts.catalog)
+    assert again.audit_verify() > made.entries
