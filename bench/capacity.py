@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,7 +57,8 @@ class Measured:
     rekey_kms: int
     keys_of_vendor: int  # wrapped keys, for one grant of three columns
     vendor_bytes: float  # catalog, for a vendor with one grant and its compartment
-    read_bytes: float  # catalog, for a vendor's read with its entries
+    entry_bytes: float  # catalog, for an entry of a read
+    gc_bytes: float  # memory of a gc, for each chunk that is in use
     vendor_seconds: float  # more in the plan of a publish, for each vendor that there is
     grant_seconds: float  # the same, for each vendor with a grant on the dataset
 
@@ -82,14 +84,15 @@ class _Counting:
 
 @contextmanager
 def _requests() -> Iterator[Counter[str]]:
-    """The requests to stores that are made meanwhile, as a store that is not local would have them."""
+    """The requests for chunks and manifests that are made meanwhile, as a store that is not local would have them."""
     made: Counter[str] = Counter()
     real: dict[tuple[type, str], Callable[..., Any]] = {}
     for owner, name in ((ObjectStore, "put_pieces"), (ObjectStore, "get"), (ObjectStore, "get_range")):
         real[owner, name] = getattr(owner, name)
 
         def counted(self: Any, *arguments: Any, _real: Any = real[owner, name], _name: str = name) -> Any:
-            made["put" if _name == "put_pieces" else "get"] += 1
+            if arguments[0].startswith("objects/"):
+                made["put" if _name == "put_pieces" else "get"] += 1
             return _real(self, *arguments)
 
         setattr(owner, name, counted)
@@ -157,7 +160,7 @@ def measure(folder: Path) -> Measured:
     fetch_requests = more(lambda name: lab.scan(name).read_all())
     catalog = _more_vendors(lab, names)
     swelled = 100_000
-    before = _manifest_bytes(lab, dataset)
+    before, collecting = _manifest_bytes(lab, dataset), _peak(lab.gc)
     swell(lab, "d", swelled // _COLUMNS)
     listed = (_manifest_bytes(lab, dataset) - before) / (swelled // _COLUMNS * _COLUMNS)
     return Measured(
@@ -171,8 +174,19 @@ def measure(folder: Path) -> Measured:
         grant_kms=grant_kms,
         rekey_kms=rekey_kms,
         keys_of_vendor=keys + 1,
+        gc_bytes=(_peak(lab.gc) - collecting) / (swelled // _COLUMNS * _COLUMNS),
         **catalog,
     )
+
+
+def _peak(act: Callable[[], object]) -> int:
+    """The most memory that Python objects take meanwhile."""
+    tracemalloc.start()
+    try:
+        act()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def _manifest_bytes(lab: Vault, dataset: Any) -> int:
@@ -194,8 +208,9 @@ def _more_vendors(lab: Vault, names: list[str]) -> dict[str, float]:
         times = []
         for _ in range(3):
             started = time.perf_counter()
-            act()
-            times.append(time.perf_counter() - started)
+            for _ in range(10):
+                act()
+            times.append((time.perf_counter() - started) / 10)
         return min(times)
 
     def settled() -> int:
@@ -218,7 +233,7 @@ def _more_vendors(lab: Vault, names: list[str]) -> dict[str, float]:
         lab.scan("s", columns=["id"]).read_all()
     return {
         "vendor_bytes": (after - before) / many,
-        "read_bytes": (settled() - after) / reads,
+        "entry_bytes": (settled() - after) / reads,
         "vendor_seconds": max(0.0, holders_after - holders_before) / many,
         "grant_seconds": max(0.0, needs_after - needs_before) / many,
     }
@@ -268,10 +283,11 @@ def project(found: Measured, plan: Plan) -> list[tuple[str, str, str]]:
     looked = plan.vendors * found.vendor_seconds + plan.vendors / plan.datasets * found.grant_seconds
     hours = plan.bytes / plan.publish_speed / plan.workers / 3600
     again = plan.bytes / plan.rekey_speed / plan.workers / 3600
+    all_of_one = plan.vendors * (found.vendor_seconds + found.grant_seconds)
     keys = plan.datasets * (_COLUMNS + 1) + plan.vendors * found.keys_of_vendor
     minute = plan.workers * (_COLUMNS + 1)
     calls = minute * 60 * hours
-    entries = plan.vendors * plan.reads_a_day
+    reads = plan.vendors * plan.reads_a_day
     month = plan.bytes / 1e9 * plan.store_gb_month
     rekey_cost = chunks * ((rekey_requests - 1) * plan.get_price + plan.put_price)
     return [
@@ -296,10 +312,13 @@ def project(found: Measured, plan: Plan) -> list[tuple[str, str, str]]:
         ("wrapped keys", f"datasets x {_COLUMNS + 1} + vendors x keys", _count(keys)),
         ("KMS calls of a rewrap of all", "two for each key", _count(2 * keys)),
         ("catalog of vendors, grants, compartments", "vendors x bytes", _bytes(plan.vendors * found.vendor_bytes)),
-        ("entries of reads in the log, a day", "vendors x reads", _count(entries)),
-        ("catalog of those, a day", "entries x bytes", _bytes(entries * found.read_bytes)),
-        ("durable decisions a second", "entries / 86,400", f"{entries / 86_400:,.0f}"),
+        ("entries of reads in the log, a day", "vendors x reads x 2", _count(2 * reads)),
+        ("catalog of those, a day", "entries x bytes", _bytes(2 * reads * found.entry_bytes)),
+        ("durable decisions a second", "reads / 86,400", f"{reads / 86_400:,.0f}"),
         ("a publish looks at vendors and grants", "vendors x s + vendors of the dataset x s", f"{looked:,.1f} s"),
+        ("a dataset that every vendor is granted", "vendors x (s + s)", f"{all_of_one:,.1f} s"),
+        ("memory of gc", "objects x bytes", _bytes((chunks + copy_chunks) * found.gc_bytes)),
+        ("objects that gc takes 64 GB for", "64 GB / bytes", _count(64e9 / found.gc_bytes)),
         ("storage, a month", "bytes x price", _money(month)),
         ("storage of the copies, a month", "bytes of the copies x price", _money(month * copies / plan.bytes)),
         ("puts of the publish", "chunks x price", _money(chunks * found.publish_requests * plan.put_price)),
@@ -346,9 +365,10 @@ def main() -> None:
         ("KMS calls: rekey of the owner's compartment", str(found.rekey_kms)),
         ("wrapped keys of a vendor with that grant", str(found.keys_of_vendor)),
         ("catalog bytes of a vendor with a grant", f"{found.vendor_bytes:.0f}"),
-        ("catalog bytes of a read", f"{found.read_bytes:.0f}"),
-        ("seconds of a publish's plan for a vendor", f"{found.vendor_seconds:.5f}"),
-        ("the same for a vendor with a grant on the dataset", f"{found.grant_seconds:.5f}"),
+        ("catalog bytes of an entry of a read", f"{found.entry_bytes:.0f}"),
+        ("memory of gc, bytes for each chunk in use", f"{found.gc_bytes:.0f}"),
+        ("a publish's plan, for each vendor", f"{found.vendor_seconds * 1e6:.0f} µs"),
+        ("more for each with a grant on the dataset", f"{found.grant_seconds * 1e6:.0f} µs"),
     ]
     _table(("measured", ""), shown)
     _table(("assumed", ""), [(name.replace("_", " "), f"{value:g}") for name, value in vars(plan).items()])
