@@ -69,6 +69,11 @@ bench-quick: $(VENV)/.bench ## The same on small data.
 lock: setup ## Resolve the dependencies anew, with hashes and no index address.
 	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --quiet -o requirements/dev.txt
+	$(BIN)/uv pip compile pyproject.toml --extra awskms --extra postgresql --extra s3 --extra transit \
+		--constraint requirements/dev.txt --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--quiet -o requirements/broker.txt
+	$(BIN)/uv pip compile --group build --constraint requirements/dev.txt --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --quiet -o requirements/build.txt
 	$(BIN)/uv pip compile pyproject.toml --group bench --constraint requirements/dev.txt --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --quiet -o requirements/bench.txt
 
