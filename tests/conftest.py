@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.deployed import Cluster, spoken_of
+from tests.support.deployed import cluster as running_cluster
 from tests.support.moulds import Anew, Moulds
+from tests.support.on_cluster import ONLY_HERE
 from tests.support.postgres import postgres
 from tests.support.servers import OpenBao, SeaweedFS, aws, openbao, seaweedfs
 from vault import access, deployment
@@ -78,10 +81,41 @@ def seaweed() -> Iterator[SeaweedFS]:
         yield server
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--deployment cluster`` has the labs of all tests live on SeaweedFS, PostgreSQL and OpenBao."""
+    parser.addoption("--deployment", choices=["embedded", "cluster"], default="embedded")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On the cluster leave out what is about one machine's files, as listed."""
+    if config.getoption("--deployment") == "cluster":
+        here = [item for item in items if item.nodeid.partition("[")[0] in ONLY_HERE]
+        config.hook.pytest_deselected(items=here)
+        items[:] = [item for item in items if item not in here]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that is marked ``both_catalogs`` and has a catalog is run on SQLite and on PostgreSQL."""
+    if metafunc.config.getoption("--deployment") == "cluster":
+        return  # where every catalog is PostgreSQL's
     if metafunc.definition.get_closest_marker("both_catalogs") and "catalog_url" in metafunc.fixturenames:
         metafunc.parametrize("catalog_url", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def deployed() -> Iterator[Cluster]:
+    """A running SeaweedFS, PostgreSQL and OpenBao, which the processes of the tests know of."""
+    with running_cluster() as servers, spoken_of(servers):
+        yield servers
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _deployment(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Vaults are made where ``--deployment`` says."""
+    if request.config.getoption("--deployment") == "cluster":
+        Anew.elsewhere = request.getfixturevalue("deployed").places
+    yield
+    Anew.elsewhere = None
 
 
 @pytest.fixture

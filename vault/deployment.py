@@ -8,9 +8,8 @@ other owner keys, the owner's KMS key when local) and ``broker/`` (what a broker
 import logging
 import os
 import re
-import tomllib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,17 @@ from urllib.parse import quote
 from vault import keyfile
 from vault.audit import Kind
 from vault.catalog import Catalog, RootRow, open_catalog
-from vault.encoding import duration, new_id, timestamp, utcnow
+from vault.configuration import DEFAULT_ENDPOINT, Configuration, WitnessPlace, named
+from vault.encoding import new_id, timestamp, utcnow
 from vault.engines import LocalEngine
 from vault.errors import InvalidInput, NotFound, Unavailable
 from vault.keyring import CacheLimits, Keyring
 from vault.kms import AnnouncingKms, HashingKms, Kms, LocalKms, open_kms
-from vault.model import DEFAULT_GRACE, FORMAT, OWNER
+from vault.model import OWNER
 from vault.networks import check_endpoint
 from vault.objects import ObjectStore, open_store, probe
 from vault.proof import normal_uri
+from vault.settings import SETTINGS, from_environment, refuse_unknown
 from vault.trust import Role, RoleKeys, Signer, public_key_id, root_statement
 from vault.trust.root import decode_chain, encode_chain
 from vault.upgrading import Upgraded, upgrade_catalog
@@ -60,147 +61,30 @@ __all__ = [
 
 _LOG = logging.getLogger("dsvault")
 MARKER = "dsvault.toml"
+#: What a new vault has of its own.
+_OF_ONE_VAULT = frozenset({"vault", "root_fingerprint", "owner"})
 _DEVICE = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*/?")
 #: Tasks that are under way at once where most of each is waiting for a store, by whether a broker runs them.
 _REQUESTS = {False: 8, True: 32}
-DEFAULT_ENDPOINT = "http://127.0.0.1:8750"
 Wrap = Callable[[Kms], Kms]
 
 
-@dataclass(frozen=True, slots=True)
-class WitnessPlace:
-    """Where checkpoints of the log go beside the store, and whether nothing is served without it."""
-
-    url: str
-    required: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Configuration:
-    """What ``config.toml`` of ``owner/`` or ``broker/`` says; ``owner`` is the owner's holder id."""
-
-    vault: str
-    store: str
-    catalog: str = field(repr=False)  # it may hold a password
-    kms: str
-    endpoint: str
-    root_fingerprint: str
-    owner: str | None
-    data_keys: CacheLimits = field(default_factory=CacheLimits)
-    grace: timedelta = DEFAULT_GRACE
-    witness: "WitnessPlace | None" = None
-
-    def text(self) -> str:
-        """The file's TOML."""
-        lines = [
-            f'format = "{FORMAT[0]}.{FORMAT[1]}"',
-            f'vault = "{self.vault}"',
-            f"store = {_toml(self.store)}",
-            f"catalog = {_toml(self.catalog)}",
-            f"kms = {_toml(self.kms)}",
-            f"endpoint = {_toml(self.endpoint)}",
-            f'root_fingerprint = "{self.root_fingerprint}"',
-        ]
-        if self.owner is not None:
-            lines.append(f'owner = "{self.owner}"')
-        if self.witness is not None:
-            lines += ["", "[witness]", f"url = {_toml(self.witness.url)}"]
-            lines += [f"required = {str(self.witness.required).lower()}"]
-        held = {each.name: getattr(self.data_keys, each.name) for each in fields(CacheLimits)}
-        if self.data_keys != CacheLimits():
-            lines += ["", "[data_keys]", *(f"{name} = {value}" for name, value in held.items())]
-        if self.grace != DEFAULT_GRACE:
-            lines += ["", "[gc]", f'grace = "{round(self.grace.total_seconds())}s"']
-        return "\n".join(lines) + "\n"
-
-    @classmethod
-    def read(cls, path: Path) -> "Configuration":
-        """Read a configuration file; raises NotFound or InvalidInput."""
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError as error:
-            raise NotFound(f"{path}: there is no vault here") from error
-        except (OSError, ValueError) as error:
-            raise InvalidInput(f"{path}: the configuration cannot be read") from error
-        return cls.parse(text, path)
-
-    @classmethod
-    def parse(cls, text: str, path: Path) -> "Configuration":
-        """The same of a file's text; ``path`` is for what is said of it. Raises InvalidInput."""
-        try:
-            document = tomllib.loads(text)
-        except ValueError as error:
-            raise InvalidInput(f"{path}: the configuration cannot be read") from error
-        try:
-            if str(document["format"]).split(".")[0] != str(FORMAT[0]):
-                raise InvalidInput(f"{path}: the vault has a format that this release does not know")
-            names = ("vault", "store", "catalog", "kms", "endpoint", "root_fingerprint")
-            values = [str(document[name]) for name in names]
-            vault, store, catalog, kms, endpoint, fingerprint = values
-            limits = _limits(path, document.get("data_keys", {}))
-            grace = _grace(path, document.get("gc", {}))
-            witness = _witness(path, document.get("witness"))
-            owner = document.get("owner")
-            return cls(vault, store, catalog, kms, endpoint, fingerprint, owner, limits, grace, witness)
-        except KeyError as error:
-            raise InvalidInput(f"{path}: the setting {error.args[0]!r} is missing") from error
-
-
-def _witness(path: Path, document: Any) -> WitnessPlace | None:
-    """The table ``[witness]``: a ``url`` that checkpoints of the log go to, and whether it is ``required``."""
-    if document is None:
-        return None
-    if not isinstance(document, dict) or not document.keys() <= {"url", "required"}:
-        raise InvalidInput(f"{path}: [witness] takes url and required")
-    url, required = document.get("url"), document.get("required", False)
-    if not isinstance(url, str) or not url or not isinstance(required, bool):
-        raise InvalidInput(f"{path}: [witness] takes a url in quotes, and required = true or false")
-    return WitnessPlace(url, required)
-
-
-def _grace(path: Path, document: Any) -> timedelta:
-    """The table ``[gc]``: its ``grace`` is a duration such as "1h"."""
-    if not isinstance(document, dict) or not document.keys() <= {"grace"}:
-        raise InvalidInput(f"{path}: [gc] takes grace")
-    text = document.get("grace")
-    if text is None:
-        return DEFAULT_GRACE
-    if not isinstance(text, str):
-        raise InvalidInput(f'{path}: [gc] grace is a duration in quotes, such as "1h"')
-    return duration(text, f"{path}: [gc] grace")
-
-
-def _limits(path: Path, document: Any) -> CacheLimits:
-    """The table ``[data_keys]``: how long (``age``, in seconds), how many (``keys``) and for how many ``uses``."""
-    names = {each.name for each in fields(CacheLimits)}
-    if not isinstance(document, dict) or not document.keys() <= names:
-        raise InvalidInput(f"{path}: [data_keys] takes {', '.join(sorted(names))}")
-    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in document.values()):
-        raise InvalidInput(f"{path}: [data_keys] takes numbers")
-    try:
-        return CacheLimits(**document)
-    except InvalidInput as error:
-        raise InvalidInput(f"{path}: [data_keys]: {error}") from error
-
-
-def _toml(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    if any(ord(character) < 32 for character in text):
-        raise InvalidInput("a setting holds a control character")
-    return f'"{escaped}"'
-
-
 def passphrase() -> str | None:
-    """The passphrase of key files, from ``DSVAULT_PASSPHRASE``; an empty one counts as none."""
+    """The passphrase of key files, from ``DSVAULT_PASSPHRASE``; an empty one counts as none.
+
+    Raises InvalidInput where the environment has a misspelt setting: it may be this one.
+    """
+    refuse_unknown()
     return os.environ.get("DSVAULT_PASSPHRASE") or None
 
 
 def find_vault(given: str | None = None) -> Path:
     """The vault's directory: the given one, else ``$DSVAULT``, else the nearest marker upwards."""
-    named = given or os.environ.get("DSVAULT")
-    if named:
-        folder = Path(named)
-        if not (folder / "broker" / "config.toml").exists() and not (folder / "owner").exists():
+    place = given or os.environ.get("DSVAULT")
+    if place:
+        folder = Path(place)
+        # Without a file in it the environment says the rest; the log key is there in any case.
+        if not (folder / "broker").is_dir() and not (folder / "owner").exists():
             raise NotFound(f"{folder}: there is no vault here; 'dsvault init' makes one")
         return folder.absolute()
     here = Path.cwd()
@@ -222,36 +106,39 @@ def init(
 ) -> None:
     """Make a new vault; whatever is not given lies inside ``folder``, and without ``witness`` there is none.
 
-    Raises InvalidInput when there is one already, or when a URL cannot be used. A run that was killed leaves
-    no marker, and the next one says what to remove.
+    What the environment says is used, and left to it: it is not written to the vault's files. Raises InvalidInput when
+    there is a vault already, or when a URL cannot be used. A run that was killed leaves no marker, and the next one
+    says what to remove.
     """
     if (folder / MARKER).exists() or (folder / "owner").exists() or (folder / "broker").exists():
         raise InvalidInput(f"{folder}: there is a vault, or the rest of one, here already")
-    if endpoint is not None:
-        check_endpoint(endpoint, "--endpoint")
-    if witness is None and witness_required:
-        raise InvalidInput("--witness-required: there is no --witness")
     vault, owner = new_id(), new_id()
+    given = {"store": store, "catalog": catalog, "kms": kms, "endpoint": endpoint, "witness.url": witness}
+    told = _told({**given, "witness.required": witness_required or None})
+    place = WitnessPlace(told["witness.url"], told["witness.required"]) if "witness.url" in told else None
     configuration = Configuration(
         vault=vault,
-        store=store or "store",
-        catalog=catalog or "sqlite:///catalog.db",
-        kms=kms or "local:",
-        endpoint=endpoint or DEFAULT_ENDPOINT,
+        store=told.get("store", "store"),
+        catalog=told.get("catalog", "sqlite:///catalog.db"),
+        kms=told.get("kms", "local:"),
+        endpoint=told.get("endpoint", DEFAULT_ENDPOINT),
         root_fingerprint="",
         owner=owner,
-        witness=WitnessPlace(witness, witness_required) if witness is not None else None,
+        witness=place,
+        sources={key: variable for key, (variable, _) in from_environment().items()},
     )
     # Whatever can be wrong with the URLs is found before anything is written.
-    objects, beside = _open_store(folder, configuration.store), _open_witness(folder, configuration)
-    found = open_catalog(_catalog_url(folder, configuration.catalog))
-    found.reach()
-    found.close()
-    open_kms(configuration.kms, owner=folder / "owner", broker=folder / "broker", passphrase=passphrase())
-    probe(objects)
-    if beside is not None:
-        # A witness may well be a place where nothing is ever deleted.
-        probe(beside.store, "--witness", deletes=False)
+    with named(configuration):
+        check_endpoint(configuration.endpoint, "--endpoint")
+        objects, beside = _open_store(folder, configuration.store), _open_witness(folder, configuration)
+        found = open_catalog(_catalog_url(folder, configuration.catalog))
+        found.reach()
+        found.close()
+        open_kms(configuration.kms, owner=folder / "owner", broker=folder / "broker", passphrase=passphrase())
+        probe(objects)
+        if beside is not None:
+            # A witness may well be a place where nothing is ever deleted.
+            probe(beside.store, "--witness", deletes=False)
     for part in (folder, folder / "owner", folder / "owner" / "keys", folder / "broker"):
         part.mkdir(mode=0o700, parents=True, exist_ok=True)
     fingerprint = _make_keys(folder, vault)
@@ -260,6 +147,26 @@ def init(
     _write_text(folder / "broker" / "config.toml", replace(configuration, owner=None).text())
     _fill_catalog(folder, configuration, owner)
     _write_text(folder / MARKER, f'# This directory is a dsvault vault.\nvault = "{vault}"\n')
+
+
+def _told(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a new vault is told, by option or by the environment; raises InvalidInput where the two differ.
+
+    A vault's own settings win over its files, so that what the option said would be overruled at the next command.
+    """
+    environment, told = from_environment(), {key: value for key, value in given.items() if value is not None}
+    for setting in SETTINGS:
+        found = environment.get(setting.key or "")
+        if found is None:
+            continue
+        if setting.key in _OF_ONE_VAULT:
+            raise InvalidInput(f"{setting.variable}: the environment has the setting of a vault that is there already")
+        if told.setdefault(setting.key or "", found[1]) != found[1]:
+            raise InvalidInput(f"{setting.option}: {setting.variable} says otherwise, and would win from now on")
+    required = told.setdefault("witness.required", False)
+    if required and "witness.url" not in told:
+        raise InvalidInput("--witness-required: there is no --witness")
+    return told
 
 
 def _make_keys(folder: Path, vault: str) -> str:
@@ -338,7 +245,9 @@ def witness_of(folder: Path, configuration: Configuration) -> Witness | None:
 def _roots(folder: Path, configuration: Configuration, catalog: Catalog, store: ObjectStore) -> Roots:
     path = folder / "broker" / "root.json"
     try:
-        return Roots(path, configuration.root_fingerprint, catalog, store)
+        # Where a configuration stands in a file, so does the root document, and is missed where it is gone.
+        bare = not (path.exists() or (path.parent / "config.toml").exists())
+        return Roots(None if bare else path, configuration.root_fingerprint, catalog, store)
     except OSError as error:
         raise InvalidInput(f"{path}: the root document cannot be read") from error
 
@@ -346,7 +255,8 @@ def _roots(folder: Path, configuration: Configuration, catalog: Catalog, store: 
 def _journal(
     folder: Path, configuration: Configuration, catalog: Catalog, roots: Roots, store: ObjectStore, keys: KeyFolder
 ) -> Journal:
-    witness = _open_witness(folder, configuration)
+    with named(configuration):
+        witness = _open_witness(folder, configuration)
     return Journal(roots, catalog, store, lambda root: keys.signer(Role.LOG, root), utcnow, witness)
 
 
@@ -356,13 +266,15 @@ def upgrade(folder: Path) -> Upgraded:
     Raises OtherSchema, IntegrityError and Unavailable; then nothing was changed.
     """
     configuration = Configuration.read(folder / "owner" / "config.toml")
-    catalog = open_catalog(_catalog_url(folder, configuration.catalog))
+    with named(configuration):
+        catalog = open_catalog(_catalog_url(folder, configuration.catalog))
     try:
-        store = _open_store(folder, configuration.store)
+        with named(configuration):
+            store = _open_store(folder, configuration.store)
         roots = _roots(folder, configuration, catalog, store)
         keys = KeyFolder(folder, passphrase())
         journal = _journal(folder, configuration, catalog, roots, store, keys)
-        return upgrade_catalog(catalog, journal, configuration.vault)
+        return upgrade_catalog(catalog, journal, configuration.vault or roots.vault)
     finally:
         catalog.close()
 
@@ -377,17 +289,19 @@ def _shared(
     serving: bool = False,
 ) -> tuple[dict[str, Any], Kms]:
     """What a broker and an owner have alike, and the KMS, which announces in the log what it is asked to open."""
-    catalog: Catalog = open_catalog(_catalog_url(folder, configuration.catalog), serving=serving)
-    store = _open_store(folder, configuration.store)
+    with named(configuration):
+        catalog: Catalog = open_catalog(_catalog_url(folder, configuration.catalog), serving=serving)
+        store = _open_store(folder, configuration.store)
     roots = _roots(folder, configuration, catalog, store)
+    vault = configuration.vault or roots.vault
     # A catalog of another vault, or without the log's key, is found out before anything else is asked.
-    catalog.check(configuration.vault)
+    catalog.check(vault)
     keys.signer(Role.LOG, roots.current)
     journal = _journal(folder, configuration, catalog, roots, store, keys)
     announcing = AnnouncingKms(kms, OpenedKeys(catalog, journal, utcnow).note)
     keyring = Keyring(announcing, limits=limits or configuration.data_keys)
     shared = {
-        "vault": configuration.vault,
+        "vault": vault,
         "root": roots,
         "catalog": catalog,
         "store": store,
@@ -411,14 +325,15 @@ def open_broker(
     limits: CacheLimits | None = None,
     key_age: timedelta | None = None,
 ) -> tuple[Parts, Configuration]:
-    """The parts of a broker, from ``broker/`` alone.
+    """The parts of a broker, from ``broker/`` alone, or from the environment with no more there than the log key.
 
     ``kms_wrap`` may put something around the KMS; ``limits``, or ``key_age`` alone, stand in for the configured ones.
     """
     configuration = Configuration.read(folder / "broker" / "config.toml")
     if key_age is not None:
         limits = replace(limits or configuration.data_keys, age=key_age.total_seconds())
-    kms = open_kms(configuration.kms, owner=None, broker=folder / "broker", passphrase=passphrase())
+    with named(configuration):
+        kms = open_kms(configuration.kms, owner=None, broker=folder / "broker", passphrase=passphrase())
     keys = KeyFolder(folder, passphrase())
     shared, _ = _shared(folder, configuration, kms_wrap(kms), keys, limits, serving=True)
     parts = Parts(**shared)
@@ -439,7 +354,8 @@ def open_owner(
     configuration = Configuration.read(folder / "owner" / "config.toml")
     if configuration.owner is None:
         raise InvalidInput(f"{folder / 'owner' / 'config.toml'}: the setting 'owner' is missing")
-    kms = open_kms(configuration.kms, owner=folder / "owner", broker=folder / "broker", passphrase=passphrase())
+    with named(configuration):
+        kms = open_kms(configuration.kms, owner=folder / "owner", broker=folder / "broker", passphrase=passphrase())
     keys = KeyFolder(folder, passphrase())
     shared, announcing = _shared(folder, configuration, kms_wrap(kms), keys, limits)
     roots: Roots = shared["root"]

@@ -345,7 +345,7 @@ def _stable_content(path: Path, most: int) -> tuple[bytes, Stamp]:
             # Not blocking, so that a pipe in a key file's place cannot hold the process up.
             with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
                 status = os.fstat(file.fileno())
-                _check_mode(path, status.st_mode)
+                _check_mode(path, status)
                 data = file.read(most + 1)
             if len(data) > most:
                 raise IntegrityError(f"{path}: this is not a key file")
@@ -358,10 +358,13 @@ def _stable_content(path: Path, most: int) -> tuple[bytes, Stamp]:
     raise KmsError(f"{path}: the key file keeps changing; try again")
 
 
-def _check_mode(path: Path, mode: int) -> None:
-    if not stat.S_ISREG(mode):
+def _check_mode(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
         raise IntegrityError(f"{path}: this is not a key file")
-    if stat.S_IMODE(mode) & 0o077:
+    # Secrets that are mounted for a process that is not root belong to root and a group of that process's: whoever
+    # could change that is root. PostgreSQL takes its private key on the same terms.
+    others = 0o037 if status.st_uid == 0 and os.geteuid() != 0 else 0o077
+    if stat.S_IMODE(status.st_mode) & others:
         raise InvalidInput(f"{path}: others may read or change this key file; run chmod 600 on it")
 
 

@@ -111,6 +111,10 @@ class Keyring:
         with self._lock:
             return KeyCounts(self._hits, self._unwraps, self._failures)
 
+    def reach(self) -> None:
+        """Raise KmsError unless the KMS answers; no key is asked for."""
+        self._kms.reach()
+
     def create(self, scope: KeyScope, kms_key: str) -> tuple[WrappedKey, bytes]:
         """A fresh data key, wrapped by ``kms_key`` under the scope's context; it is held like one that was opened."""
         since = self._clock()

@@ -1,7 +1,7 @@
 """``dsvault demo``: the whole story on a real eval dataset, each step checked as it is told.
 
 The lab's steps go through `vault.open`; the broker is a process of its own; the vendors' steps use nothing but
-their profile files, over HTTP.
+their profile files, over HTTP. Where the lab's parts are, and how its brokers are started, is `Stage`'s to say.
 """
 
 import shutil
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -24,7 +24,7 @@ from vault_cli.output import emit, table
 if TYPE_CHECKING:
     from vault.owner import Vault
 
-__all__ = ["demo"]
+__all__ = ["Stage", "Story", "demo", "humaneval", "make_room", "play"]
 
 _ACME = ("task_id", "prompt", "entry_point")
 _GLOBEX = ("task_id", "canonical_solution")
@@ -38,29 +38,47 @@ class _NotAsTold(VaultError):
 
 
 @dataclass
-class _Story:
+class Story:
     """The steps that were shown, and what each of them came to."""
 
     quiet: bool
     steps: list[dict[str, str]] = field(default_factory=list)
 
     def shown(self, what: str, outcome: str) -> None:
+        """A step, and what it came to."""
         self.steps.append({"step": what, "outcome": outcome})
         if not self.quiet:
             typer.echo(f"  {len(self.steps):2}. {what}: {outcome}")
 
     def check(self, holds: bool, what: str, outcome: str) -> None:
+        """The same of one that has to hold."""
         if not holds:
             raise _NotAsTold(f"the demo failed at: {what}")
         self.shown(what, outcome)
 
     def refused(self, what: str, step: Callable[[], object], *families: type[VaultError]) -> None:
+        """A step that has to be refused with an error of one of these families."""
         try:
             step()
         except families as error:
             self.shown(what, f"refused ({error})")
             return
         raise _NotAsTold(f"the demo failed at: {what}: it was not refused")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where the story is played: where the lab's parts are (None: in its directory), and its brokers.
+
+    ``brokers`` serve the vault that they are given at the address that they yield. ``meanwhile`` happens to them
+    before the vendors' grants end.
+    """
+
+    brokers: "Callable[[Story, Vault], AbstractContextManager[str]]"
+    store: str | None = None
+    catalog: str | None = None
+    kms: str | None = None
+    meanwhile: "Callable[[Story, Path, Vault], None]" = lambda _story, _folder, _lab: None
 
 
 def demo(
@@ -74,12 +92,12 @@ def demo(
 ) -> None:
     """Play the whole story on HumanEval: publish, grant, serve, fetch, refuse, revoke, rekey, verify."""
     started = time.monotonic()
-    source = _humaneval()
-    _make_room(folder)
-    story = _Story(quiet=json)
+    source = humaneval()
+    make_room(folder)
+    story = Story(quiet=json)
     if not json:
         typer.echo(f"dsvault demo: HumanEval in {folder}\n")
-    _play(story, folder, source, kms)
+    play(story, folder, source, Stage(_broker, kms=kms))
     seconds = time.monotonic() - started
     document = {"ok": True, "seconds": round(seconds, 1), "vault": str(folder / "lab"), "steps": story.steps}
     emit(document, json, lambda: _summary(folder, seconds))
@@ -98,7 +116,7 @@ Look around:  dsvault --help;  dsvault audit show --vault {folder / "lab"}"""
     )
 
 
-def _humaneval() -> Path:
+def humaneval() -> Path:
     """The dataset out of the installed package; importing the package is not needed for it."""
     from importlib.util import find_spec
 
@@ -114,7 +132,7 @@ def _humaneval() -> Path:
     return path
 
 
-def _make_room(folder: Path) -> None:
+def make_room(folder: Path) -> None:
     """Take away what an earlier demo left, and nothing else."""
     if folder.exists():
         if not (folder / "lab" / "dsvault.toml").exists() and any(folder.iterdir()):
@@ -123,10 +141,11 @@ def _make_room(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
-def _play(story: _Story, folder: Path, source: Path, kms: str | None) -> None:
+def play(story: Story, folder: Path, source: Path, stage: Stage) -> None:
+    """Play it, each step checked."""
     from vault import owner
 
-    lab = owner.init(folder / "lab", kms=kms)
+    lab = owner.init(folder / "lab", store=stage.store, catalog=stage.catalog, kms=stage.kms)
     for vendor in ("acme", "globex"):
         lab.add_vendor(vendor)
     story.shown("the lab makes a vault and adds two vendors", "acme and globex, each with a KMS key of its own")
@@ -135,11 +154,11 @@ def _play(story: _Story, folder: Path, source: Path, kms: str | None) -> None:
     acme_grant = lab.grant("acme", "humaneval", _ACME, purpose="prompt review", expires=timedelta(days=30))
     lab.grant("globex", "humaneval", _GLOBEX, purpose="solution review", expires=timedelta(days=30))
     story.shown("the lab grants", f"acme {', '.join(_ACME)}; globex {', '.join(_GLOBEX)}")
-    with _broker(folder / "lab") as endpoint:
+    with stage.brokers(story, lab) as endpoint:
         for vendor in ("acme", "globex"):
             lab.issue_credential(vendor, endpoint=endpoint).save(folder / f"{vendor}.json")
-        story.shown("a broker starts as a process of its own", endpoint)
         _vendors_read(story, folder, lab)
+        stage.meanwhile(story, folder, lab)
         _revoke(story, folder, lab, acme_grant.id)
         _incident(story, folder, lab)
     entries = lab.audit_verify()
@@ -149,21 +168,23 @@ def _play(story: _Story, folder: Path, source: Path, kms: str | None) -> None:
 
 
 @contextmanager
-def _broker(folder: Path) -> Iterator[str]:
+def _broker(story: Story, lab: "Vault") -> Iterator[str]:
     """Run ``dsvault serve`` on a free port; its address is the first line that it prints."""
-    command = [sys.executable, "-m", "vault_cli.main", "serve", "--port", "0", "--vault", str(folder)]
+    command = [sys.executable, "-m", "vault_cli.main", "serve", "--port", "0", "--vault", str(lab.folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
             if not line.startswith("serving on "):
                 raise _NotAsTold("the demo failed at: the broker did not start")
-            yield line.removeprefix("serving on ").strip()
+            endpoint = line.removeprefix("serving on ").strip()
+            story.shown("a broker starts as a process of its own", endpoint)
+            yield endpoint
         finally:
             process.terminate()
 
 
-def _vendors_read(story: _Story, folder: Path, lab: "Vault") -> None:
+def _vendors_read(story: Story, folder: Path, lab: "Vault") -> None:
     from vault.client import connect
 
     acme, globex = connect(folder / "acme.json"), connect(folder / "globex.json")
@@ -189,7 +210,7 @@ def _vendors_read(story: _Story, folder: Path, lab: "Vault") -> None:
     story.refused("globex asks for acme's prompt", lambda: globex.open("humaneval").scan(["prompt"]), NotGranted)
 
 
-def _revoke(story: _Story, folder: Path, lab: "Vault", grant: str) -> None:
+def _revoke(story: Story, folder: Path, lab: "Vault", grant: str) -> None:
     from vault.client import connect
 
     lab.revoke(grant)
@@ -198,7 +219,7 @@ def _revoke(story: _Story, folder: Path, lab: "Vault", grant: str) -> None:
     story.refused("acme's grant is revoked; it reads again", lambda: acme.open("humaneval").scan(), NotGranted)
 
 
-def _incident(story: _Story, folder: Path, lab: "Vault") -> None:
+def _incident(story: Story, folder: Path, lab: "Vault") -> None:
     from vault.client import connect
 
     (rewrapped,) = lab.rewrap("acme", disable_old=True)

@@ -67,7 +67,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Served]:
 
 
 @pytest.mark.parametrize("caller", ["known", "unknown", "wrong"])
-@pytest.mark.parametrize("operation", ["healthz", "datasets", "read", "lease", "object", "head_object"])
+@pytest.mark.parametrize("operation", ["healthz", "readyz", "datasets", "read", "lease", "object", "head_object"])
 def test_generated_requests_are_answered_as_published(served: _Served, caller: str, operation: str) -> None:
     """Whoever asks for whatever, in the published shape or out of it: no 5xx, and no answer that is not listed."""
     found = served.schema.find_operation_by_id(operation)
@@ -93,7 +93,7 @@ def test_generated_requests_are_answered_as_published(served: _Served, caller: s
 
 def _modes(operation: str) -> list[schemathesis.GenerationMode]:
     """What takes nothing cannot be asked wrongly."""
-    takes_nothing = operation in {"healthz", "datasets"}
+    takes_nothing = operation in {"healthz", "readyz", "datasets"}
     return [schemathesis.GenerationMode.POSITIVE] if takes_nothing else list(schemathesis.GenerationMode)
 
 
@@ -128,6 +128,7 @@ def test_the_published_answers_to_good_requests_are_true(served: _Served) -> Non
         return answer
 
     call("/healthz", "get", "/healthz", 200)
+    call("/readyz", "get", "/readyz", 200)
     call("/v1/datasets", "get", "/v1/datasets", 200, headers=headers)
     reading, leasing = "/v1/datasets/{name}/read", "/v1/datasets/{name}/lease"
     call(reading, "post", "/v1/datasets/evals/read", 200, headers=headers, body=b"{}")
@@ -140,4 +141,5 @@ def test_the_published_answers_to_good_requests_are_true(served: _Served) -> Non
     assert beyond.headers["content-range"].startswith("bytes */")
     assert set(document["components"]["securitySchemes"]) == {"DPoP", "Bearer"}
     assert document["paths"][reading]["post"]["security"] == [{"DPoP": []}, {"Bearer": []}]
-    assert "security" not in document["paths"]["/healthz"]["get"]
+    for path in ("/healthz", "/readyz"):
+        assert "security" not in document["paths"][path]["get"]

@@ -12,6 +12,7 @@ import pytest
 import vault
 from tests.conftest import Lab
 from tests.support.brokers import broker
+from tests.support.catalog import sql
 from tests.support.reading import read
 from tests.support.tables import rows
 from vault import access
@@ -160,10 +161,7 @@ def test_a_broker_that_cannot_write_its_log_serves_nothing(granted: Lab) -> None
     """With the catalog read-only, an authenticated read ends in an error and no row leaves."""
     parts = granted.broker_parts()
     caller = granted.caller(parts, "acme")
-    import sqlite3
-
-    holder = sqlite3.connect(granted.folder / "catalog.db", isolation_level=None, timeout=1)
-    holder.execute("create trigger full before insert on log begin select raise(abort, 'disk is full'); end")
-    holder.close()
+    with sql(granted) as connection:
+        connection.execute("alter table log rename to full_log")
     with pytest.raises(VaultError):
         read(parts, caller)

@@ -134,6 +134,30 @@ def test_open_to_others(path: Path, mode: int) -> None:
     assert keyfile.read(path, KIND, PASSPHRASE) == SECRET
 
 
+@pytest.mark.parametrize(
+    ("owner", "user", "mode", "taken"),
+    [
+        (0, 1000, 0o440, True),
+        (0, 1000, 0o640, True),
+        (0, 1000, 0o460, False),
+        (0, 1000, 0o444, False),
+        (1000, 1000, 0o440, False),
+        (0, 0, 0o440, False),
+    ],
+)
+def test_a_mounted_secret_of_roots_may_be_read_by_a_group(
+    monkeypatch: pytest.MonkeyPatch, owner: int, user: int, mode: int, taken: bool
+) -> None:
+    """Only where it is root's and the process is not: else nobody but its group could give it to a container."""
+    status = os.stat_result((stat.S_IFREG | mode, 0, 0, 1, owner, 0, 0, 0, 0, 0))
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    if taken:
+        keyfile._check_mode(Path("k"), status)
+    else:
+        with pytest.raises(InvalidInput, match="others may read"):
+            keyfile._check_mode(Path("k"), status)
+
+
 def test_never_overwrites(path: Path) -> None:
     """Writing a new file where there is one is refused, and the file stays as it was."""
     write(path)

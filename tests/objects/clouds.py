@@ -14,7 +14,7 @@ import urllib3
 from tests.support.servers import free_port
 from vault.encoding import new_id
 
-_PROGRAMS = {"gcs": "DSVAULT_FAKE_GCS", "azure": "DSVAULT_AZURITE"}
+_PROGRAMS = {"gcs": "FAKE_GCS", "azure": "AZURITE"}
 #: The stores whose emulator is there.
 CLOUDS = [kind for kind, name in _PROGRAMS.items() if os.environ.get(name)]
 if "gcs" in CLOUDS:

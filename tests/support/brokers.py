@@ -23,7 +23,12 @@ def broker(folder: Path, *options: str, environment: Mapping[str, str] | None = 
 
 @contextmanager
 def running_broker(
-    folder: Path, *options: str, port: int = 0, environment: Mapping[str, str] | None = None, log: Path | None = None
+    folder: Path,
+    *options: str,
+    port: int = 0,
+    environment: Mapping[str, str] | None = None,
+    log: Path | None = None,
+    python: str = sys.executable,
 ) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """The same with its process, which a test may end itself.
 
@@ -31,7 +36,7 @@ def running_broker(
     in there.
     """
     told = () if "--log-level" in options else ("--log-level", "info")
-    command = [sys.executable, "-m", "vault_cli.main", "serve", "--port", str(port), "--vault", str(folder)]
+    command = [python, "-m", "vault_cli.main", "serve", "--port", str(port), "--vault", str(folder)]
     with log.open("w+b") if log is not None else tempfile.TemporaryFile() as file:
         process = subprocess.Popen(
             [*command, *told, *options],

@@ -6,9 +6,10 @@ anew. Making one takes a quarter of a second of the processor, copying it a fift
 """
 
 import shutil
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import vault
 from tests.support.postgres import postgres
@@ -36,11 +37,16 @@ _STEPS: Final = {"vendors": _vendors, "published": _published, "granted": _grant
 
 
 class Anew:
-    """Makes each vault from the beginning."""
+    """Makes each vault from the beginning; ``elsewhere`` gives the places of each one's parts on servers."""
+
+    elsewhere: "ClassVar[Callable[[], dict[str, str]] | None]" = None
 
     def vault(self, name: str, folder: Path, catalog: str | None = None) -> Vault:
         """A vault of that name in a new folder, opened as its owner; ``catalog`` is one in a database elsewhere."""
-        opened = vault.init(folder, catalog=catalog)
+        places: dict[str, str | None] = {"catalog": catalog}
+        if Anew.elsewhere is not None:
+            places = {**Anew.elsewhere()}
+        opened = vault.init(folder, **places)
         for step in list(_STEPS)[: list(_STEPS).index(name) + 1]:
             _STEPS[step](opened)
         # What the log says of keys that were opened comes a moment later; tests that look at the log have it there.
@@ -56,7 +62,9 @@ class Moulds(Anew):
         self._made: dict[Path, str | None] = {}
 
     def vault(self, name: str, folder: Path, catalog: str | None = None) -> Vault:
-        """The same as a copy; ``catalog`` is an empty database of `postgres`."""
+        """The same as a copy; ``catalog`` is an empty database of `postgres`. On servers it is made anew."""
+        if Anew.elsewhere is not None:
+            return super().vault(name, folder, catalog)
         mould, others = self._mould(name, elsewhere=catalog is not None)
         shutil.copytree(mould, folder)
         if catalog is not None and others is not None:

@@ -1,5 +1,6 @@
 """Lines between a client and a broker: slow ones, that can be held up, and such as tests make of their own."""
 
+import itertools
 import socket
 import threading
 import time
@@ -45,6 +46,36 @@ class Line:
             while data := source.recv(4096):
                 target.sendall(data)
             target.shutdown(socket.SHUT_RDWR)
+
+
+class Balancer(Line):
+    """Gives each connection to the next of several brokers that takes it, as a balancer in front of them would.
+
+    ``targets`` are their base URLs, and may change; ``taken`` says who took how many.
+    """
+
+    def __init__(self, targets: list[str]) -> None:
+        super().__init__()
+        self.targets = targets
+        self.taken: dict[str, int] = {}
+        self._next = itertools.count()
+
+    def serve(self, incoming: socket.socket) -> None:
+        targets, first = list(self.targets), next(self._next)
+        with incoming:
+            for number in range(len(targets)):
+                target = targets[(first + number) % len(targets)]
+                host, _, port = target.removeprefix("http://").partition(":")
+                try:
+                    outgoing = socket.create_connection((host, int(port)), timeout=5)
+                except OSError:
+                    continue
+                self.taken[target] = self.taken.get(target, 0) + 1
+                outgoing.settimeout(None)
+                with outgoing:
+                    threading.Thread(target=self.pump, args=(incoming, outgoing), daemon=True).start()
+                    self.pump(outgoing, incoming)
+                return
 
 
 class Relay(Line):

@@ -6,6 +6,8 @@ entry that says so is durable, and with it, in one change, that the request's pr
 leaves, the vendor's head is looked at again.
 """
 
+from collections.abc import Callable
+
 from vault.access.callers import (
     Arrival,
     Caller,
@@ -19,6 +21,7 @@ from vault.access.callers import (
 from vault.access.leases import MOST_BYTES, LeasedObject, lease_page, leased_object
 from vault.access.permits import Offering, offerings
 from vault.access.streams import Delivery, open_delivery
+from vault.errors import VaultError
 from vault.keyring import KeyCounts
 from vault.policy import Request
 from vault.workings.parts import Parts
@@ -37,10 +40,10 @@ __all__ = [
     "arrive",
     "authenticate",
     "authenticate_federated",
-    "healthy",
     "key_counts",
     "lease_page",
     "leased_object",
+    "missing",
     "offerings",
     "open_delivery",
     "providers",
@@ -50,9 +53,23 @@ __all__ = [
 ]
 
 
-def healthy(parts: Parts) -> None:
-    """Raise Unavailable or IntegrityError unless the catalog can be read and is this vault's."""
-    parts.catalog.check(parts.vault)
+def missing(parts: Parts) -> list[str]:
+    """What every read needs and cannot be had at this moment, in words; nothing is opened, and nothing written."""
+    looks: dict[str, Callable[[], object]] = {
+        "the catalog": lambda: parts.catalog.check(parts.vault),
+        "the root document": parts.root.refresh,
+        "the store": parts.root.ask_store,
+        "the KMS": parts.keyring.reach,
+    }
+    return [name for name, look in looks.items() if not _succeeds(look)]
+
+
+def _succeeds(look: Callable[[], object]) -> bool:
+    try:
+        look()
+    except VaultError:
+        return False
+    return True
 
 
 def watch(parts: Parts) -> Watch:

@@ -14,24 +14,22 @@ from fastapi import Depends, FastAPI, Header, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from vault import access, wire
 from vault._version import __version__
-from vault.broker import problems
+from vault.broker import operating, problems
 from vault.broker.bounds import Bounds
 from vault.broker.closing import Closing
 from vault.broker.describing import describe, of_route
 from vault.broker.lean import lean_route
-from vault.broker.metrics import CONTENT_TYPE, Metrics
+from vault.broker.metrics import Metrics
 from vault.broker.observing import Observing
 from vault.broker.portions import Portions
 from vault.broker.shares import Shares
 from vault.broker.stream import ipc_stream
 from vault.errors import InvalidInput, Unauthenticated
 from vault.federation import Issuers
-from vault.networks import within
 from vault.policy import Request as ReadRequest
 from vault.workings.parts import Parts
 
@@ -168,18 +166,7 @@ def create_app(
     app.add_middleware(Observing, metrics=metrics)
     app.add_middleware(Portions)
 
-    @app.get("/metrics", include_in_schema=False)
-    def show_metrics(request: Request) -> Response:
-        """The counters, to whoever may read them; to others there is no such page."""
-        if request.client is None or not within(request.client.host, metrics_to):
-            raise HTTPException(404)
-        return Response(metrics.text(), media_type=CONTENT_TYPE)
-
-    @app.get("/healthz", **of_route("healthz"))
-    async def healthz() -> dict[str, str]:
-        """Whether the broker can reach its catalog."""
-        await to_thread.run_sync(access.healthy, parts, limiter=_ASIDE)
-        return {"status": "ok"}
+    operating.add(app, parts, metrics, metrics_to)
 
     @app.get("/v1/datasets", **of_route("datasets"))
     def datasets(who: Annotated[access.Caller, Depends(caller)]) -> dict[str, Any]:

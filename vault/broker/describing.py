@@ -146,7 +146,11 @@ _HEADS: Final = {
     for status, found in {200: _WHOLE, 206: _PART, **_answers(404, 416)}.items()
 }
 _ROUTES: Final[dict[str, dict[int | str, dict[str, Any]]]] = {
-    "healthz": {200: _good("The catalog can be read.", "application/json", _ref("Health")), **_answers()},
+    "healthz": {200: _good("The process answers.", "application/json", _ref("Health")), **_answers()},
+    "readyz": {
+        200: _good("Catalog, root document, store and KMS can be had.", "application/json", _ref("Health")),
+        **_answers(),
+    },
     "datasets": {
         200: _good("What the caller's grants offer.", "application/json", _ref("Grants")),
         **_answers(*_OF_A_CALLER),
@@ -168,8 +172,8 @@ _ROUTES: Final[dict[str, dict[int | str, dict[str, Any]]]] = {
     "head_object": _HEADS,
 }
 #: Routes that return what is to be JSON; the others make their own answers.
-_PLAIN: Final = frozenset({"healthz", "datasets"})
-_OPEN: Final = frozenset({"healthz", "object", "head_object"})
+_PLAIN: Final = frozenset({"healthz", "readyz", "datasets"})
+_OPEN: Final = frozenset({"healthz", "readyz", "object", "head_object"})
 
 
 def of_route(name: str) -> dict[str, Any]:

@@ -143,6 +143,15 @@ class LocalKms:
         except KeyUnavailable:
             return KeyState.ABSENT
 
+    def reach(self) -> None:
+        """Look into the folders: one that was not mounted is missing, and one of another user's cannot be read."""
+        for folder in (self._owner, self._broker):
+            if folder is not None:
+                try:
+                    os.listdir(folder)
+                except OSError as error:
+                    raise KmsError("the keystore's folder cannot be read") from error
+
     def change_passphrase(self, new: str | None) -> int:
         """Seal every key file anew; ``None`` takes the passphrase away. Returns how many files there are.
 

@@ -159,6 +159,12 @@ class Pkcs11Kms:
             return KeyState.ABSENT
         return _perform(place, lambda session: _state(session, identifier, session.keys(identifier)))
 
+    def reach(self) -> None:
+        """Log in to the tokens, and look for a key that there is not."""
+        for place in (self._vendors, self._owner):
+            if place is not None:
+                _perform(place, lambda session: session.keys("00"))
+
     def _create(self, place: _Place, label: str) -> str:
         identifier = new_id()
         _perform(place, lambda session: session.generate(identifier, label))

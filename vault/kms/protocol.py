@@ -39,7 +39,7 @@ class Kms(Protocol):
     * `disable_key` and `enable_key` may be repeated and take effect at the next call of any process, at once or
       within the delay that the backend documents. `destroy_key` may be repeated, works in any state, and is
       permanent: nothing that the backend still holds brings the key back.
-    * `wrap`, `unwrap`, `rewrap` and `state` change nothing, so they may be called again when their answer was
+    * `wrap`, `unwrap`, `rewrap`, `state` and `reach` change nothing, so they may be called again when their answer was
       lost. Every `create_key`, `rotate_key` and `generate_data_key` makes a new key; one whose answer was lost
       serves nobody and harms nobody.
     * ``destruction`` says in plain words what is gone once a key was destroyed, and what may still hold it.
@@ -98,6 +98,10 @@ class Kms(Protocol):
 
     def state(self, key: str) -> KeyState:
         """How the key stands; ABSENT for a reference that this process cannot use, of whatever form."""
+        ...
+
+    def reach(self) -> None:
+        """Raise KmsError unless the service answers and knows this process; opens nothing and changes nothing."""
         ...
 
 

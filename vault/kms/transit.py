@@ -224,6 +224,10 @@ class TransitKms:
             return KeyState.DESTROYED
         return KeyState.DISABLED if version < info["min_decryption_version"] else KeyState.ENABLED
 
+    def reach(self) -> None:
+        """Let the token look itself up, which OpenBao's ``default`` policy allows: sealed or expired is refused."""
+        self._call("get", "auth/token/lookup-self", auth=True)
+
     def create_signing_key(self, label: str) -> str:
         """Make an Ed25519 key."""
         name = f"dsvault-{label}-{new_id()[:8]}"

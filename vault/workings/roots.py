@@ -42,9 +42,18 @@ class Roots:
     """The newest verified root document, with the questions that `Root` answers. Safe for use from several threads."""
 
     def __init__(
-        self, path: Path, fingerprint: str, catalog: Catalog, store: ObjectStore, clock: Callable[[], float] = monotonic
+        self,
+        path: Path | None,
+        fingerprint: str,
+        catalog: Catalog,
+        store: ObjectStore,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Begin with the chain in a file, which may be behind; raises IntegrityError and OSError."""
+        """Begin with the chain in a file, which may be behind; raises IntegrityError and OSError.
+
+        Without a file the catalog's chain is the first that is seen, and only the store could tell that versions were
+        taken from its end: one that cannot be asked is Unavailable then.
+        """
         self.fingerprint = fingerprint
         self._path = path
         self._catalog = catalog
@@ -58,8 +67,12 @@ class Roots:
         self._read_at: float | None = None
         self._asked_store: float | None = None
         self._unasked = False
-        for signed in decode_chain(path.read_bytes()):
+        for signed in decode_chain(path.read_bytes()) if path is not None else self._in_catalog():
             self._take(signed)
+        if path is None:
+            if not self._compare_newest():
+                raise IntegrityError("the store has no root document, by which the catalog's could be judged")
+            self._asked_store = self._clock()
 
     @property
     def vault(self) -> str:
@@ -75,6 +88,11 @@ class Roots:
     def roles(self) -> Mapping[Role, RoleKeys]:
         """The newest version's roles."""
         return self.current.roles
+
+    def ask_store(self) -> None:
+        """Raise NotFound, Unavailable or IntegrityError unless the store has the pinned version."""
+        if Signed.decode(self._glance.get(root_name(1)), Label.ROOT).digest != self.fingerprint:
+            raise IntegrityError(_FORKED)
 
     @property
     def current(self) -> Root:
@@ -142,18 +160,30 @@ class Roots:
         self._chain.append(signed)
         self._roots.append(root)
 
+    def _in_catalog(self) -> list[Signed]:
+        with self._catalog.read() as transaction:
+            rows = transaction.roots(0)
+        if not rows:
+            raise IntegrityError("the catalog has no root document")
+        return [Signed.decode(row.statement, Label.ROOT) for row in rows]
+
     def _ask_store(self) -> None:
         """Refuse a catalog that keeps back what the store has; a store that cannot be reached is asked later."""
         now = self._clock()
         if self._asked_store is not None and now - self._asked_store < _STORE_SECONDS:
             return
         try:
-            newest = max((info.name for info in self._glance.list(_FOLDER)), default=None)
-            if newest is not None:
-                self._compare(newest)
+            self._compare_newest()
         except Unavailable:
             return
         self._asked_store = now
+
+    def _compare_newest(self) -> bool:
+        """Refuse a catalog that is behind the store; whether the store has a root document at all."""
+        newest = max((info.name for info in self._glance.list(_FOLDER)), default=None)
+        if newest is not None:
+            self._compare(newest)
+        return newest is not None
 
     def _compare(self, name: str) -> None:
         signed = Signed.decode(self._store.get(name), Label.ROOT)
@@ -240,11 +270,13 @@ class Roots:
 
     @property
     def is_saved(self) -> bool:
-        """Whether the file that brokers start from has the newest version."""
-        return len(decode_chain(self._path.read_bytes())) >= self.known.version
+        """Whether the file that brokers start from has the newest version; none is behind where there is none."""
+        return self._path is None or len(decode_chain(self._path.read_bytes())) >= self.known.version
 
     def save(self) -> None:
         """Bring the file that brokers start from up to date, at once or not at all."""
+        if self._path is None:
+            return
         temporary = self._path.with_name(f".root-{new_id()}")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
