@@ -71,3 +71,15 @@ def test_the_commands_use_a_cluster(lab: Lab, ray_cluster: Cluster, tmp_path: Pa
         assert (done.returncode, done.stderr) == (0, "")
     assert lab.vault.scan("evals").read_all().equals(rows(100))
     assert lab.vault.check().ok
+
+
+def test_a_cluster_that_does_not_start_is_told_in_one_sentence(lab: Lab, tmp_path: Path) -> None:
+    """Ray's own error is of no kind, and says nothing that helps."""
+    (tmp_path / "ray.py").write_text(
+        "class util:\n    get_node_ip_address = staticmethod(lambda: '127.0.0.1')\n"
+        "def init(**_options):\n    raise Exception('the raylet took too long')\n"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = _run("rotate", "rekey", "--engine", "ray", "--vault", lab.folder, environment={"PYTHONPATH": path})
+    assert done.returncode == 1
+    assert done.stderr == "dsvault: --engine ray: a cluster could not be started on this machine; try again\n"

@@ -6,6 +6,7 @@ It is started as dsvault starts one, stands by itself, and ends when the last te
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[2]
-_PATIENCE = 120.0
+_PATIENCE = 280.0
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def _stand(folder: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         state.unlink()
     ray.shutdown()
+    shutil.rmtree(session, ignore_errors=True)
 
 
 def _alive(pid: int) -> bool:
@@ -96,6 +98,12 @@ def _main() -> None:
     if len(sys.argv) > 2:
         _stand(folder)
         return
+    # Ray gives its own processes 30 seconds to start, which a busy machine may not have.
+    if not any(_started(folder) for _ in range(4)):
+        raise SystemExit((folder / "log").read_text())
+
+
+def _started(folder: Path) -> bool:
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.cluster", str(folder), "stand"],
@@ -106,8 +114,9 @@ def _main() -> None:
         )
     while not (folder / "cluster.json").exists():
         if process.poll() is not None:
-            raise SystemExit((folder / "log").read_text())
+            return False
         time.sleep(0.1)
+    return True
 
 
 if __name__ == "__main__":

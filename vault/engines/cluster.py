@@ -30,7 +30,8 @@ class RayEngine:
     """Maps a function over tasks on a Ray cluster: the one at ``address``, the one that this process has joined
     already, or one that is started here with ``workers`` processes (by default one for each core).
 
-    Raises InvalidInput where Ray is not installed or there is no cluster at the address.
+    Raises InvalidInput where Ray is not installed or there is no cluster at the address, and Unavailable where none
+    could be started.
     """
 
     def __init__(self, address: str | None = None, workers: int | None = None) -> None:
@@ -55,13 +56,16 @@ class RayEngine:
                 "--engine ray: Ray was imported before the vault was opened, and would listen beyond this machine; "
                 "open the vault first, or start a cluster and name it with --ray-address"
             )
-        self._ray.init(
-            num_cpus=workers or os.cpu_count() or 1,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-        )
+        try:
+            self._ray.init(
+                num_cpus=workers or os.cpu_count() or 1,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=False,
+            )
+        except Exception as error:
+            raise Unavailable("--engine ray: a cluster could not be started on this machine; try again") from error
 
     def _join(self, address: str) -> None:
         try:
