@@ -102,7 +102,7 @@ def test_what_is_removed_goes_with_few_requests(lab: Lab, line: BucketLine) -> N
     lab.vault.gc(timedelta(0))
     after = line.counts - before
     assert list(store.list("objects/left")) == []
-    assert after["DeleteObjects"] == 1
+    assert 1 <= after["DeleteObjects"] <= 3  # one for the chunks, and one each for what it prunes elsewhere
     assert after["DeleteObject"] == 0
 
 

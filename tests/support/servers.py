@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -134,6 +135,15 @@ def aws() -> Iterator[str]:
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    # moto looks whether an object is there and writes it a moment later: one request at a time makes that one step.
+    listening: Any = server._server
+    app, one = listening.app, threading.Lock()
+
+    def in_turn(environ: Any, start_response: Any) -> list[bytes]:
+        with one:
+            return list(app(environ, start_response))
+
+    listening.app = in_turn
     try:
         host, port = server.get_host_and_port()
         yield f"http://{host}:{port}"
