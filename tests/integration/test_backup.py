@@ -281,7 +281,7 @@ from vault.workings import backups
 
 where, name = sys.argv[1], sys.argv[3]
 backups._LEAST_BYTES = 0
-put, delete = ObjectStore.put, ObjectStore.delete
+put, delete_all = ObjectStore.put, ObjectStore.delete_all
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -296,13 +296,15 @@ def putting(self, path, data):
     else:
         put(self, path, data)
 
-def deleting(self, path):
-    delete(self, path)
-    if path.startswith(where) and name == "deleting":
+def deleting(self, names):
+    if name == "deleting" and any(each.startswith(where) for each in names):
+        # In the middle: a half of them are gone.
+        delete_all(self, names[: (len(names) + 1) // 2])
         die()
+    delete_all(self, names)
 
 lab = vault.open(sys.argv[2])
-ObjectStore.put, ObjectStore.delete = putting, deleting
+ObjectStore.put, ObjectStore.delete_all = putting, deleting
 if name == "linking":
     link = os.link
     os.link = lambda source, target: die() if where in target else link(source, target)
