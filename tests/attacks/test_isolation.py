@@ -39,7 +39,7 @@ def test_a_compartment_holds_only_granted_columns(published: Lab) -> None:
     assert "globex" not in found
     assert len(list(found["acme"].refs())) == 2 * 2
     # No object is left over: the owner's two versions, and acme's columns of each, with their manifests.
-    objects = [path for path in (published.folder / "store" / "objects").rglob("*") if path.is_file()]
+    objects = list(published.vault.parts.store.list("objects"))
     assert len(objects) == (6 * 4 + 1) + (6 * 2 + 1) + (2 * 4 + 1) + (2 * 2 + 1)
 
 

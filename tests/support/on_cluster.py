@@ -35,8 +35,18 @@ FILES: Final = (
     "tests/attacks/test_leases.py",
     "tests/attacks/hostile",
 )
+_OWN_ADDRESSES: Final = "it is about ciphertext by way of the broker, and a bucket has addresses of its own"
 _FILES_OF_THE_STORE: Final = "it moves or changes files of a store, a catalog or a keystore in the vault's directory"
 ONLY_HERE: Final[Mapping[str, str]] = {
+    "tests/attacks/test_leases.py::test_the_keys_of_a_page_open_nothing_beyond_it": _OWN_ADDRESSES,
+    "tests/attacks/test_leases.py::test_nothing_more_is_leased_once_it_is_ended": _OWN_ADDRESSES,
+    "tests/attacks/test_leases.py::test_an_address_ends_with_its_page": _OWN_ADDRESSES,
+    "tests/attacks/test_leases.py::test_an_address_that_was_not_handed_out_gives_nothing": _OWN_ADDRESSES,
+    "tests/integration/test_rewrap.py::test_ten_thousand_data_keys_take_seconds": "it times the local keystore",
+    "tests/integration/test_streams.py::test_a_read_that_nobody_waits_for_any_more_opens_no_further_chunk": (
+        "it counts shards that are fetched one after another, and a bucket is read ahead"
+    ),
+    "tests/attacks/test_isolation.py::test_a_broker_of_one_vendor_holds_no_other_key": _FILES_OF_THE_STORE,
     "tests/integration/test_leases.py::test_a_store_with_addresses_of_its_own_is_read_straight": "moto is its store",
     "tests/integration/test_leases.py::test_a_store_without_tls_is_read_by_way_of_the_broker": "moto is its store",
     "tests/broker/test_readiness.py::test_a_broker_without_its_store_lives_and_is_not_ready": _FILES_OF_THE_STORE,
