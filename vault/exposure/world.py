@@ -229,6 +229,10 @@ class World:
     def doubts(self) -> list[str]:
         """What of it does not fit, in sentences."""
         found = [*self.contradictions]
+        if any(other.name == self.name for other in self.others.values()):
+            found.append(
+                f"The log names {self.name} as another vendor, too: this is of the one whose id is {self.vendor}."
+            )
         if self.unsigned:
             found.append(
                 f"Nothing that the lab signed bears out what {_entries(self.unsigned)} of the log would take away: it "
