@@ -294,7 +294,8 @@ def unrecorded(parts: OwnerParts) -> list[Unrecorded]:
 
     Needs the auditor's key. A thief who had the log key too may have written entries; those are for people to judge.
     """
-    recorded = {entry.fields.get("statement") for _, entry in _entries(parts)}
+    said = (entry.fields.get("statement") for _, entry in _entries(parts))
+    recorded = {each for each in said if isinstance(each, str)}
     found = []
     with parts.catalog.read() as transaction:
         for holder in holders(transaction, parts.sealer()):

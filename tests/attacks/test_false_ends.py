@@ -118,6 +118,19 @@ def test_an_end_that_nobody_signed_takes_nothing_away(
     assert any("not frozen" in sentence for sentence in made.summary())
 
 
+@pytest.mark.parametrize("end", _ENDS[6:])
+def test_an_end_for_all_is_not_believed_because_it_names_somebody_else(
+    live: Lab, end: Callable[[dict[str, str]], tuple[Kind, dict[str, Any]]]
+) -> None:
+    """What ends for whoever was given it is held against what was signed, whichever vendor the entry says it is of."""
+    kind, fields = end(_ids(live))
+    _append(live, kind, timedelta(), **fields, vendor_id="f" * 32)
+    number = live.vault.audit_verify()
+    made = _report(live, since=datetime.now(UTC))
+    assert _could(made) == ALL
+    assert any(f"entry {number} of the log would take away" in doubt for doubt in made.exposure.doubts)
+
+
 def test_a_second_publication_that_nobody_signed_makes_nothing_less_exact(live: Lab) -> None:
     """Where the heads bear out the first one alone, what is read from there on is as exact as before, and named as it was."""
     ids = _ids(live)

@@ -225,6 +225,15 @@ def test_a_log_that_is_numbered_otherwise_is_refused(numbers: tuple[int, ...]) -
         verify_log(leaves, _tail(leaves), [])
 
 
+@pytest.mark.parametrize("change", [{"time": b"1"}, {"time": "\ud800"}, {"sealed": "text"}, {"sealed": 7}, {"time": 5}])
+def test_what_a_catalog_has_of_another_type_is_named(change: dict[str, Any]) -> None:
+    """SQLite lets whoever writes there put anything into a column: the entry was changed, and verifying says so."""
+    leaves = list(_leaves())
+    leaves[1] = replace(leaves[1], **change)
+    with pytest.raises(IntegrityError, match="log entry 2 was changed"):
+        verify_log(leaves, _tail(list(_leaves())), [])
+
+
 def test_the_time_of_a_log_does_not_run_back() -> None:
     """An entry of an earlier time than the one before it is refused, even where every hash fits."""
     leaves = []

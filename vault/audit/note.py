@@ -52,7 +52,7 @@ class Note:
     def decode(cls, data: bytes) -> "Note":
         """Inverse of `encode`; raises IntegrityError for anything that is not a note."""
         refusal = IntegrityError("a checkpoint of the log is not a signed note")
-        if len(data) > _MOST_BYTES:
+        if type(data) is not bytes or len(data) > _MOST_BYTES:
             raise refusal
         try:
             text, blank, lines = data.decode("utf-8").rpartition("\n\n")

@@ -207,7 +207,7 @@ class World:
             when = When.of(act)
             signed: bool | None = None
             judged: When | None = when
-            if act.kind in _TAKING and self._concerns(act.fields):
+            if act.kind in _TAKING and (act.kind in _FOR_ALL or self._is_vendor(act.fields)):
                 signed = self._evidence.of(act) if self._evidence is not None else None
                 judged = self._judged(act, when, signed)
             if act.kind == Kind.PUBLISHED:
@@ -229,6 +229,10 @@ class World:
     def doubts(self) -> list[str]:
         """What of it does not fit, in sentences."""
         found = [*self.contradictions]
+        if any(other.name == self.name for other in self.others.values()):
+            found.append(
+                f"The log names {self.name} as another vendor, too: this is of the one whose id is {self.vendor}."
+            )
         if self.unsigned:
             found.append(
                 f"Nothing that the lab signed bears out what {_entries(self.unsigned)} of the log would take away: it "
@@ -240,10 +244,6 @@ class World:
                 "away counts from the later one."
             )
         return found
-
-    def _concerns(self, fields: Mapping[str, Any]) -> bool:
-        """Whether an entry is about this vendor, or about what any vendor may have been given."""
-        return self._is_vendor(fields) or "vendor_id" not in fields
 
     def _judged(self, act: Act, when: When, signed: bool | None) -> When | None:
         """When what takes something away counts from; None where it does not."""
@@ -544,21 +544,24 @@ def _entries(numbers: list[int]) -> str:
     return f"entry {shown}" if len(numbers) == 1 else f"entries {shown}"
 
 
-#: What takes something away from what this vendor had or could read; a new version does so from the one before it.
-_TAKING: Final = frozenset(
+#: What takes it away from any vendor that had it, whichever one the entry says that it is of.
+_FOR_ALL: Final = frozenset(
     {
         Kind.PUBLISHED.value,
         Kind.ROWS_ERASED.value,
         Kind.VERSIONS_EXPIRED.value,
         Kind.DATASET_DELETED.value,
-        Kind.REVOKED.value,
-        Kind.CREDENTIAL_REVOKED.value,
-        Kind.FROZEN.value,
-        Kind.OFFBOARDING.value,
-        Kind.OFFBOARDED.value,
         Kind.ROOT_CHANGED.value,
     }
 )
+#: What takes something away from what this vendor had or could read; a new version does so from the one before it.
+_TAKING: Final = _FOR_ALL | {
+    Kind.REVOKED.value,
+    Kind.CREDENTIAL_REVOKED.value,
+    Kind.FROZEN.value,
+    Kind.OFFBOARDING.value,
+    Kind.OFFBOARDED.value,
+}
 
 
 def _refuse_again(there: bool) -> None:

@@ -36,7 +36,7 @@ _ADDED: Final = Kind.VENDOR_ADDED.value.encode()
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Asked:
-    """What is read for: a vendor by its id, with ``name`` None; or the id of the vendor of that name.
+    """What is read for: a vendor by its id, with ``name`` None; or the id of the vendor of that name, or id.
 
     ``every`` says that no auditor's secret is missing: what does not open is false then, and is counted as odd.
     """
@@ -142,8 +142,12 @@ def _gather(gathered: Gathering, number: int, decoder: Decoder, plain: bytes, pl
 
 
 def _added(plain: bytes, name: str) -> str | None:
-    """The id of a vendor of a name, from the entry that says that it was added."""
+    """The id of a vendor of a name, or of that id, from the entry that says that it was added."""
     if _kind(plain) != _ADDED:
         return None
-    document = json.loads(plain)
-    return str(document["vendor_id"]) if document.get("vendor") == name else None
+    try:
+        document = json.loads(plain)
+        vendor = document["vendor_id"]
+        return vendor if isinstance(vendor, str) and name in (document["vendor"], vendor) else None
+    except WRONG:
+        return None  # somebody appended it, and it adds nobody

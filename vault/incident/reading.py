@@ -62,7 +62,7 @@ def gather(
 
 
 def _vendor(ranges: Iterator[Range], name: str) -> str:
-    """The id of the vendor of a name, from the entry that says that it was added; nothing before that is about it."""
+    """The id of the vendor of a name, from the first entry that says that one was added."""
     for each in ranges:
         if each.found is not None:
             return each.found

@@ -7,15 +7,15 @@ sees it.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from vault.audit import Entry, Kind
+from vault.audit import Entry, Kind, Pinned, Tail
 from vault.encoding import asked_time, json_bytes, timestamp
-from vault.errors import InvalidInput
-from vault.exposure import Exposure, exposure, settle
+from vault.errors import IntegrityError, InvalidInput
+from vault.exposure import Exposure, Gathering, exposure, settle
 from vault.incident.document import document
 from vault.incident.page import page
 from vault.incident.plain import plain
@@ -32,6 +32,8 @@ __all__ = ["FORMS", "Report", "form_of", "report", "report_of"]
 FORMS: Final = {".html": "html", ".json": "json", ".md": "markdown"}
 #: ISO 8601, in UTC where it has no offset, or how long ago.
 Time = str | datetime | timedelta | None
+#: So many ids are named in a sentence.
+_SHOWN: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ def form_of(path: Path) -> str:
 
 
 def report(parts: OwnerParts, vendor: str, since: Time = None, until: Time = None) -> Report:
-    """Report on a vendor; needs the auditor's key.
+    """Report on a vendor, by its name or id; needs the auditor's key.
 
     Reads count by when they began, at ``since`` or later and before ``until``. Raises NotFound for a vendor that the
     log does not know, InvalidInput, IntegrityError where the log does not verify, and AuditError.
@@ -100,7 +102,7 @@ def report(parts: OwnerParts, vendor: str, since: Time = None, until: Time = Non
         until=timestamp(last) if last is not None else None,
         every=parts.journal.are_all_auditors(secrets),
     )
-    gathered = gather(parts.catalog, tail, pinned, asked)
+    gathered = _gathered(parts, tail, pinned, asked)
     found = settle(gathered, signed_about(parts, gathered.vendor, gathered.datasets))
     parts.journal.record(
         Kind.REPORTED,
@@ -111,6 +113,35 @@ def report(parts: OwnerParts, vendor: str, since: Time = None, until: Time = Non
         entries=found.entries,
     )
     return Report(found)
+
+
+def _gathered(parts: OwnerParts, tail: Tail, pinned: list[Pinned], asked: Asked) -> Gathering:
+    """What the log says of the vendor of a name.
+
+    A name is given once. Whoever has the log key may say before the lab does that he added a vendor of it, so that what
+    is asked for by name would be somebody who was served nothing: it is the one that has a signed head.
+    """
+    found = gather(parts.catalog, tail, pinned, asked)
+    named = _named(found, asked.name)
+    if asked.name == found.vendor or named <= {found.vendor}:
+        return found
+    with parts.catalog.read() as transaction:
+        signed = [each for each in sorted(named) if parts.heads.signed_steps(transaction, "vendor", each)]
+    if len(signed) != 1:
+        raise IntegrityError(
+            f"the log says of {len(named)} vendors that each was added as '{asked.name}', and signed heads do not tell "
+            f"which the lab added: ask for one by its id ({', '.join(sorted(named)[:_SHOWN])})"
+        )
+    if signed[0] == found.vendor:
+        return found
+    return gather(parts.catalog, tail, pinned, replace(asked, vendor=signed[0], name=None))
+
+
+def _named(found: Gathering, name: str | None) -> set[str]:
+    """The ids of all vendors of a name, as far as texts."""
+    added = (act.fields for act in found.acts if act.kind == Kind.VENDOR_ADDED)
+    ids = (fields.get("vendor_id") for fields in added if fields.get("vendor") == name)
+    return {each for each in ids if isinstance(each, str)}
 
 
 def report_of(

@@ -27,7 +27,7 @@ from vault.audit import (
     verify_consistency,
     verify_inclusion,
 )
-from vault.encoding import from_base64, from_json, timestamp
+from vault.encoding import from_base64, from_json, from_timestamp, timestamp
 from vault.errors import IntegrityError, InvalidInput
 from vault.incident.container import MEMBERS, MOST_BYTES, unpack
 from vault.incident.picking import Concerned, runs_of
@@ -135,7 +135,7 @@ class _Bundle:
             raise IntegrityError("the bundle does not hold the entries that it lists")
         self._refuse_strangers(entries, vendor)
         coverage = _json(self._members, "coverage.json")
-        incident = _Incident(entries, vendor, self._members["coverage.json"])
+        incident = _Incident(entries, self._placed, vendor, self._members["coverage.json"])
         incident.agrees(coverage, self._root.vault)
         older = self._grown(end, incident.frozen[0])
         self._heads(vendor, coverage)
@@ -270,8 +270,10 @@ class _Incident:
     Whoever has the log key can append false entries behind it: they take nothing of it away.
     """
 
-    def __init__(self, entries: Sequence[tuple[int, Entry]], vendor: str, coverage: bytes) -> None:
-        self._vendor = vendor
+    def __init__(
+        self, entries: Sequence[tuple[int, Entry]], placed: Mapping[int, str], vendor: str, coverage: bytes
+    ) -> None:
+        self._vendor, self._placed = vendor, placed
         ends = [(number, entry) for number, entry in entries if entry.kind is Kind.CONTAINED]
         if not ends:
             raise IntegrityError("no entry in the bundle says that the vendor was contained")
@@ -281,11 +283,19 @@ class _Incident:
             raise IntegrityError("the coverage proof in the bundle is not the one that the log names")
         number, entry = named[-1]
         #: The entry of the end, and when.
-        self.contained = number, timestamp(entry.time)
+        self.contained = number, self._when(number, entry)
         before = [each for each in entries if each[0] < number]
         #: The entry of the freeze, and when.
-        self.frozen = _freeze(before)
+        first, freeze = _freeze(before)
+        self.frozen = first, self._when(first, freeze)
         self._steps = [entry.fields for _, entry in before if entry.kind is Kind.CONTAINING]
+
+    def _when(self, number: int, entry: Entry) -> str:
+        """The later one of an entry's own time and that of its place: nothing is stopped earlier by dating it back."""
+        try:
+            return timestamp(max(entry.time, from_timestamp(self._placed[number])))
+        except IntegrityError:
+            return timestamp(entry.time)  # somebody wrote no time there
 
     def agrees(self, coverage: Mapping[str, Any], vault: str) -> None:
         """The coverage proof says what the steps in the log say, and nothing of before is left by it."""
@@ -307,11 +317,10 @@ class _Incident:
             raise IntegrityError("the coverage proof says that something of before the incident is left")
 
 
-def _freeze(entries: Sequence[tuple[int, Entry]]) -> tuple[int, str]:
+def _freeze(entries: Sequence[tuple[int, Entry]]) -> tuple[int, Entry]:
     """The freeze that the end was behind: the first one since the vendor was last thawed."""
     freezes = [(n, entry) for n, entry in entries if entry.kind is Kind.FROZEN or _leaves_out(entry)]
     if not freezes:
         raise IntegrityError("no entry in the bundle says that the vendor was frozen")
     thawed = max((number for number, entry in entries if entry.kind is Kind.THAWED), default=0)
-    number, entry = next((each for each in freezes if each[0] > thawed), freezes[-1])
-    return number, timestamp(entry.time)
+    return next((each for each in freezes if each[0] > thawed), freezes[-1])

@@ -219,6 +219,8 @@ class Journal:
             tail = last[2]
         else:
             checkpoint = read_checkpoint(root, row.note)
+            if type(row.edge) is not bytes:
+                raise IntegrityError("the edge of the log was changed")
             hashes = tuple(row.edge[at : at + _HASH] for at in range(0, len(row.edge), _HASH))
             tail = Tail(checkpoint, Edge(checkpoint.size, hashes))
         self._highest = max(self._highest, tail.checkpoint.size)

@@ -99,6 +99,8 @@ def check_proof(data: bytes, fingerprint: str) -> Shown:
         if document["type"] == "inclusion":
             entry = document["entry"]
             sequence = int(entry["sequence"])
+            if not 1 <= sequence <= end.size:
+                raise IntegrityError("the proof is of an entry that the log of its checkpoint does not have")
             leaf = leaf_hash(leaf_bytes(sequence, str(entry["time"]), from_base64(entry["sealed"], "the entry")))
             verify_inclusion(leaf, sequence - 1, end.size, path, end.root)
             return Shown(root.vault, end.size, end.time, sequence=sequence)
@@ -108,5 +110,5 @@ def check_proof(data: bytes, fingerprint: str) -> Shown:
         old, _ = read_checkpoint_of_any(versions[::-1], document["earlier"].encode())
         verify_consistency(old.size, end.size, old.root, end.root, path)
         return Shown(root.vault, end.size, end.time, old=old.size)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise IntegrityError("the proof lacks a field") from error

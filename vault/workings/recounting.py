@@ -6,7 +6,7 @@ missing counts with what its interim entries list, which may be less than left i
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from vault.audit import Entry, Kind
 from vault.encoding import timestamp
@@ -14,6 +14,8 @@ from vault.encoding import timestamp
 __all__ = ["recount"]
 
 _Counts = dict[str, int]
+#: Larger than any limit that holds, and small enough for a catalog's numbers.
+_MOST: Final = 2**53
 
 
 def recount(entries: Iterable[tuple[int, Entry]], grants: Collection[str]) -> Mapping[tuple[str, str], _Counts]:
@@ -22,9 +24,10 @@ def recount(entries: Iterable[tuple[int, Entry]], grants: Collection[str]) -> Ma
     open_reads: dict[tuple[int, str], tuple[_Counts, _Counts]] = {}
     for sequence, entry in entries:
         fields = entry.fields
-        if fields.get("grant") not in grants:
+        grant = fields.get("grant")
+        if not isinstance(grant, str) or grant not in grants:
             continue
-        counts = used[str(fields["grant"]), timestamp(entry.time)[:10]]
+        counts = used[grant, timestamp(entry.time)[:10]]
         if entry.kind is Kind.LEASED:
             counts["requests"] += 1
             _add(counts, fields)
@@ -47,8 +50,9 @@ def recount(entries: Iterable[tuple[int, Entry]], grants: Collection[str]) -> Ma
 
 def _add(counts: _Counts, fields: Mapping[str, Any]) -> None:
     for name in ("rows", "bytes"):
-        counts[name] += max(0, _number(fields.get(name)))
+        counts[name] = min(_MOST, counts[name] + _number(fields.get(name)))
 
 
 def _number(value: object) -> int:
-    return value if type(value) is int else 0
+    """A number, whatever somebody wrote; more than a catalog has room for is as much as it has."""
+    return min(_MOST, max(0, value)) if type(value) is int else 0
