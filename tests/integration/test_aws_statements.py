@@ -205,12 +205,12 @@ def test_nothing_is_allowed_that_nobody_asks_for(record: Record, role: str) -> N
 def test_a_broker_writes_the_ends_of_the_log_alone(record: Record) -> None:
     """Neither chunks nor heads nor root documents, and it deletes nothing."""
     statements = _statements("broker")
-    for name in ("chunks/x", "heads/x", "roots/x", "manifests/x"):
+    for name in ("chunks/x", "heads/x", "roots/x", "manifests/x", "backup/changes/x", "backup/snapshots/x"):
         for action in ("s3:PutObject", "s3:DeleteObject"):
             assert not _allowed(Asked(action, f"arn:aws:s3:::{_BUCKET}/{_PREFIX}/{name}"), statements)
     written = {each.resource for each in record.asked["broker"] if each.action == "s3:PutObject"}
     assert written
-    assert all(f"/{_PREFIX}/checkpoints/" in name for name in written)
+    assert all(f"/{_PREFIX}/checkpoints/" in name or f"/{_PREFIX}/log/" in name for name in written)
 
 
 def test_nothing_outside_the_prefix_is_allowed() -> None:
