@@ -52,11 +52,12 @@ class Postgres:
         return self.url(name)
 
     def copy(self, source: str, target: str) -> None:
-        """Make one of its databases a copy of another; nobody may be connected to either. Both are URLs."""
+        """Make one of its databases a copy of another; whoever is connected to that is cut off. Both are URLs."""
         import psycopg
 
         old, new = (make_url(url).database for url in (source, target))
         with psycopg.connect(f"host=127.0.0.1 port={self.port} user={_USER} dbname=postgres", autocommit=True) as found:
+            found.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [old])
             found.execute(f"drop database {new}".encode())
             found.execute(f"create database {new} template {old}".encode())
 
