@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from vault.audit import Kind
+from vault.audit import Entry, Kind
 from vault.catalog import CredentialRow
 from vault.encoding import LONGEST, is_id, new_id, timestamp
 from vault.errors import IntegrityError, InvalidInput, KeyUnavailable, NotFound
@@ -205,16 +205,24 @@ def end_delegation(parts: OwnerParts, vendor_name: str, delegation: str) -> bool
         return None
     vendor, others = vendor_named(parts, vendor_name), set()
     for _, entry in parts.journal.entries(secrets, LOOKED_THROUGH):
-        if any(each["id"] == delegation for each in entry.fields.get("delegates") or ()):
-            if entry.fields["vendor_id"] == vendor.id:
+        if delegation in _delegations(entry):
+            of = entry.fields.get("vendor_id")
+            if of == vendor.id:
                 return True
-            others.add(entry.fields["vendor_id"])
+            if isinstance(of, str):
+                others.add(of)
     if others:
         with parts.catalog.read() as transaction:
             names = sorted(each.name for each in holders(transaction, parts.sealer()) if each.id in others)
         named = " or ".join(f"--delegated-by {name}" for name in names)
         raise NotFound(f"no read of {vendor_name}'s is in the log under the delegation {delegation}: it needs {named}")
     return False
+
+
+def _delegations(entry: Entry) -> list[Any]:
+    """The delegations that an entry names, whoever wrote it and whatever stands in their place."""
+    found = entry.fields.get("delegates")
+    return [each.get("id") for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
 def _whose(parts: OwnerParts, credential_id: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 import vault
 from tests.support.restoring import PASSPHRASE, backed_up, newest, without
-from vault.audit import Kind
+from vault.audit import Checkpoint, Edge, Kind, Leaf, Segment, leaf_bytes, leaf_hash, sign_checkpoint
 from vault.catalog import Change, change_digest, schema
 from vault.encoding import canonical, from_canonical, json_bytes, new_id
 from vault.errors import IntegrityError, KeyUnavailable
@@ -292,6 +292,67 @@ def test_what_a_broker_plants_holds_up_neither_backup_nor_restore(lab: Vault) ->
     made = _restore(lab, _copy(lab, "planted"))
     assert backed_up(made.parts.catalog) == backed_up(lab.parts.catalog)
     assert made.vendors()[0].frozen
+
+
+def _planted(lab: Vault, first: int, size: int = 0) -> bytes:
+    """A segment up to the log's end with entries that nobody wrote, under the note that lies in the store."""
+    path = newest(lab.folder / "store", "checkpoints")
+    note, last = path.read_bytes(), int(path.name)
+    entry = canonical("2026-12-01T00:00:00.000000Z", bytes(max(100, size // (last - first + 1))))
+    return canonical("dsvault log segment", lab.parts.vault, first, last, note) + entry * (last - first + 1)
+
+
+def test_false_entries_under_a_copied_note_hold_up_no_restore(lab: Vault) -> None:
+    """Notes lie in the store for whoever adds to it: a segment counts for the entries that its note was signed for."""
+    store = lab.folder / "store"
+    for first in (1, 2, int(newest(store, "log").name)):
+        (store / "log" / f"{first:020d}x{new_id()}").write_bytes(_planted(lab, first, 1 << 20))
+    lab.freeze("acme")
+    size = lab.audit_verify()
+    made = _restore(lab, _copy(lab, "planted"))
+    assert made.vendors()[0].frozen
+    assert made.audit_verify() > size
+
+
+def test_a_replaced_log_key_adds_nothing_to_a_restored_log(lab: Vault) -> None:
+    """Who stole it and adds to the store has no entry restored behind those that a present key signed."""
+    old = open_signer(lab.folder / "broker" / "log.json", Role.LOG, None)
+    lab.rotate_key(Role.LOG)
+    (lab.folder.parent / "keys.json").unlink()
+    vault.backup_keys(lab.folder.parent / "keys.json", PASSPHRASE, lab.folder)
+    lab.parts.journal.settle()
+    size = lab.audit_verify()
+    with lab.parts.catalog.read() as transaction:
+        tail = transaction.log_tail()
+    assert tail is not None
+    edge = Edge(size, tuple(tail.edge[at : at + 32] for at in range(0, len(tail.edge), 32)))
+    time, sealed = "2099-12-01T00:00:00.000000Z", bytes(300)
+    leaf = Leaf(size + 1, time, sealed, leaf_hash(leaf_bytes(size + 1, time, sealed)))
+    note = sign_checkpoint(lab.parts.vault, Checkpoint(size + 1, edge.append(leaf.hash).root, time), old)
+    planted = lab.folder / "store" / "log" / f"{size + 1:020d}"
+    planted.write_bytes(Segment(size + 1, note, (leaf,)).encode(lab.parts.vault))
+    kinds = [entry.kind for _, entry in _restore(lab, _copy(lab, "added")).audit_entries()]
+    assert Kind.RESTORED in kinds
+    assert Kind.UNREADABLE not in kinds
+
+
+def test_false_entries_under_a_copied_note_are_no_large_segment(lab: Vault) -> None:
+    """What is as large as a segment that stays does not take the place of those that are merged: it goes."""
+    lab.parts.journal.settle()
+    planted = lab.folder / "store" / "log" / f"{1:020d}x{new_id()}"
+    planted.write_bytes(_planted(lab, 1, 6 << 20))
+    lab.gc()
+    assert not planted.exists()
+    assert _restore(lab, _copy(lab, "merged")).audit_verify() > 0
+
+
+def test_a_copied_note_stops_no_checkpoint(lab: Vault) -> None:
+    """Where false entries lie under the name that a segment wants, and under its note, it gets another name."""
+    lab.parts.journal.settle()
+    path = newest(lab.folder / "store", "log")
+    fresh = Segments(lab.parts.root, lab.parts.catalog, lab.parts.store, lambda _root: _signer(lab, Role.AUTHORITY))
+    path.write_bytes(_planted(lab, int(path.name)))
+    assert fresh._there(f"log/{path.name}") is None
 
 
 def test_whoever_holds_the_store_reads_nothing_of_it(lab: Vault) -> None:

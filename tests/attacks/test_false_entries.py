@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from tests.conftest import Lab
 from tests.support.reading import read
 from vault import access
 from vault.audit import Entry, Kind, leaves
+from vault.encoding import timestamp
 from vault.errors import IntegrityError
 from vault.policy import Request
 from vault.siem import Format
@@ -130,3 +131,27 @@ def test_another_brokers_read_has_no_other_end(granted: Lab) -> None:
         outcome="complete",
     )  # fmt: skip
     assert _exact(granted) == before
+
+
+@pytest.mark.parametrize("delegates", [5, [1], {"id": "a"}, [{"id": []}], "a"])
+def test_a_false_entry_stops_no_end_of_a_delegation(granted: Lab, delegates: Any) -> None:
+    """What stands for delegations and is none is nobody's."""
+    granted.broker_parts().journal.record(Kind.READ_BEGUN, delegates=delegates, vendor_id=[])
+    assert granted.vault.end_delegation("acme", "a" * 32) is False
+
+
+def test_a_false_statement_stops_no_comparison_with_grants(granted: Lab) -> None:
+    """An entry with a list for a statement's digest records nothing, and what is live is compared all the same."""
+    granted.broker_parts().journal.record(Kind.GRANTED, statement=[], grant={})
+    assert granted.vault.unrecorded() == []
+
+
+def test_a_bundle_says_of_no_stop_that_it_was_before_its_place_in_the_log(granted: Lab, tmp_path: Path) -> None:
+    """A freeze that somebody appended as one of a month ago counts from when it was written."""
+    journal, now = granted.broker_parts().journal, datetime.now(UTC)
+    vendor = next(each.id for each in granted.vault.vendors() if each.name == "acme")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal, "_clock", lambda: now - timedelta(days=30))
+        journal.record(Kind.FROZEN, vendor="acme", vendor_id=vendor)
+    granted.vault.contain("acme", bundle=tmp_path / "acme.zip")
+    assert granted.vault.verify_bundle(tmp_path / "acme.zip").frozen[1] > timestamp(now - timedelta(hours=1))

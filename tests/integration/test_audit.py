@@ -236,7 +236,7 @@ def test_an_entry_is_proved_to_be_in_the_log(granted: Lab) -> None:
         granted.vault.audit_proof(count + 1)
 
 
-@pytest.mark.parametrize("sequence", [-1, 0, 2**64, 1e300, "3", None, []])
+@pytest.mark.parametrize("sequence", [-1, 0, 2**64, 10**400, "3", None, []])
 def test_a_proof_of_an_entry_that_no_log_has_is_refused(granted: Lab, sequence: object) -> None:
     """Whatever stands for the entry's number gets one sentence."""
     document = granted.vault.audit_proof(1).document

@@ -6,12 +6,13 @@ they may have had.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 import numpy as np
 
 from vault.audit import Entry
-from vault.encoding import timestamp
+from vault.encoding import from_timestamp, timestamp
 from vault.errors import IntegrityError, NotFound
 from vault.exposure.amounts import Column, delivered, flows, totals
 from vault.exposure.bags import Bag
@@ -37,6 +38,11 @@ __all__ = ["exposure", "settle"]
 #: A column of a version in a state: dataset id, version, state, shown name, column id, masks.
 _Place = tuple[str, int, int, str, str, tuple[Mask, ...]]
 
+#: No clock is wrong by so much.
+_FAR_AHEAD: Final = timedelta(days=3653)
+#: What is drawn ends before the last year that there is.
+_LATEST: Final = "9000-01-01T00:00:00.000000Z"
+
 
 def exposure(
     entries: Iterable[tuple[int, Entry]],
@@ -51,10 +57,24 @@ def exposure(
     times of the entries' places, by default the latest of those of the entries up to each. Raises NotFound for a vendor
     that the log does not know.
     """
-    gathered = Gathering(vendor, since, until)
+    gathered, last = Gathering(vendor, since, until), ""
     for number, entry in entries:
         gathered.add(number, entry.kind, timestamp(entry.time), entry.fields, (placed or {}).get(number, ""))
+        last = _through(entry.time, gathered.last_time)
+    gathered.last_time = last
     return settle(gathered)
+
+
+def _through(own: datetime, placed: str) -> str:
+    """The time of a last entry's place, or its own where somebody wrote what is no time there, or one far ahead.
+
+    It follows from the entry alone: whoever works the report out again comes to the same.
+    """
+    try:
+        there = from_timestamp(placed)
+    except IntegrityError:
+        there = own
+    return min(timestamp(there if there - own < _FAR_AHEAD else own), _LATEST)
 
 
 def settle(gathered: Gathering, evidence: Evidence | None = None) -> Exposure:

@@ -14,7 +14,7 @@ from vault.audit import Checkpoint, Edge, Leaf, Pinned, Segment
 from vault.errors import IntegrityError, NotFound
 from vault.objects import ObjectStore
 from vault.workings.chain import Backup
-from vault.workings.checkpoints import Checkpoints
+from vault.workings.checkpoints import Checkpoints, read_ever
 from vault.workings.roots import Roots
 from vault.workings.segments import FOLDER, first_of, read_segment
 
@@ -36,21 +36,31 @@ class Run:
 def log_runs(roots: Roots, store: ObjectStore) -> Iterator[Run]:
     """The log out of a store's segments, oldest first, each verified by its note.
 
-    What is no segment is passed over. Raises IntegrityError where entries are missing before some that are there.
+    What is no segment is passed over, and so is what has other entries than its note was signed for, since notes are
+    there for anybody to copy, and what a replaced log key signed behind the first under a present one. Raises
+    IntegrityError where entries are missing before some that are there, or at the end.
     """
-    edge = Edge()
+    edge, wrong, missing, present = Edge(), "", 0, False
     for name, found in _segments(roots, store):
         if isinstance(found, str):
             continue
         segment, checkpoint = found
-        if segment.last <= edge.size:
+        counts = read_ever(roots, segment.note)[1]
+        if segment.last <= edge.size or (present and not counts):
             continue
         if segment.first > edge.size + 1:
             raise IntegrityError(
-                f"the store's log lacks the entries {edge.size + 1} to {segment.first - 1}, though it has {name}"
+                f"the store's log lacks the entries {edge.size + 1} to {segment.first - 1}, though it has {name}{wrong}"
             )
-        edge, leaves = segment.behind(edge, checkpoint)
+        try:
+            edge, leaves = segment.behind(edge, checkpoint)
+        except IntegrityError as error:
+            wrong, missing = f"; {error}", max(missing, segment.last)
+            continue
+        present = present or counts
         yield Run(leaves, segment.note, checkpoint, edge)
+    if missing > edge.size:
+        raise IntegrityError(f"the store's log lacks the entries behind {edge.size}{wrong}")
 
 
 def _segments(roots: Roots, store: ObjectStore) -> Iterator[tuple[str, tuple[Segment, Checkpoint] | str]]:

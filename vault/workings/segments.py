@@ -5,7 +5,8 @@ numbers of their first entries. Whoever leaves a checkpoint writes what is not t
 the second finds the first one's segment, and goes on behind it. Only adding is needed for that. `merge` makes few large
 segments of many small ones.
 
-What somebody planted under a name is no segment, since its note is not signed; the entries then get another name.
+What somebody planted under a name is no segment, since its note is not signed, or for other entries; the entries then
+get another name.
 """
 
 import hmac
@@ -140,15 +141,26 @@ class Segments:
         Raises IntegrityError where a log key signed other entries than the catalog has.
         """
         try:
-            segment, _ = read_segment(self._roots, name, self._store.get(name))
+            segment, checkpoint = read_segment(self._roots, name, self._store.get(name))
         except IntegrityError:
             return None
+        other = self._other_than_here(segment)
+        if other is None:
+            return segment.last
+        try:
+            segment.behind(self._edge(segment.first - 1), checkpoint)
+        except IntegrityError:
+            return None  # under a note that was signed for other entries, and that anybody can copy
+        raise IntegrityError(f"the store holds another log than this one from entry {other} on")
+
+    def _other_than_here(self, segment: Segment) -> int | None:
+        """The first entry of a segment that is not the catalog's."""
         with self._catalog.read() as transaction:
             known = transaction.log_hashes(segment.first - 1, segment.last)
         for leaf, expected in zip(segment.leaves, known, strict=False):
             if not hmac.compare_digest(leaf.hash, expected):
-                raise IntegrityError(f"the store holds another log than this one from entry {leaf.sequence} on")
-        return segment.last
+                return leaf.sequence
+        return None if len(known) == len(segment.leaves) else segment.first + len(known)
 
     def merge(self, end: Callable[[], tuple[bytes, Checkpoint] | None]) -> None:
         """Make large segments of small ones, out of the catalog. Only after the log was verified.
@@ -181,9 +193,17 @@ class Segments:
         behind = 0
         for info in sorted(listed, key=lambda info: info.name):
             place = self._place_of(info) if info.size >= self._most // 2 else None
-            if place is not None and place[0] > behind:
+            if place is not None and place[0] > behind and self._is_whole(info):
                 kept[place[0]], behind = (place[1], info), place[1]
         return kept
+
+    def _is_whole(self, info: ObjectInfo) -> bool:
+        """Whether a segment has the catalog's entries: a note says nothing of what somebody put behind it."""
+        try:
+            segment, _ = read_segment(self._roots, info.name, self._store.get(info.name))
+        except (IntegrityError, NotFound):
+            return False
+        return self._other_than_here(segment) is None
 
     def _make(self, after: int, stop: int, note: bytes, checkpoint: Checkpoint) -> int:
         segment = self._ended(self._leaves(after, stop), note, checkpoint)
