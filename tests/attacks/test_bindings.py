@@ -232,12 +232,12 @@ def test_a_stream_ends_with_its_credential(granted: Lab) -> None:
 
     from vault.policy import Request
 
-    token = granted.vault.issue_credential("acme", expires=timedelta(seconds=1), bearer=True).profile.token
+    token = granted.vault.issue_credential("acme", expires=timedelta(seconds=4), bearer=True).profile.token
     parts = granted.broker_parts()
     caller = access.authenticate(parts, token, "test")
     delivery = access.open_delivery(parts, caller, Request("evals"))
     assert next(delivery.batches).num_rows > 0
-    time.sleep(1.1)
+    time.sleep(4.1)
     with pytest.raises(NotGranted, match="expired"):
         list(delivery.batches)
 

@@ -7,6 +7,7 @@ from tests.conftest import Lab
 from tests.support.catalog import sql
 from tests.support.reading import read
 from tests.support.tables import rows
+from vault.catalog import schema
 from vault.errors import IntegrityError, KmsError, VaultError
 from vault.kms import KeyState
 
@@ -54,9 +55,12 @@ def test_rows_of_before_a_rewrap_bring_nothing_back(granted: Lab) -> None:
         data_keys = connection.execute("select * from keys").fetchall()
     granted.vault.rewrap("acme", disable_old=True)
     with sql(granted) as connection:
-        for table, old in (("holders", holders), ("keys", data_keys)):
-            marks = ",".join("?" * len(old[0]))
-            connection.executemany(f"insert or replace into {table} values ({marks})", old)
+        for table, place, old in (("holders", 1, holders), ("keys", 3, data_keys)):
+            columns = [column.name for column in schema.metadata.tables[table].columns]
+            taken = ", ".join(f"{name} = excluded.{name}" for name in columns[place:])
+            marks = ",".join("?" * len(columns))
+            statement = f"insert into {table} values ({marks}) on conflict ({', '.join(columns[:place])})"
+            connection.executemany(f"{statement} do update set {taken}", old)
     parts = granted.broker_parts()
     with pytest.raises(KmsError):
         read(parts, granted.caller(parts, "acme"))

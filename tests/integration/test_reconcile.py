@@ -371,11 +371,11 @@ def test_a_line_that_is_spoiled_stops_the_comparison_and_a_cut_last_one_does_not
 def test_an_announcement_that_was_slipped_into_the_log_explains_nothing(granted: Lab, tmp_path: Path) -> None:
     """Anybody can seal an entry to the auditor, and whoever writes the catalog can put it there: the log must verify."""
     parts = granted.vault.parts
-    parts.journal.settle()
-    size = granted.vault.audit_verify()
     record = {"eventSource": "kms.amazonaws.com", "eventName": "ListKeys", "eventTime": "2026-12-01T00:00:00Z"}
     path = _file(tmp_path / "trail.jsonl", [record])
     assert granted.vault.reconcile(path).ok
+    parts.journal.settle()
+    size = granted.vault.audit_verify()
     now = datetime.now(UTC)
     fields = {"keys": [["1" * 32, "2" * 32, 1]], "since": timestamp(now), "process": "3" * 32}
     sealed = Sealer(parts.vault, parts.root.current.public_key(Role.AUDITOR)).seal(Entry(Kind.KEYS_OPENED, now, fields))

@@ -19,6 +19,7 @@ from vault.encoding import new_id
 from vault.errors import Conflict, KeyUnavailable, KmsError, NotFound, Unavailable
 from vault.kms import KeyState, Kms
 from vault.owner import Vault
+from vault.workings import cutting
 
 pytestmark = pytest.mark.both_catalogs
 
@@ -164,9 +165,7 @@ def test_prepare_makes_the_key_and_moves_nothing(granted: Lab) -> None:
 
 def test_keys_that_a_publish_makes_meanwhile_follow(granted: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """A publish that began before a rewrap and commits after it leaves no data key under the old KMS key."""
-    from vault import publish
-
-    real = publish.cut_shards
+    real = cutting.cut_shards
     done = []
 
     def cut(*arguments: Any, **options: Any) -> Any:
@@ -176,7 +175,7 @@ def test_keys_that_a_publish_makes_meanwhile_follow(granted: Lab, monkeypatch: p
         return real(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(publish, "cut_shards", cut)
+        patch.setattr(cutting, "cut_shards", cut)
         granted.vault.publish("other", rows(10), key="id")
         granted.vault.grant("acme", "other", ["id"])
     for each in granted.vault.kms_keys():

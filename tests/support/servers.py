@@ -203,7 +203,7 @@ class SeaweedFS:
         options = ["-dir=data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", "-s3.config=s3.json"]
         options += [
             "-master.volumeSizeLimitMB=256",
-            "-volume.max=64",
+            "-volume.max=1000",
             "-volume.minFreeSpace=1",
             "-master.telemetry=false",
             "-master.electionTimeout=1s",
