@@ -26,6 +26,7 @@ from vault.workings.parts import Parts
 pytest_plugins = ["tests.support.secrecy"]
 
 _ROOT = Path(__file__).parent.parent
+_BEFORE = 4
 
 
 def pytest_configure() -> None:
@@ -87,11 +88,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On the cluster leave out what is about one machine's files, as listed."""
+    """On the cluster leave out what is about one machine's files, as listed; begin with what takes longest."""
     if config.getoption("--deployment") == "cluster":
         here = [item for item in items if item.nodeid.partition("[")[0] in ONLY_HERE]
         config.hook.pytest_deselected(items=here)
         items[:] = [item for item in items if item not in here]
+    # Each worker is given a run of them to begin with: begun last, a test of minutes would be waited for by all.
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    first = [item for item in items if item.get_closest_marker("minutes")]
+    rest = [item for item in items if item not in first]
+    items[:] = []
+    for worker in range(workers):
+        share = rest[worker * len(rest) // workers : (worker + 1) * len(rest) // workers]
+        # Not at the very beginning, where the run before may end.
+        items += [*share[:_BEFORE], *first[worker::workers], *share[_BEFORE:]]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -68,6 +68,7 @@ def _is_in_the_log(lab: Vault, told: Told) -> None:
     assert kinds["vendor thawed"] == len([each for each in told.of("thaw") if each["changed"]])
 
 
+@pytest.mark.minutes
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("database", "processes", "acts"), [("sqlite", 16, 6), ("postgresql", 64, 3)])
 def test_many_processes_on_one_vault_lose_nothing(tmp_path: Path, database: str, processes: int, acts: int) -> None:

@@ -71,6 +71,8 @@ def test_what_is_alike_says_what_it_would_by_itself(entries: list[tuple[dict[str
         b'{"kind":"read begun","time":"\xff"}',
         b'{"kind":"read begun","time":"2',
         b'{"kind":"read begun"}',
+        b'{"a":"\xc2\x80","kind":"read begun","time":null}',
+        b'{"kind":"read begun","time":"\xc2\x80',
     ],
 )
 def test_a_name_that_stands_elsewhere_is_not_taken_for_it(plain: bytes) -> None:

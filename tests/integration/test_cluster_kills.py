@@ -11,6 +11,7 @@ from tests.support.outages import VICTIMS, scene
 _SOAK_KILLS = 40
 
 
+@pytest.mark.minutes
 @pytest.mark.timeout(900)
 def test_whoever_is_killed_nothing_is_lost_and_everybody_goes_on(tmp_path: Path) -> None:
     """Each of them once: reads give rows of one version or one sentence, and all acts go on when it is back."""

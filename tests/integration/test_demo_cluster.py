@@ -22,6 +22,7 @@ def place() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+@pytest.mark.minutes
 @pytest.mark.timeout(600)
 def test_the_story_out_of_one_machine(place: Path) -> None:
     """Every step comes out as it is told, and no server or broker outlives it."""

@@ -43,12 +43,15 @@ class Decoder:
         """The same for a read that has begun; None where it is not one of those that are alike."""
         at = plain.rfind(_TIME) + len(_TIME)
         end = plain.find(b'"', at)
+        if at < len(_TIME) or end < 0:
+            return None
         time, nonce = plain[at:end].decode(), None
         first = plain.find(_NONCE, 0, at) + len(_NONCE)
         if first < len(_NONCE):
             around: tuple[bytes, ...] = plain[:at], plain[end:]
         else:
             last = plain.find(b'"', first)
+            # The time's own quotation mark is behind it at the latest, so that there is one.
             nonce = plain[first:last].decode()
             around = plain[:first], plain[last:at], plain[end:]
         if not _is_plain(time) or (nonce is not None and not _is_plain(nonce)):
