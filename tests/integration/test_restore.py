@@ -308,7 +308,8 @@ def test_a_log_that_ends_under_a_replaced_key_is_signed_anew(tmp_path: Path) -> 
     """Lost in the moment after a rotation of the log key: its entry is not in the store yet, and its change is."""
     lab = vault.init(tmp_path / "lab")
     lab.add_vendor("acme")
-    lab.parts.catalog.settle()
+    lab.parts.journal.settle()
+    lab.parts.journal.checkpoint()
     end = lab.parts.journal.end()
     assert end is not None
     lab.rotate_key(Role.LOG)
