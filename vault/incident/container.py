@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Mapping
 from typing import Final
 
-from vault.errors import IntegrityError
+from vault.errors import IntegrityError, InvalidInput
 
 __all__ = ["MEMBERS", "MOST_BYTES", "pack", "unpack"]
 
@@ -31,11 +31,18 @@ MEMBERS: Final = (
 )
 #: The largest bundle that is opened, in bytes: it is held in memory.
 MOST_BYTES: Final = 2 << 30
+#: More than a zip takes for itself.
+_FRAME: Final = 16 << 10
 _EARLIEST: Final = (1980, 1, 1, 0, 0, 0)
 
 
 def pack(members: Mapping[str, bytes]) -> bytes:
-    """The bundle of these members, of which each must be there."""
+    """The bundle of these members, of which each must be there; raises InvalidInput where it would be too large."""
+    size = sum(map(len, members.values())) + _FRAME
+    if size > MOST_BYTES:
+        raise InvalidInput(
+            f"the evidence has {size} bytes, and a bundle {MOST_BYTES} at the most; the log in the vault keeps it all"
+        )
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=False) as bundle:
         for name in MEMBERS:
