@@ -3,7 +3,6 @@
 import os
 import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,15 +13,6 @@ from tests.support.servers import free_port
 from vault.errors import Conflict, IntegrityError, NotFound, Unavailable
 from vault.objects import ObjectStore, open_store, writing
 from vault.objects.s3 import S3Files
-
-
-@pytest.fixture
-def line(moto: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[BucketLine]:
-    """A line to an S3 server, which dsvault goes by."""
-    with BucketLine(moto) as found:
-        for name, value in s3_environment(found.url).items():
-            monkeypatch.setenv(name, value)
-        yield found
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """How many requests each act makes: each costs money and a wait, so that none may creep in."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import pytest
 
 import vault
 from tests.conftest import Lab
-from tests.objects.places import moto_bucket, s3_environment
+from tests.objects.places import moto_bucket
 from tests.support.brokers import broker
 from tests.support.bucketline import BucketLine
 from tests.support.tables import rows
@@ -19,15 +19,6 @@ from vault.policy import Request
 #: Of `rows`: each column is a chunk of its own, in four shards of 30 rows and less.
 _COLUMNS, _SHARDS = rows(1).num_columns, 4
 _CHUNKS = _COLUMNS * _SHARDS
-
-
-@pytest.fixture
-def line(moto: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[BucketLine]:
-    """A line to an S3 server, which dsvault goes by."""
-    with BucketLine(moto) as found:
-        for name, value in s3_environment(found.url).items():
-            monkeypatch.setenv(name, value)
-        yield found
 
 
 @pytest.fixture

@@ -197,7 +197,7 @@ def _version(parts: Parts, row: CompartmentRow, number: int | None, *, held: boo
     """A version of a compartment, by default the newest, opened under the manifest key that its head names."""
     head = parts.heads.compartment_held(row) if held else None
     if head is None:
-        head = parts.heads.reading(lambda transaction: parts.heads.compartment_in(transaction, row))
+        head = parts.heads.compartment(row)
     if head is None or MANIFEST_GROUP not in head.live_groups:
         raise NotFound("there is no version")
 

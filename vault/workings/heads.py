@@ -194,6 +194,10 @@ class Heads:
                     continue
         return found
 
+    def compartment(self, place: CompartmentRow) -> CompartmentHead | None:
+        """`compartment_in` of a view of its own."""
+        return self.reading(lambda transaction: self.compartment_in(transaction, place))
+
     def compartment_in(self, transaction: Transaction, place: CompartmentRow) -> CompartmentHead | None:
         """A compartment's head as a transaction sees it, verified; None where it never had one.
 

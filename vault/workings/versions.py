@@ -233,14 +233,14 @@ def open_version(
 def live_versions(parts: Parts, place: CompartmentRow) -> tuple[CompartmentHead | None, list[OpenVersion]]:
     """A compartment's head and every live version under it, oldest first; raises Conflict when it keeps moving."""
     for _ in range(_TRIES):
-        head = parts.heads.reading(lambda transaction: parts.heads.compartment_in(transaction, place))
+        head = parts.heads.compartment(place)
         if head is None:
             return None, []
         try:
             found = [open_version(parts, parts.keyring, place, number) for number in sorted(head.versions)]
         except NotFound:
             # A version that was taken away since; what an unchanged head names and is not there is no such thing.
-            if parts.heads.reading(lambda transaction: parts.heads.compartment_in(transaction, place)) == head:
+            if parts.heads.compartment(place) == head:
                 raise
             continue
         if all(version.head.digest == head.digest for version in found):
