@@ -43,9 +43,13 @@ class Plain:
 
 @contextmanager
 def sql(lab: "Lab") -> Iterator[Plain]:
-    """A plain connection to the catalog, foreign keys off, as an attacker has it; committed at the end."""
+    """A plain connection to the catalog, foreign keys off, as an attacker has it; committed at the end.
+
+    What the lab's own vault was yet to write is written first, or it would come between what is done here.
+    """
     import psycopg
 
+    lab.vault.parts.catalog.settle()
     url = make_url(lab.vault.parts.catalog.url)
     if url.get_backend_name() == "sqlite":
         connection: Any = sqlite3.connect(url.database or "")
