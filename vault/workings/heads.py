@@ -7,6 +7,7 @@ was seen once is remembered for the life of the process.
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import monotonic
@@ -35,6 +36,8 @@ __all__ = ["HEAD_AGE_SECONDS", "Heads", "Overtaken"]
 HEAD_AGE_SECONDS = 1.0
 #: How often the store is asked whether it knows a higher head than the catalog.
 _STORE_SECONDS = 60.0
+#: How many heads a store that is reached by requests is asked for at once.
+_ASKED_AT_ONCE = 32
 #: How often a view of the catalog is taken anew because heads came while it was looked at.
 _VIEWS = 8
 _Result = TypeVar("_Result")
@@ -369,13 +372,24 @@ class Heads:
         """Announce the newest head of every subject that the store lacks: the rest of a killed act."""
         with self._catalog.read() as transaction:
             subjects = transaction.head_subjects()
-            rows = [
-                row
-                for subject, sequence in subjects
-                if self._store.size(_head_name(subject, sequence)) is None
-                and (row := transaction.newest_head(subject)) is not None
+        lacking = self._lacking(subjects)
+        if lacking:
+            with self._catalog.read() as transaction:
+                rows = [row for subject in lacking if (row := transaction.newest_head(subject)) is not None]
+            self.announce(rows)
+
+    def _lacking(self, subjects: Sequence[tuple[str, int]]) -> list[str]:
+        """Those whose newest head the store lacks; of a store that is reached by requests, many are asked at once."""
+
+        def lacks(each: tuple[str, int]) -> bool:
+            return self._store.size(_head_name(*each)) is None
+
+        if self._store.is_local:
+            return [each[0] for each in subjects if lacks(each)]
+        with ThreadPoolExecutor(_ASKED_AT_ONCE) as threads:
+            return [
+                subject for (subject, _), lacking in zip(subjects, threads.map(lacks, subjects), strict=True) if lacking
             ]
-        self.announce(rows)
 
     def forget(self, vendor: str) -> None:
         """Read a vendor's head anew at the next question."""
