@@ -17,6 +17,7 @@ from vault.client.streams import Stream
 from vault.client.trust import Trust
 from vault.errors import Conflict, InvalidInput, NotGranted, Unavailable
 from vault.proof import ProofKey
+from vault.readers import Readers
 from vault.wire import COMPRESSIONS, LeasePage, OfferedGrant, Profile
 
 __all__ = ["Client", "Dataset"]
@@ -96,7 +97,7 @@ class Client:
 
 
 @dataclass(frozen=True)
-class Dataset:
+class Dataset(Readers):
     """A granted dataset. Works wherever Arrow's C stream interface does (`__arrow_c_stream__`)."""
 
     client: Client
@@ -178,24 +179,6 @@ class Dataset:
         if len(fitting) != 1 or fitting[0].delivery != "lease":
             return False
         return columns is None or set(columns) <= set(fitting[0].schema.names)
-
-    def to_arrow(self, **options: Any) -> pa.Table:
-        """The slice as a table; takes the options of `scan`."""
-        return self.scan(**options).read_all()
-
-    def to_pandas(self, **options: Any) -> Any:
-        """The slice as a pandas DataFrame; takes the options of `scan`. Needs pandas."""
-        return self.to_arrow(**options).to_pandas()
-
-    def to_polars(self, **options: Any) -> Any:
-        """The slice as a polars DataFrame; takes the options of `scan`. Needs polars."""
-        import polars as pl  # an optional extra
-
-        return pl.DataFrame(self.to_arrow(**options))
-
-    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        """The whole granted slice through Arrow's C stream interface."""
-        return self.scan().__arrow_c_stream__(requested_schema)
 
 
 def _address(name: str, verb: str) -> str:
