@@ -12,7 +12,7 @@ from vault.encoding import canonical
 from vault.errors import IntegrityError
 from vault.model import ChunkIdentity
 
-__all__ = ["KEY_BYTES", "chunk_key", "cursor_key", "key_id", "parcel_key", "ticket_key"]
+__all__ = ["KEY_BYTES", "chunk_key", "cursor_key", "key_id", "lot_key", "parcel_key", "ticket_key"]
 
 KEY_BYTES: Final = 32
 _COMMITMENT_BYTES = 16
@@ -37,6 +37,13 @@ def cursor_key(metadata_key: bytes, salt: bytes) -> bytes:
 def ticket_key(metadata_key: bytes, salt: bytes) -> bytes:
     """The AES-256 key of one page's tickets: ``HKDF(metadata key, info = canonical("dsvault ticket key", salt))``."""
     return _derive(metadata_key, canonical("dsvault ticket key", salt), KEY_BYTES)
+
+
+def lot_key(metadata_key: bytes, compartment: str) -> bytes:
+    """The AES-256 key of the lots by which shards go to the parts of a read:
+    ``HKDF(metadata key, info = canonical("dsvault lot key", compartment))``.
+    """
+    return _derive(metadata_key, canonical("dsvault lot key", compartment), KEY_BYTES)
 
 
 def parcel_key(metadata_key: bytes, job: str) -> bytes:

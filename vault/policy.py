@@ -8,6 +8,7 @@ same error. Nothing here does I/O.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 from vault.errors import Conflict, Frozen, InvalidInput, NotGranted
 from vault.fields import Path, covers
@@ -15,10 +16,12 @@ from vault.filters import Filter
 from vault.model import Column, picked
 from vault.trust import Grant, VendorHead
 
-__all__ = ["Basis", "Handed", "Offer", "Permit", "Request", "decide", "refuse_frozen", "still_allowed"]
+__all__ = ["MOST_PARTS", "Basis", "Handed", "Offer", "Permit", "Request", "decide", "refuse_frozen", "still_allowed"]
 
 #: Both may be read as a stream, which gives no more than a lease does.
 _DELIVERIES = frozenset({"stream", "lease"})
+#: Into how many parts a read can be cut.
+MOST_PARTS: Final = 65_536
 _REFUSAL = "no dataset or column of that name is granted to you"
 
 
@@ -26,7 +29,8 @@ _REFUSAL = "no dataset or column of that name is granted to you"
 class Request:
     """What a vendor asks for; ``columns`` None means all that the grant covers, a path one field of a column.
 
-    ``lease`` asks for chunk keys: only a grant that says so, and of whole columns, suffices for that.
+    ``lease`` asks for chunk keys: only a grant that says so, and of whole columns, suffices for that. ``part`` is a
+    number and of how many: some of the shards. ``version`` is the only one that will do, where one is named.
     """
 
     dataset: str
@@ -35,6 +39,8 @@ class Request:
     where: Filter | None = None
     limit: int | None = None
     lease: bool = False
+    part: tuple[int, int] | None = None
+    version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +147,7 @@ class Permit:
     limit: int | None
     ends: datetime | None
     delegations: tuple[str, ...] = ()
+    part: tuple[int, int] | None = None
 
     @property
     def basis(self) -> Basis:
@@ -155,7 +162,7 @@ def decide(
     offers: Sequence[Offer],
     now: datetime,
 ) -> Permit:
-    """Allow or refuse. Raises Frozen, Conflict (ambiguous) or NotGranted.
+    """Allow or refuse. Raises Frozen, Conflict (ambiguous, or another version), InvalidInput or NotGranted.
 
     ``offers`` may hold anything; only grants that the head lists, that have not expired and that are about
     the dataset asked for count.
@@ -163,6 +170,8 @@ def decide(
     refuse_frozen(head)
     if request.columns is not None and len(set(request.columns)) != len(request.columns):
         raise InvalidInput("columns: a column is named twice")
+    if request.part is not None and not 0 <= request.part[0] < request.part[1] <= MOST_PARTS:
+        raise InvalidInput(f"part: parts are counted from 0, and there are {MOST_PARTS:,} at the most")
     fitting = [
         (offer, columns)
         for offer in offers
@@ -174,6 +183,8 @@ def decide(
         names = ", ".join(sorted(offer.grant.id for offer, _ in fitting))
         raise Conflict(f"more than one grant allows this; name one of them: {names}")
     offer, columns = fitting[0]
+    if request.version not in {None, offer.version}:
+        raise Conflict(f"version: it is version {offer.version} that is read now, and not {request.version}")
     return Permit(
         vendor=head.vendor,
         credential=credential,
@@ -185,6 +196,7 @@ def decide(
         where=request.where,
         limit=request.limit,
         ends=offer.grant.expires,
+        part=request.part,
     )
 
 

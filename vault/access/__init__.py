@@ -23,12 +23,13 @@ from vault.access.permits import Offering, offerings
 from vault.access.streams import Delivery, open_delivery
 from vault.errors import VaultError
 from vault.keyring import KeyCounts
-from vault.policy import Request
+from vault.policy import MOST_PARTS, Request
 from vault.workings.parts import Parts
 from vault.workings.watch import Watch
 
 __all__ = [
     "MOST_BYTES",
+    "MOST_PARTS",
     "Arrival",
     "Caller",
     "Delivery",

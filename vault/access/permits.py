@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from vault.access.callers import Caller
 from vault.catalog import CompartmentRow, FieldSealer, Transaction
-from vault.errors import IntegrityError, InvalidInput, NotFound, NotGranted
+from vault.errors import Conflict, IntegrityError, InvalidInput, NotFound, NotGranted
 from vault.fields import Path, below, shown
 from vault.filters import BoundFilter, Filter, bind, parse
 from vault.keyring import WrappedKey
@@ -25,14 +25,15 @@ __all__ = ["Offering", "Permitted", "mask_key", "masks_of", "offerings", "permit
 
 
 #: What a decision is made again for, by whether it took what was held: a new version may have other columns.
-_LOOKED_UP_AGAIN = {False: (NotGranted,), True: (NotGranted, NotFound, InvalidInput)}
+_LOOKED_UP_AGAIN = {False: (NotGranted,), True: (NotGranted, NotFound, InvalidInput, Conflict)}
 
 
 @dataclass(frozen=True, slots=True)
 class Offering:
     """What one grant offers a caller: never its filter, never a column that is not granted or was not handed on.
 
-    ``masks`` are those on what leaves, by the names and paths that it leaves under.
+    ``masks`` are those on what leaves, by the names and paths that it leaves under. ``shards`` is how many there are,
+    None where that is not to be told.
     """
 
     grant: Grant
@@ -40,6 +41,7 @@ class Offering:
     schema: pa.Schema
     masks: Mapping[str, str]
     leasable: bool
+    shards: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,11 @@ class Permitted:
     def narrowed(self) -> bool:
         """Whether a row filter that is not the caller's own, of the grant or of a delegation, keeps rows back."""
         return len(self.filters) > (self.permit.where is not None)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing may tell how much there is: rows are kept back, or a limit may be reached before the last."""
+        return self.narrowed or has_row_limit(self.permit.grant)
 
     def is_newest(self, parts: Parts, transaction: Transaction) -> bool:
         """Whether a transaction still sees the compartment as it was when this was decided."""
@@ -70,7 +77,9 @@ def offerings(parts: Parts, caller: Caller) -> list[Offering]:
             masks = masks_of(offer.grant, offer.columns)
             schema = leaving_schema(version.manifest.schema, offer.columns, masks)
             told = {shown(path): mask.text for path, mask in masks.items()}
-            found.append(Offering(offer.grant, offer.version, schema, told, offer.leasable))
+            hides = offer.grant.where is not None or offer.filtered or has_row_limit(offer.grant)
+            shards = None if hides else version.manifest.shards
+            found.append(Offering(offer.grant, offer.version, schema, told, offer.leasable, shards))
     return found
 
 
@@ -97,6 +106,11 @@ def masks_of(grant: Grant, columns: tuple[Column, ...]) -> dict[Path, Mask]:
         }
     except InvalidInput as error:
         raise IntegrityError("a grant has a mask that this release does not know") from error
+
+
+def has_row_limit(grant: Grant) -> bool:
+    """Whether a grant ends after so many rows or bytes, in all or on a day."""
+    return any(name.startswith(("rows", "bytes")) for name in grant.limits)
 
 
 def mask_key(parts: Parts, vendor: str) -> WrappedKey:

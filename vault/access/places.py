@@ -36,6 +36,8 @@ class Places:
             permit.where.text() if permit.where is not None else b"\x00",
             str(permit.limit),
             canonical(*permit.delegations),
+            # A read of all is bound as it was before there were parts.
+            *(permit.part if permit.part is not None else ()),
         )
         self._salt = os.urandom(SALT_BYTES)
         self._key = self._key_of(self._salt)

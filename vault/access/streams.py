@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from vault.access.accounts import Account
 from vault.access.callers import Arrival, Caller
+from vault.access.cutting import shards_of_part
 from vault.access.permits import Permitted, mask_key, masks_of, permitted
 from vault.access.places import Places
 from vault.access.records import Charge, Outdated, begin, day, mark, refusals_recorded
@@ -81,6 +82,7 @@ def _opened(
     allowed = permitted(parts, caller, request, held=held)
     permit = allowed.permit
     keys, plan = _planned(parts, caller, allowed, gone)
+    total = _total(allowed, plan)
     cursors = _Cursors(parts, permit, plan, cursor)
     plan = cursors.plan
 
@@ -96,18 +98,21 @@ def _opened(
     account = Account(parts, caller, permit, read, nonce)
     batches = _deliver(parts, permit, keys, cursors, check, account)
     short = plan.short and not allowed.narrowed
-    return Delivery(permit, plan.schema, batches, cursors.seal, check, short, _total(allowed))
+    return Delivery(permit, plan.schema, batches, cursors.seal, check, short, total)
 
 
-def _total(allowed: Permitted) -> int | None:
+def _total(allowed: Permitted, plan: ReadPlan) -> int | None:
     """How many rows the whole read has, where whoever may read them could count them.
 
     Not with any filter, and not with a limit on what may be read in all: it may be reached before the last row.
     """
     permit = allowed.permit
-    if allowed.filters or any(name.startswith(("rows", "bytes")) for name in permit.grant.limits):
+    if allowed.filters or allowed.closed:
         return None
     rows = allowed.version.manifest.rows
+    if permit.part is not None:
+        # Without a filter the plan has all of the part's shards, or as many as the limit reaches.
+        rows = next((listing.rows for listing in plan.chosen.values()), 0)
     return rows if permit.limit is None else min(rows, permit.limit)
 
 
@@ -149,13 +154,16 @@ def _planned(
         return keys.open(hashing)
 
     def make() -> ReadPlan:
-        return ReadPlan(version, permit.columns, allowed.filters, permit.limit, masks, open_mask_key)
+        among = shards_of_part(parts, allowed)
+        return ReadPlan(version, permit.columns, allowed.filters, permit.limit, masks, open_mask_key, among=among)
 
     if masks or allowed.filters:
         plan = make()
     else:
-        # Which grant it is under does not matter to what is read: two of the same columns read the same chunks.
-        place = (permit.compartment, version.head.digest, version.manifest.version, permit.columns, permit.limit)
+        # Which grant it is under does not matter to what is read: two of the same columns read the same chunks, and of
+        # a part the same where both are cut alike.
+        part = (permit.part, allowed.closed) if permit.part is not None else None
+        place = (permit.compartment, version.head.digest, version.manifest.version, permit.columns, permit.limit, part)
         plan = parts.lately.plans.get(place, make)
     scopes = {version.keys[group].scope for group in plan.groups} | ({hashing.scope} if hashing is not None else set())
 

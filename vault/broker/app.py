@@ -57,14 +57,26 @@ class _Body(BaseModel):
     columns: Annotated[list[Annotated[str, Field(max_length=1024)]], Field(max_length=10_000)] | None = None
     cursor: Annotated[str, Field(max_length=256)] | None = None
 
-    def request(self, dataset: str, *, limit: int | None = None, lease: bool = False) -> ReadRequest:
+    def request(self, dataset: str, **more: Any) -> ReadRequest:
         """The request for a dataset."""
         columns = tuple(self.columns) if self.columns is not None else None
-        return ReadRequest(dataset, self.grant, columns, limit=limit, lease=lease)
+        return ReadRequest(dataset, self.grant, columns, **more)
+
+
+class PartBody(BaseModel):
+    """One of so many parts of a read."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    index: Annotated[int, Field(ge=0, lt=access.MOST_PARTS)]
+    of: Annotated[int, Field(ge=1, le=access.MOST_PARTS)]
 
 
 class ReadBody(_Body):
     """What a vendor may ask for within a grant."""
+
+    part: PartBody | None = None
+    version: Annotated[int, Field(ge=1, lt=2**31)] | None = None
 
     where: Annotated[str, Field(max_length=4096)] | None = None
     limit: Annotated[int, Field(ge=0, le=2**62)] | None = None
@@ -178,7 +190,8 @@ def create_app(
         request: Request, name: str, body: ReadBody, who: Annotated[access.Arrival, Depends(broker.arrival)]
     ) -> Response:
         """A slice as an Arrow IPC stream."""
-        asked = body.request(name, limit=body.limit)
+        part = (body.part.index, body.part.of) if body.part is not None else None
+        asked = body.request(name, limit=body.limit, part=part, version=body.version)
         cursor, gone = _cursor(body.cursor, turn_away, who), getattr(request.state, "gone", _stays)
         delivery = access.open_delivery(parts, who, asked, body.where, cursor, gone=gone)
         metrics.decided(time.perf_counter() - request.state.began)
@@ -270,6 +283,7 @@ def _offered(offering: access.Offering) -> wire.OfferedGrant:
         dict(offering.masks),
         dict(grant.limits),
         "lease" if offering.leasable else "stream",
+        offering.shards,
     )
 
 

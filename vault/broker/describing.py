@@ -65,6 +65,7 @@ _SCHEMAS: Final[dict[str, _Schema]] = {
         masks=_map(_TEXT),
         limits=_map(_NUMBER),
         delivery={"enum": ["stream", "lease"]},
+        shards={**_or_null(_NUMBER), "description": "How many there are, or null where rows are kept back."},
     ),
     "Grants": _object(format=_FORMAT, grants=_list(_ref("Grant"))),
     "LeasedChunk": _object(
@@ -109,7 +110,7 @@ _MEANING: Final[dict[int, str]] = {
     404: "There is no such thing, or none that is granted: one answer for both.",
     405: "The method is not one that this address takes.",
     408: "The request did not come in time.",
-    409: "More than one grant would do; name one.",
+    409: "More than one grant would do, or the version is not the one that is named.",
     411: "The length of the body is not said.",
     413: "The body is longer than 64 KiB.",
     414: "The address is too long.",

@@ -17,6 +17,7 @@ from vault.client.streams import Stream
 from vault.client.trust import Trust
 from vault.errors import Conflict, InvalidInput, NotGranted, Unavailable
 from vault.proof import ProofKey
+from vault.readers import Extent, Readers, checked_part
 from vault.wire import COMPRESSIONS, LeasePage, OfferedGrant, Profile
 
 __all__ = ["Client", "Dataset"]
@@ -39,12 +40,14 @@ class Client:
         patience: timedelta = PATIENCE,
         token: Callable[[], str] | None = None,
         trust: Trust | None = None,
+        reopening: "tuple[Callable[..., Client], dict[str, Any]] | None" = None,
     ) -> None:
         if compression is not None and compression not in COMPRESSIONS:
             raise InvalidInput(f"compression: use one of {', '.join(COMPRESSIONS)}")
         self.profile = profile
         self.connection = Connection(profile, key, token, trust)
         self._patience = patience
+        self._reopening = reopening
         self._compression = compression or ("none" if self.connection.near else "zstd")
 
     def datasets(self) -> list[str]:
@@ -91,12 +94,19 @@ class Client:
 
         return Lease(ask, self.connection.get, self._patience).reading(cursor, done)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How another process has the same: it opens the profile's file anew, so that no secret is in what is sent."""
+        if self._reopening is None:
+            raise InvalidInput("a client that was not opened from a profile's file cannot be sent to another process")
+        opens, options = self._reopening
+        return partial(opens, **options), ()
+
     def __repr__(self) -> str:
         return f"Client({self.profile.vendor} at {self.connection.endpoint})"
 
 
 @dataclass(frozen=True)
-class Dataset:
+class Dataset(Readers):
     """A granted dataset. Works wherever Arrow's C stream interface does (`__arrow_c_stream__`)."""
 
     client: Client
@@ -123,6 +133,9 @@ class Dataset:
         limit: int | None = None,
         grant: str | None = None,
         delivery: str | None = None,
+        *,
+        part: tuple[int, int] | None = None,
+        version: int | None = None,
     ) -> pa.RecordBatchReader:
         """Read a slice: ``columns`` in that order, the rows that ``where`` keeps, at most ``limit``.
 
@@ -130,10 +143,13 @@ class Dataset:
         All rows of a grant that allows it are leased: the ciphertext is fetched and decrypted here, in parallel.
         ``delivery="stream"`` lets the broker send them instead, as it does with any other slice.
 
+        ``part=(i, n)`` is the i-th of n parts, which have no row in common and together all of a version; with
+        ``version`` it is refused once that is not the one that is read any more. Parts are streams.
+
         Raises NotGranted, Frozen, Conflict, InvalidInput or Unavailable; while reading also Unavailable for a
         stream that was cut off.
         """
-        return self.reading(columns, where, limit, grant, delivery).reader()
+        return self.reading(columns, where, limit, grant, delivery, part=part, version=version).reader()
 
     def reading(
         self,
@@ -143,6 +159,8 @@ class Dataset:
         grant: str | None = None,
         delivery: str | None = None,
         *,
+        part: tuple[int, int] | None = None,
+        version: int | None = None,
         place: str | None = None,
         done: int = 0,
     ) -> Reading:
@@ -157,20 +175,42 @@ class Dataset:
         asked = {key: value for key, value in body.items() if value is not None}
         if delivery not in {None, "stream", "lease"}:
             raise InvalidInput("delivery: use stream or lease")
-        if delivery == "lease" and not (where is None and limit is None):
-            raise InvalidInput("delivery: a lease is of all rows; read a predicate or a limit as a stream")
+        whole = where is None and limit is None and part is None and version is None
+        if delivery == "lease" and not whole:
+            raise InvalidInput("delivery: a lease is of all rows; read a predicate, a limit or a part as a stream")
+        if part is not None:
+            asked["part"] = dict(zip(("index", "of"), checked_part(part), strict=True))
+        if version is not None:
+            asked["version"] = version
         if place is not None:
             way, _, cursor = place.partition(":")
         else:
-            whole = where is None and limit is None
             leased = delivery == "lease" or (delivery is None and whole and self._leased(grant, columns))
             way, cursor = "lease" if leased else "stream", None
         begin = self.client.read if way == "stream" else partial(self.client.lease, done=done)
-        begun = begin(self.name, asked, cursor)
+        begun = _begun(lambda: begin(self.name, asked, cursor), asked)
         placed = (
             replace(piece, place=f"{way}:{piece.place}") if piece.place is not None else piece for piece in begun.pieces
         )
         return replace(begun, pieces=placed)
+
+    def extent(self, grant: str | None = None) -> Extent:
+        """The version that would be read now, and its shards, as the broker says at this moment.
+
+        Raises NotGranted, and Conflict where several grants are of different versions or shards.
+        """
+        offers = [each for each in self.client.grants() if each.dataset == self.name and grant in {None, each.grant}]
+        extents = {Extent(each.version, each.shards) for each in offers}
+        if not extents:
+            raise NotGranted(_NOT_GRANTED)
+        if len(extents) > 1:
+            names = ", ".join(each.grant for each in offers)
+            raise Conflict(f"several grants offer different rows; name one of them: {names}")
+        return extents.pop()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The client and the name: what was heard of grants is asked for anew."""
+        return Dataset, (self.client, self.name)
 
     def _leased(self, grant: str | None, columns: Sequence[str] | None) -> bool:
         """Whether the one grant that a read would be under is delivered as a lease, and of whole columns."""
@@ -179,23 +219,15 @@ class Dataset:
             return False
         return columns is None or set(columns) <= set(fitting[0].schema.names)
 
-    def to_arrow(self, **options: Any) -> pa.Table:
-        """The slice as a table; takes the options of `scan`."""
-        return self.scan(**options).read_all()
 
-    def to_pandas(self, **options: Any) -> Any:
-        """The slice as a pandas DataFrame; takes the options of `scan`. Needs pandas."""
-        return self.to_arrow(**options).to_pandas()
-
-    def to_polars(self, **options: Any) -> Any:
-        """The slice as a polars DataFrame; takes the options of `scan`. Needs polars."""
-        import polars as pl  # an optional extra
-
-        return pl.DataFrame(self.to_arrow(**options))
-
-    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        """The whole granted slice through Arrow's C stream interface."""
-        return self.scan().__arrow_c_stream__(requested_schema)
+def _begun(begin: Callable[[], Reading], asked: dict[str, Any]) -> Reading:
+    try:
+        return begin()
+    except InvalidInput as error:
+        # What an older broker does not know is not valid to it.
+        if str(error).startswith("the request is not valid:") and not asked.keys().isdisjoint({"part", "version"}):
+            raise InvalidInput("part, version: this broker is of an earlier release, and reads no parts") from error
+        raise
 
 
 def _address(name: str, verb: str) -> str:

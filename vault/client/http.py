@@ -1,6 +1,7 @@
 """Requests to a broker under one credential, each with its proof, and what the answers stand for."""
 
 import json
+import os
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -62,10 +63,19 @@ class Connection:
         self._profile = profile
         self.key = key if key is not None else _own_key(profile)
         self.endpoint = check_endpoint(profile.endpoint, "the profile's endpoint" if token is None else "--endpoint")
-        trust = trust or Trust()
-        self._http = _pool(trust.broker_context())
+        self._trust = trust or Trust()
+        self._connect()
+
+    def _connect(self) -> None:
+        self._http = _pool(self._trust.broker_context())
         # A store is shown no certificate of this client's: it is not whom that is for.
-        self._store = _pool(trust.store_context())
+        self._store = _pool(self._trust.store_context())
+        self._process = os.getpid()
+
+    def _look_whose(self) -> None:
+        """A process that was forked has connections of its own: what comes on its parent's is not for it."""
+        if self._process != os.getpid():
+            self._connect()
 
     @property
     def near(self) -> bool:
@@ -87,6 +97,7 @@ class Connection:
         return self._sent(method, path, body)
 
     def _sent(self, method: str, path: str, body: bytes | None) -> urllib3.BaseHTTPResponse:
+        self._look_whose()
         headers = dict(self._http.headers) | ({"Content-Type": "application/json"} if body else {})
         now = utcnow()
         own = self._token
@@ -124,6 +135,7 @@ class Connection:
         if not own and not is_private(address):
             raise Unavailable("the lab's store is neither https nor on this machine, so nothing is fetched from it")
         url, whose = (self.endpoint + address, "broker") if own else (address, "store")
+        self._look_whose()
         pool = self._http if own else self._store
         headers = dict(pool.headers)
         if start is not None:

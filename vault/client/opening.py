@@ -49,7 +49,11 @@ def connect(
     check_endpoint(parsed.endpoint, f"{path}: endpoint")
     own = _key_of(parsed, path, Path(key) if key is not None else None)
     trust = Trust(ca, client_cert, client_key)
-    return Client(parsed, own, compression=compression, patience=patience, trust=trust)
+    options: dict[str, Any] = {"compression": compression, "patience": patience}
+    # Names of files, for a process that is somewhere else; whichever the profile holds, they hold no secret.
+    files = {"profile": profile, "key": key, "ca": ca, "client_cert": client_cert, "client_key": client_key}
+    named = {name: str(Path(file).absolute()) for name, file in files.items() if file is not None}
+    return Client(parsed, own, **options, trust=trust, reopening=(connect, named | options))
 
 
 def connect_with_token(

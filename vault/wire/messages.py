@@ -49,7 +49,7 @@ __all__ = [
     "problem_document",
 ]
 
-WIRE_VERSION: Final = (1, 0)
+WIRE_VERSION: Final = (1, 1)
 ARROW_TYPE: Final = "application/vnd.apache.arrow.stream"
 PROBLEM_TYPE: Final = "application/problem+json"
 _END_KEY: Final = b"dsvault:end"
@@ -248,7 +248,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class OfferedGrant:
-    """One grant as a vendor sees it."""
+    """One grant as a vendor sees it; ``shards`` is how many there are, where that hides nothing and the broker says."""
 
     dataset: str
     grant: str
@@ -259,6 +259,7 @@ class OfferedGrant:
     masks: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
     delivery: str = "stream"
+    shards: int | None = None
 
     def document(self) -> dict[str, Any]:
         """As JSON; the schema is Arrow IPC in base64, beside a readable list of its fields."""
@@ -273,6 +274,7 @@ class OfferedGrant:
             "masks": dict(self.masks),
             "limits": dict(self.limits),
             "delivery": self.delivery,
+            "shards": self.shards,
         }
 
     @classmethod
@@ -290,6 +292,7 @@ class OfferedGrant:
                 dict(document.get("masks") or {}),
                 dict(document.get("limits") or {}),
                 str(document.get("delivery")),
+                int(document["shards"]) if document.get("shards") is not None else None,
             )
         except (KeyError, TypeError, ValueError, IntegrityError, pa.ArrowException) as error:
             raise Unavailable("the broker's answer is not one that this client understands") from error

@@ -1,0 +1,96 @@
+"""One set of readers for a vendor's slice and for the lab's own versions.
+
+Whoever derives from `Readers` gives a schema and a scan; what a scan refuses, its readers refuse with the same words.
+One that can be read in parts says so by its extent, and takes ``part`` and ``version`` in its scan.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from vault.errors import InvalidInput
+from vault.readers.parts import Extent, usual_parts
+
+__all__ = ["PartReaders", "Readers"]
+
+
+class Readers(ABC):
+    """Rows that can be scanned, as what other libraries take.
+
+    Works wherever Arrow's C stream interface does (`__arrow_c_stream__`): ``pl.DataFrame(it)``, ``duckdb.from_arrow``.
+    """
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of all columns."""
+
+    @abstractmethod
+    def scan(self, *args: Any, **options: Any) -> pa.RecordBatchReader:
+        """Read rows: the options are at least ``columns``, ``where`` and ``limit``."""
+
+    def extent(self, *_args: Any, **_options: Any) -> Extent:
+        """The version that would be read now, and its shards; raises InvalidInput where there are no parts to read."""
+        raise InvalidInput("parts: this cannot be read in parts")
+
+    def parts(self, of: int | None = None, **options: Any) -> "list[PartReaders]":
+        """All parts of the version that is read now, by default as many as it has shards; each is read by itself.
+
+        Together they have every row once. The options are those of `extent`. Once there is a newer version, reading one
+        raises Conflict: then ask for the parts of that.
+        """
+        extent = self.extent(**options)
+        number = usual_parts(of, extent)
+        return [PartReaders(self, (index, number), extent.version, options) for index in range(number)]
+
+    def to_arrow(self, **options: Any) -> pa.Table:
+        """The rows as a table; takes the options of `scan`."""
+        return self.scan(**options).read_all()
+
+    def to_pandas(self, *, dtype_backend: str | None = None, **options: Any) -> Any:
+        """The rows as a pandas DataFrame; takes the options of `scan`. Needs pandas.
+
+        ``dtype_backend="pyarrow"`` keeps Arrow's types; else pandas has its own: whole numbers beside nulls are floats,
+        and those of more than 53 bits are not exact then.
+        """
+        if dtype_backend not in {None, "pyarrow"}:
+            raise InvalidInput("dtype_backend: use pyarrow, or leave it out")
+        table = self.to_arrow(**options)
+        if dtype_backend is None:
+            return table.to_pandas()
+        import pandas as pd  # an optional extra
+
+        return table.to_pandas(types_mapper=pd.ArrowDtype)
+
+    def to_polars(self, **options: Any) -> Any:
+        """The rows as a polars DataFrame; takes the options of `scan`. Needs polars."""
+        import polars as pl  # an optional extra
+
+        return pl.DataFrame(self.to_arrow(**options))
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """All rows through Arrow's C stream interface."""
+        return self.scan().__arrow_c_stream__(requested_schema)
+
+
+@dataclass(frozen=True, slots=True)
+class PartReaders(Readers):
+    """One part of a version of ``whole``; ``options`` are added to those of each scan."""
+
+    whole: Readers
+    part: tuple[int, int]
+    version: int
+    options: dict[str, Any]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """That of the whole."""
+        return self.whole.schema
+
+    def scan(self, *args: Any, **options: Any) -> pa.RecordBatchReader:
+        """Read the part as the whole would be read; raises Conflict where another version is read now."""
+        return self.whole.scan(*args, **{**self.options, **options}, part=self.part, version=self.version)
