@@ -4,6 +4,7 @@ On the servers tests keep apart by mounts and keys of their own.
 """
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from tests.support.deployed import Cluster, spoken_of
 from tests.support.deployed import cluster as running_cluster
+from tests.support.memory import in_memory
 from tests.support.moulds import Anew, Moulds
 from tests.support.on_cluster import ONLY_HERE
 from tests.support.postgres import postgres
@@ -29,11 +31,16 @@ _ROOT = Path(__file__).parent.parent
 _BEFORE = 4
 
 
-def pytest_configure() -> None:
-    """Let processes that tests start find dsvault compiled: most of a short one's time would go into that.
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep what tests write in memory, and let processes that they start find dsvault compiled.
 
-    Where Python is told to write nothing beside the sources, what is compiled lies in pytest's own cache.
+    Most of a short process's time would go into compiling. Where Python is told to write nothing beside the sources,
+    what is compiled lies in pytest's own cache.
     """
+    if not hasattr(config, "workerinput") and "TMPDIR" not in os.environ:
+        folder = in_memory()
+        if folder is not None:
+            config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
         os.environ.setdefault("PYTHONPYCACHEPREFIX", str(_ROOT / ".pytest_cache" / "bytecode"))
 
