@@ -1,6 +1,7 @@
 """Temporary files in memory: a tenth of the time of a test run would be waiting for the disk, which no test is about."""
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -10,6 +11,7 @@ __all__ = ["in_memory"]
 _MEMORY: Final = Path("/dev/shm")
 #: What has to be free there: some gigabytes more than a run takes.
 _LEAST_BYTES: Final = 8 << 30
+_NAME: Final = "dsvault-tests-"
 
 
 def in_memory() -> Path | None:
@@ -18,10 +20,11 @@ def in_memory() -> Path | None:
     None where the machine has no room for it: then they are where they were.
     """
     try:
+        _clear()
         found = os.statvfs(_MEMORY)
         if found.f_bavail * found.f_frsize < _LEAST_BYTES:
             return None
-        folder = Path(tempfile.mkdtemp(prefix="dsvault-tests-", dir=_MEMORY))
+        folder = Path(tempfile.mkdtemp(prefix=f"{_NAME}{os.getpid()}-", dir=_MEMORY))
     except OSError:
         return None
     # A server that runs as another user has its directory within.
@@ -29,3 +32,11 @@ def in_memory() -> Path | None:
     os.environ["TMPDIR"] = str(folder)
     tempfile.tempdir = None
     return folder
+
+
+def _clear() -> None:
+    """Remove what runs that were killed have left there."""
+    for left in _MEMORY.glob(f"{_NAME}*-*"):
+        pid = left.name.removeprefix(_NAME).partition("-")[0]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            shutil.rmtree(left, ignore_errors=True)
