@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-cluster drill test test-cluster test-clouds soak fuzz check bench bench-quick lock format clean
+.PHONY: help setup torch demo demo-cluster drill test test-cluster test-clouds soak fuzz check bench bench-quick lock format clean
 
 help: ## Say what each target does.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,13 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	$(PIP) install --quiet --require-hashes -r requirements/dev.txt
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
+
+# What the tests of torch need. Elsewhere they are skipped with a sentence that says so.
+$(VENV)/.torch: $(STAMP) requirements/torch.txt
+	$(PIP) install --quiet --no-deps --require-hashes -r requirements/torch.txt
+	@touch $@
+
+torch: $(VENV)/.torch ## Add torch to .venv, of which not every machine has a build that fits.
 
 demo: setup ## Play the whole story on a real eval dataset, in .demo/.
 	$(BIN)/dsvault demo
