@@ -80,8 +80,11 @@ bench: $(VENV)/.bench ## Measure, and print the figures that docs/benchmarks.md 
 bench-quick: $(VENV)/.bench ## The same on small data.
 	$(BIN)/python bench/run.py --quick
 
+# All extras but torch, of which PyPI's build brings CUDA: requirements/torch.txt is kept by hand.
+EXTRAS := awskms azure datasets demo duckdb gcs pandas pkcs11 polars postgresql ray s3 transit
+
 lock: setup ## Resolve the dependencies anew, with hashes and no index address.
-	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal \
+	$(BIN)/uv pip compile pyproject.toml $(EXTRAS:%=--extra %) --group dev --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --quiet -o requirements/dev.txt
 	$(BIN)/uv pip compile pyproject.toml --extra awskms --extra postgresql --extra s3 --extra transit \
 		--constraint requirements/dev.txt --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -72,7 +72,17 @@ def test_a_vendors_client_loads_nothing_of_the_labs() -> None:
 def test_a_vendors_client_loads_no_library_that_only_a_reader_needs() -> None:
     """Neither when it is imported, nor with the class that has all readers."""
     script = "import json, sys, vault; vault.connect, vault.client.Dataset; json.dump(sorted(set(sys.argv[1:]) & set(sys.modules)), sys.stdout)"
-    others = ("datasets", "duckdb", "fsspec", "pandas", "polars", "ray", "torch", "vault.readers.huggingface", "vault.readers.torch")
+    others = (
+        "datasets",
+        "duckdb",
+        "fsspec",
+        "pandas",
+        "polars",
+        "ray",
+        "torch",
+        "vault.readers.huggingface",
+        "vault.readers.torch",
+    )
     assert _loaded(script, *others) == []
 
 
