@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-cluster drill test test-cluster test-clouds soak fuzz check bench bench-quick lock format clean
+.PHONY: help setup torch demo demo-cluster drill test test-cluster test-clouds soak fuzz check bench bench-quick lock format clean
 
 help: ## Say what each target does.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,13 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	$(PIP) install --quiet --require-hashes -r requirements/dev.txt
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
+
+# What the tests of torch need. Elsewhere they are skipped with a sentence that says so.
+$(VENV)/.torch: $(STAMP) requirements/torch.txt
+	$(PIP) install --quiet --no-deps --require-hashes -r requirements/torch.txt
+	@touch $@
+
+torch: $(VENV)/.torch ## Add torch to .venv, of which not every machine has a build that fits.
 
 demo: setup ## Play the whole story on a real eval dataset, in .demo/.
 	$(BIN)/dsvault demo
@@ -73,8 +80,11 @@ bench: $(VENV)/.bench ## Measure, and print the figures that docs/benchmarks.md 
 bench-quick: $(VENV)/.bench ## The same on small data.
 	$(BIN)/python bench/run.py --quick
 
+# All extras but torch, of which PyPI's build brings CUDA: requirements/torch.txt is kept by hand.
+EXTRAS := awskms azure datasets demo duckdb gcs pandas pkcs11 polars postgresql ray s3 transit
+
 lock: setup ## Resolve the dependencies anew, with hashes and no index address.
-	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal \
+	$(BIN)/uv pip compile pyproject.toml $(EXTRAS:%=--extra %) --group dev --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --quiet -o requirements/dev.txt
 	$(BIN)/uv pip compile pyproject.toml --extra awskms --extra postgresql --extra s3 --extra transit \
 		--constraint requirements/dev.txt --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

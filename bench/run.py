@@ -39,6 +39,7 @@ from kms import kms
 from load import load
 from memory import memory
 from planning import planning
+from readers import readers
 from report import report
 from revocation import revocation
 from scaling import scaling
@@ -57,6 +58,7 @@ _PROCESSES = {
     "lease": leases,
     "revocation": revocation,
     "telling": telling,
+    "readers": readers,
     "report": report,
     "requests": requests,
     "ray": scaling,
@@ -218,6 +220,7 @@ def main() -> None:
     options.add_argument("--streams", action="store_true", help="only streams beside bare ones, and 64 at once")
     options.add_argument("--lease", action="store_true", help="only what a broker takes of the processor for a lease")
     options.add_argument("--long", action="store_true", help="only ten minutes of everything at once")
+    options.add_argument("--readers", action="store_true", help="only what vendors' tools take for a slice")
     options.add_argument("--report", action="store_true", help="only the report of a vendor's exposure")
     options.add_argument("--requests", action="store_true", help="only what an S3 store is asked")
     options.add_argument("--revocation", action="store_true", help="only how long an access goes on after its end")

@@ -98,8 +98,10 @@ def _read_shards(folder: str, vault: str, dataset: str, options: Mapping[str, An
 class SliceSource(Datasource):
     """What a grant gives of a dataset, through a profile, as `Dataset.scan` of the client reads it.
 
-    It is one read, and so one task, whose blocks come as the broker hands them out: limits and the log count every row
-    once. ``profile`` is a file that the worker that reads finds at the same place; what it holds is not sent to it.
+    It is one read, and so one task, whose blocks come as the broker hands them out; with ``parts`` that many, of the
+    version that is newest here, each a read and a task of its own. Limits and the log count every row once either way,
+    but for tasks that Ray runs again. ``profile`` is a file that a worker that reads finds at the same place; what it
+    holds is not sent to it. Raises what `Dataset.parts` does.
     """
 
     def __init__(
@@ -111,8 +113,11 @@ class SliceSource(Datasource):
         where: str | None = None,
         limit: int | None = None,
         grant: str | None = None,
+        parts: int | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        if parts is not None and limit is not None:
+            raise InvalidInput("parts, limit: what is read in parts has no limit in all; give one of the two")
         self._profile = str(Path(profile).absolute())
         self._dataset = dataset
         self._options = {
@@ -122,7 +127,10 @@ class SliceSource(Datasource):
             "grant": grant,
         }
         # Refused here rather than by a worker, where the dataset or the profile is not there.
-        client.connect(self._profile).dataset(dataset)
+        found = client.connect(self._profile).dataset(dataset)
+        self._parts: list[dict[str, Any]] = [{}]
+        if parts is not None:
+            self._parts = [{"part": each.part, "version": each.version} for each in found.parts(parts, grant=grant)]
 
     def estimate_inmemory_data_size(self) -> int | None:
         """Nobody but the broker knows before it is read."""
@@ -131,11 +139,11 @@ class SliceSource(Datasource):
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
     ) -> list[ReadTask]:
-        """The one task."""
+        """A task for each part, or the one."""
         del parallelism, data_context
         about = BlockMetadata(None, None, None)
-        read = partial(_read_slice, self._profile, self._dataset, self._options)
-        return [ReadTask(read, about, per_task_row_limit=per_task_row_limit)]
+        reads = [partial(_read_slice, self._profile, self._dataset, self._options | part) for part in self._parts]
+        return [ReadTask(read, about, per_task_row_limit=per_task_row_limit) for read in reads]
 
 
 def _read_slice(profile: str, dataset: str, options: Mapping[str, Any]) -> Iterator[pa.Table]:

@@ -12,10 +12,11 @@ import pytest
 
 from tests.conftest import Lab
 from tests.support.brokers import broker
+from tests.support.shown import expected, shown
 from tests.support.tables import rows
 from vault.audit import Kind
 from vault.engines import RayEngine
-from vault.errors import InvalidInput, NotFound, VaultError
+from vault.errors import InvalidInput, NotFound, NotGranted, VaultError
 
 # Ray Data warns of its own use of what it deprecates.
 pytestmark = [pytest.mark.usefixtures("calm"), pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")]
@@ -99,6 +100,25 @@ def test_a_vendors_slice_is_read_through_its_profile(published: Lab, calm: Any) 
     assert state.used.total["rows"] == 50
 
 
+def test_a_slice_is_read_in_parts_by_several_tasks(lab: Lab, calm: Any) -> None:
+    """Each is a read of its own in the log, of one version; together they have the rows of one task."""
+    from vault.raydata import SliceSource
+
+    with shown(lab) as given:
+        source = SliceSource("shown", profile=given.profile, parts=3)
+        tasks = source.get_read_tasks(1)
+        found = _table(calm.read_datasource(source, override_num_blocks=3)).sort_by("id")
+        assert (len(tasks), len(given.reads())) == (3, 3)
+        given.check_log(reads=3)
+        assert found.to_pylist() == expected().to_pylist()
+        with pytest.raises(InvalidInput, match="^parts, limit: "):
+            SliceSource("shown", profile=given.profile, parts=3, limit=10)
+        with given.revoked():
+            SliceSource("shown", profile=given.profile, parts=3)
+        with pytest.raises(NotGranted):
+            list(tasks[0]())
+
+
 def test_a_read_task_holds_no_secret_of_the_profile(published: Lab) -> None:
     """It names the file; whoever sees the task cannot read as the vendor."""
     import json
@@ -110,7 +130,7 @@ def test_a_read_task_holds_no_secret_of_the_profile(published: Lab) -> None:
     published.vault.grant("acme", "evals", columns=["id"])
     with broker(published.folder) as url:
         profile = published.profile("acme", url)
-        source = SliceSource("evals", profile=profile)
+        source = SliceSource("evals", profile=profile, parts=2)
     document = json.loads(profile.read_text())
     pickled = cloudpickle.dumps((source, source.get_read_tasks(4)))
     secrets = [value for value in _texts(document) if len(value) >= 40]

@@ -69,6 +69,23 @@ def test_a_vendors_client_loads_nothing_of_the_labs() -> None:
     assert _loaded(script, *others) == []
 
 
+def test_a_vendors_client_loads_no_library_that_only_a_reader_needs() -> None:
+    """Neither when it is imported, nor with the class that has all readers."""
+    script = "import json, sys, vault; vault.connect, vault.client.Dataset; json.dump(sorted(set(sys.argv[1:]) & set(sys.modules)), sys.stdout)"
+    others = (
+        "datasets",
+        "duckdb",
+        "fsspec",
+        "pandas",
+        "polars",
+        "ray",
+        "torch",
+        "vault.readers.huggingface",
+        "vault.readers.torch",
+    )
+    assert _loaded(script, *others) == []
+
+
 def test_the_package_itself_is_light() -> None:
     """What a name of it needs is loaded when the name is used."""
     script = "import json, sys; import vault; json.dump(sorted(set(sys.argv[1:]) & set(sys.modules)), sys.stdout)"

@@ -5,6 +5,7 @@ the columns under a row filter.
 """
 
 import datetime as dt
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -120,8 +121,12 @@ class Shown:
 
     @contextmanager
     def revoked(self) -> Iterator[None]:
-        """End the grant: what is inside has to be refused with one sentence."""
+        """End the grant, and wait until that counts, a second at the most: what is inside is refused in one sentence."""
         self.lab.vault.revoke(self.grant.id)
+        until = time.monotonic() + 10
+        while self.client.grants():
+            assert time.monotonic() < until
+            time.sleep(0.05)
         with pytest.raises(VaultError, match="granted|grant") as caught:
             yield
         assert "\n" not in str(caught.value)

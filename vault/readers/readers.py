@@ -72,9 +72,57 @@ class Readers(ABC):
 
         return pl.DataFrame(self.to_arrow(**options))
 
+    def to_torch(
+        self,
+        *,
+        batch_size: int | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+        parts: int | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        **options: Any,
+    ) -> Any:
+        """The rows as a `torch.utils.data.IterableDataset` (`vault.readers.torch.Rows`); also takes `scan`'s options.
+
+        It is read in ``parts``, by default as many as there are shards, which a loader's workers share. Needs torch.
+        """
+        from vault.readers.torch import Rows  # an optional extra
+
+        return Rows(
+            self,
+            _without_limit(options),
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            parts=parts,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    def to_datasets(self, *, parts: int | None = None, in_memory: bool = False, **options: Any) -> Any:
+        """The rows as a `datasets.IterableDataset` of Hugging Face, with as many shards as ``parts``; needs datasets.
+
+        It reads as it is iterated over, and writes nothing: the library's cache would be rows in plaintext on disk.
+        With ``in_memory`` it is a `datasets.Dataset` of all rows in memory, which `save_to_disk` writes for who asks.
+        """
+        from vault.readers import huggingface  # an optional extra
+
+        if in_memory:
+            return huggingface.in_memory(self.to_arrow(**options))
+        return huggingface.streaming(self, _without_limit(options), parts)
+
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """All rows through Arrow's C stream interface."""
         return self.scan().__arrow_c_stream__(requested_schema)
+
+
+def _without_limit(options: dict[str, Any]) -> dict[str, Any]:
+    """What is read in parts has no limit in all; the rest as it is, without what says nothing."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if given.keys() & {"limit", "part", "version"}:
+        raise InvalidInput("limit, part, version: what is read in parts takes none of them")
+    return given
 
 
 @dataclass(frozen=True, slots=True)
