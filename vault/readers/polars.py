@@ -5,11 +5,8 @@ number are asked for as they are; of the rows what `vault.readers.predicates` ca
 here again, so that what a query gives is the same whatever was pushed down.
 """
 
-import io
 import json
 from collections.abc import Iterator
-from functools import reduce
-from operator import and_
 from typing import Any, Final
 
 import polars as pl
@@ -17,7 +14,7 @@ from polars.io.plugins import register_io_source
 
 from vault.errors import InvalidInput
 from vault.readers.conditions import LONGEST_CONDITION
-from vault.readers.predicates import conjuncts, is_dynamic, pushed
+from vault.readers.predicates import pushed
 from vault.readers.readers import Readers
 
 __all__ = ["lazy_frame"]
@@ -42,10 +39,10 @@ def lazy_frame(source: Readers, options: dict[str, Any]) -> pl.LazyFrame:
     def frames(
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
-        kept, tree = _evaluable(predicate)
+        tree = _tree(predicate)
         names = None if with_columns is None else list(with_columns)
-        if names is not None and kept is not None:
-            names += [name for name in kept.meta.root_names() if name not in names]
+        if names is not None and predicate is not None:
+            names += [name for name in predicate.meta.root_names() if name not in names]
         # No column at all is a count of rows, for which one has to be read.
         names = names if names != [] else [whole.names[0]]
         asked = dict(options)
@@ -60,7 +57,7 @@ def lazy_frame(source: Readers, options: dict[str, Any]) -> pl.LazyFrame:
             came = False
             for batch in reader:
                 frame = pl.DataFrame(batch)
-                frame = frame if kept is None else frame.filter(kept)
+                frame = frame if predicate is None else frame.filter(predicate)
                 came = True
                 yield frame if with_columns is None else frame.select(with_columns)
             if not came:
@@ -69,22 +66,9 @@ def lazy_frame(source: Readers, options: dict[str, Any]) -> pl.LazyFrame:
     return register_io_source(frames, schema=empty.schema, validate_schema=False, is_pure=False)
 
 
-def _evaluable(predicate: pl.Expr | None) -> tuple[pl.Expr | None, Any]:
-    """A predicate without polars' own hints, which no frame can be filtered by, and its tree; None for what is none.
-
-    A hint only says which rows would be of no use: whoever gave it drops them again.
-    """
-    if predicate is None:
-        return None, None
+def _tree(predicate: pl.Expr | None) -> Any:
+    """A predicate's tree; None for none, and for one that nobody but polars can read, such as a function of Python."""
     try:
-        tree = json.loads(predicate.meta.serialize(format="json"))
+        return None if predicate is None else json.loads(predicate.meta.serialize(format="json"))
     except (pl.exceptions.PolarsError, ValueError):
-        return predicate, None  # a function of the caller's own, say
-    parts = list(conjuncts(tree))
-    real = [each for each in parts if not is_dynamic(each)]
-    if len(real) == len(parts):
-        return predicate, tree
-    if not real:
-        return None, None
-    joined = reduce(and_, (pl.Expr.deserialize(io.StringIO(json.dumps(each)), format="json") for each in real))
-    return joined, json.loads(joined.meta.serialize(format="json"))
+        return None

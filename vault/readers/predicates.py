@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 import pyarrow.types as pt
 
-__all__ = ["Pushed", "conjuncts", "is_dynamic", "pushed"]
+__all__ = ["Pushed", "pushed"]
 
 _MIRRORED: Final = {"Eq": "Eq", "NotEq": "NotEq", "Lt": "Gt", "Gt": "Lt", "LtEq": "GtEq", "GtEq": "LtEq"}
 _SIGNS: Final = {"Eq": "=", "NotEq": "<>", "Lt": "<", "LtEq": "<=", "Gt": ">", "GtEq": ">="}
@@ -58,7 +58,7 @@ def pushed(tree: Any, schema: pa.Schema, room: int, unsearchable: Collection[str
     """
     reader, whole = _Reader(schema, unsearchable), True
     found: list[str] = []
-    for each in conjuncts(tree):
+    for each in _conjuncts(tree):
         try:
             text = reader.condition(each, 0)
         except (_Apart, KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, struct.error):
@@ -70,7 +70,7 @@ def pushed(tree: Any, schema: pa.Schema, room: int, unsearchable: Collection[str
     return Pushed(tuple(found), whole)
 
 
-def conjuncts(tree: Any) -> Iterator[Any]:
+def _conjuncts(tree: Any) -> Iterator[Any]:
     """What all has to hold, in order, of a serialised predicate."""
     waiting = [tree]
     while waiting:
@@ -80,12 +80,6 @@ def conjuncts(tree: Any) -> Iterator[Any]:
             waiting += [inner["right"], inner["left"]]
         else:
             yield node
-
-
-def is_dynamic(node: Any) -> bool:
-    """Whether a condition is polars' own hint of what rows will be of use, which cannot be evaluated, nor has to be."""
-    shown = node.get("Display") if isinstance(node, dict) else None
-    return isinstance(shown, dict) and str(shown.get("fmt_str", "")).startswith("dynamic_pred")
 
 
 class _Reader:
