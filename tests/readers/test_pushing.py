@@ -141,7 +141,10 @@ def _single(operand: tuple[pl.Expr, Any], how: str, other: Any) -> pl.Expr:
 
 
 _HOW = st.sampled_from(
-    "< <= > >= == != mirrored eq_missing ne_missing null notnull in between starts ends bare".split()
+    [
+        *("<", "<=", ">", ">=", "==", "!=", "mirrored", "eq_missing", "ne_missing"),
+        *("null", "notnull", "in", "between", "starts", "ends", "bare"),
+    ]
 )
 _LEAF = st.builds(_single, _operands(), _HOW, st.sampled_from(["both", "left", "right", "none"]))
 _PREDICATES = st.recursive(

@@ -9,7 +9,7 @@ from typing import Final
 
 from vault.errors import Frozen, InvalidInput, LimitReached, NotFound, NotGranted, Unauthenticated, VaultError
 
-__all__ = ["FileNotGranted", "ReadOnly", "as_a_file_system_says"]
+__all__ = ["FileNotGranted", "NoFile", "ReadOnly", "as_a_file_system_says"]
 
 
 class FileNotGranted(NotGranted, FileNotFoundError):
@@ -26,6 +26,10 @@ class FilesUnauthenticated(Unauthenticated, PermissionError):
 
 class FileLimitReached(LimitReached, PermissionError):
     """The grant's limit is used up."""
+
+
+class NoFile(InvalidInput, IsADirectoryError):
+    """It is a directory."""
 
 
 class ReadOnly(InvalidInput, PermissionError):

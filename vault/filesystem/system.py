@@ -16,10 +16,9 @@ from typing import Any, Final, NoReturn
 from fsspec import AbstractFileSystem
 from fsspec.config import apply_config
 
-from vault.errors import NotGranted
 from vault.filesystem.asking import Options, Place, Source, absolute_paths, source_of
 from vault.filesystem.made import Handle
-from vault.filesystem.refusals import ReadOnly, as_a_file_system_says
+from vault.filesystem.refusals import NoFile, ReadOnly, as_a_file_system_says
 from vault.wire import OfferedGrant
 
 __all__ = ["DsvaultFileSystem"]
@@ -166,7 +165,8 @@ class DsvaultFileSystem(AbstractFileSystem, metaclass=_WithPaths):  # type: igno
         self, path: str, maxdepth: int | None = None, topdown: bool = True, on_error: Any = "omit", **options: Any
     ) -> Iterator[Any]:
         """As fsspec has it, but that a refusal is raised: it would look as if there were no files."""
-        self.exists(path)
+        with as_a_file_system_says():
+            self._source.grants()
         return super().walk(path, maxdepth, topdown, on_error, **options)  # type: ignore[no-any-return]
 
     # Reading
@@ -177,7 +177,8 @@ class DsvaultFileSystem(AbstractFileSystem, metaclass=_WithPaths):  # type: igno
         with as_a_file_system_says():
             place = Place.read(path)
             if place.file is None:
-                raise NotGranted("this is a dataset; open its file latest.parquet")
+                self._source.grant(place)
+                raise NoFile(f"{path} is a dataset; open its file {_LISTED}")
             return Handle(path, self._source.made(place)[1].data)
 
     # Writing
