@@ -21,7 +21,7 @@ from tests.support.brokers import broker
 from tests.support.tables import rows
 from vault.errors import Conflict, Frozen, InvalidInput, LimitReached, NotGranted, Unauthenticated, Unavailable
 from vault.filesystem import DsvaultFileSystem
-from vault.filesystem.asking import Options
+from vault.filesystem.asking import Options, Source
 from vault.filesystem.made import Handle, Kept
 
 _FILE = "evals/latest.parquet"
@@ -103,6 +103,36 @@ def test_a_new_version_is_read_anew(served: tuple[Lab, Path]) -> None:
         with pytest.raises(FileNotFoundError):
             files.open("evals/v1.parquet")
         assert pq.read_table(before).num_rows == 50
+
+
+@pytest.mark.parametrize("act", ["publish", "revoke"])
+def test_what_changes_while_a_file_is_made_is_noticed(
+    served: tuple[Lab, Path], monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    """Rows of one version are never given out as those of another, nor any once the grant has ended."""
+    lab, profile = served
+    files, made = _opened(profile), list[int]()
+    makes = Source._make
+
+    def changing(source: Source, offered: Any) -> Any:
+        data = makes(source, offered)
+        made.append(offered.grant.version)
+        if len(made) == 1:
+            if act == "publish":
+                lab.vault.publish("evals", rows(6), key="id")
+            else:
+                lab.vault.revoke(offered.grant.grant)
+            time.sleep(1.1)
+        return data
+
+    monkeypatch.setattr(Source, "_make", changing)
+    if act == "revoke":
+        with pytest.raises(FileNotFoundError):
+            files.open(_FILE)
+        return
+    info = files.info(_FILE)
+    assert (info["version"], made) == (2, [1, 2])
+    assert pq.read_table(_FILE, filesystem=files).num_rows == 3
 
 
 def test_several_grants_are_named_in_the_path(served: tuple[Lab, Path]) -> None:
