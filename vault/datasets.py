@@ -31,6 +31,7 @@ __all__ = [
     "ScanPlan",
     "VersionState",
     "datasets",
+    "named",
     "plan_scan",
     "scan",
     "show",
@@ -89,7 +90,8 @@ def datasets(parts: OwnerParts) -> list[DatasetState]:
     return states
 
 
-def _named(parts: OwnerParts, name: str) -> Dataset:
+def named(parts: OwnerParts, name: str) -> Dataset:
+    """A dataset by name; raises NotFound."""
     sealer = parts.sealer()
     with parts.catalog.read() as transaction:
         return dataset_named(transaction, sealer, name)
@@ -97,7 +99,7 @@ def _named(parts: OwnerParts, name: str) -> Dataset:
 
 def show(parts: OwnerParts, name: str) -> DatasetDetail:
     """One dataset in full; raises NotFound."""
-    dataset = _named(parts, name)
+    dataset = named(parts, name)
     newest = owners_version(parts, dataset, None)
     states = []
     for number in sorted(newest.head.versions):
@@ -138,7 +140,7 @@ def plan_scan(
     parts: OwnerParts, name: str, *, columns: Sequence[str] | None = None, version: int | None = None, most: int
 ) -> ScanPlan:
     """A version in at most so many parts, each of about as many rows. Opens no chunk; raises what `scan` does."""
-    opened = owners_version(parts, _named(parts, name), version)
+    opened = owners_version(parts, named(parts, name), version)
     chosen = _chosen(opened, columns)
     schema = leaving_schema(opened.manifest.schema, chosen, {})
     if columns is None:
@@ -191,7 +193,7 @@ def scan(
     shards: Sequence[int] | None = None,
 ) -> pa.RecordBatchReader:
     """Read a version as its owner, or some shards of it; raises NotFound, InvalidInput and what reading raises."""
-    dataset = _named(parts, name)
+    dataset = named(parts, name)
     opened = owners_version(parts, dataset, version)
     chosen = _chosen(opened, columns)
     filters = (bind(parse(where), opened.manifest.schema),) if where is not None else ()

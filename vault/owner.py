@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from vault.trust.proposals import Change
     from vault.upgrading import Upgraded
     from vault.vendors import VendorState
+    from vault.viewing import OwnedDataset
     from vault.wire import Profile
     from vault.workings.proofs import LogProof
 
@@ -280,6 +281,17 @@ class Vault:
         from vault import datasets
 
         return datasets.scan(self.parts, dataset, columns=columns, where=where, limit=limit, version=version)
+
+    def dataset(
+        self, name: str, version: int | None = None, *, as_of: str | datetime | timedelta | None = None
+    ) -> "OwnedDataset":
+        """A dataset to be read by what reads tables, lazily too: of the newest version, of one, or as of a time.
+
+        ``as_of`` is a time, or how long ago. Raises NotFound for a version that there is not, or not any more.
+        """
+        from vault import viewing
+
+        return viewing.owned(self.parts, name, version, as_of)
 
     def delete(self, dataset: str) -> "Deleted":
         """End every grant on a dataset, and the dataset in every compartment."""

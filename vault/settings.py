@@ -77,6 +77,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "host", "port", "vendors", "workers", "key-age", "endpoint", "metrics-to", "log-level", "tls-cert", "tls-key",
         "tls-client-ca", "grace", "request-timeout", "send-timeout", "connections",
     ),
+    Setting(_PREFIX + "PROFILE"),
     *_process("PASSPHRASE", "NEW_PASSPHRASE", "BACKUP_PASSPHRASE", "PKCS11_PIN", "PKCS11_OWNER_PIN", "DEBUG"),
 )  # fmt: skip
 _KNOWN: Final = {each.variable: each for each in SETTINGS}

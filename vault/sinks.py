@@ -23,16 +23,16 @@ import pyarrow as pa
 from vault.encoding import new_id
 from vault.errors import InvalidInput
 
-__all__ = ["check_ending", "plain_rows", "replacing", "write_table_as"]
+__all__ = ["ENDINGS", "check_ending", "plain_rows", "replacing", "write_reader", "write_table_as"]
 
-_ENDINGS: Final = (".arrow", ".csv", ".jsonl", ".parquet")
+ENDINGS: Final = (".arrow", ".csv", ".jsonl", ".parquet")
 
 
 def check_ending(path: "str | os.PathLike[str]") -> str:
     """The ending of a file that can be written; raises InvalidInput naming those that can, and for a directory."""
     ending = Path(path).suffix.lower()
-    if ending not in _ENDINGS:
-        raise InvalidInput(f"-o: {path}: the ending must be one of {', '.join(_ENDINGS)}")
+    if ending not in ENDINGS:
+        raise InvalidInput(f"-o: {path}: the ending must be one of {', '.join(ENDINGS)}")
     if Path(path).is_dir():
         raise InvalidInput(f"-o: {path}: this is a directory; name a file")
     return ending
@@ -60,6 +60,11 @@ def write_table_as(
     with replacing(target, folder or target.parent) as file:
         _WRITERS[ending](reader.schema, counted(), file)
     return rows
+
+
+def write_reader(reader: pa.RecordBatchReader, ending: str, file: Any) -> None:
+    """Write every row to an open file in the form of an ending; raises InvalidInput, and what the reader raises."""
+    _WRITERS[ending](reader.schema, iter(reader), file)
 
 
 @contextmanager

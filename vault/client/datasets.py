@@ -1,7 +1,7 @@
 """A broker as a vendor sees it: its grants, and datasets to read."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property, partial
@@ -16,6 +16,7 @@ from vault.client.pieces import Reading
 from vault.client.streams import Stream
 from vault.client.trust import Trust
 from vault.errors import Conflict, InvalidInput, NotGranted, Unavailable
+from vault.fields import path_text
 from vault.proof import ProofKey
 from vault.readers import Extent, Readers, checked_part
 from vault.wire import COMPRESSIONS, LeasePage, OfferedGrant, Profile
@@ -208,6 +209,11 @@ class Dataset(Readers):
             raise Conflict(f"several grants offer different rows; name one of them: {names}")
         return extents.pop()
 
+    def unsearchable(self, grant: str | None = None, **_options: Any) -> frozenset[str]:
+        """The columns that have a mask on them, or on a field: a broker takes no condition about what it hides."""
+        offers = [each for each in self.grants if grant in {None, each.grant}]
+        return frozenset(name for each in offers for name in each.schema.names if _is_masked(name, each.masks))
+
     def __reduce__(self) -> tuple[Any, ...]:
         """The client and the name: what was heard of grants is asked for anew."""
         return Dataset, (self.client, self.name)
@@ -218,6 +224,11 @@ class Dataset(Readers):
         if len(fitting) != 1 or fitting[0].delivery != "lease":
             return False
         return columns is None or set(columns) <= set(fitting[0].schema.names)
+
+
+def _is_masked(name: str, masks: Mapping[str, str]) -> bool:
+    """Whether a column is among these paths, or a field of it: as they are shown, with quotes where one needs them."""
+    return any(path == name or path.startswith(f"{path_text((name,))}.") for path in masks)
 
 
 def _begun(begin: Callable[[], Reading], asked: dict[str, Any]) -> Reading:

@@ -6,12 +6,15 @@ One that can be read in parts says so by its extent, and takes ``part`` and ``ve
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from vault.errors import InvalidInput
 from vault.readers.parts import Extent, usual_parts
+
+if TYPE_CHECKING:
+    from vault.readers.lazy import Lazy
 
 __all__ = ["PartReaders", "Readers"]
 
@@ -112,6 +115,33 @@ class Readers(ABC):
             return huggingface.in_memory(self.to_arrow(**options))
         return huggingface.streaming(self, _without_limit(options), parts)
 
+    def lazy(self) -> "Lazy":
+        """What is to be read, put together step by step: ``.select(...)``, ``.where(...)``, ``.limit(...)``."""
+        from vault.readers.lazy import Lazy  # which derives from this
+
+        return Lazy(self)
+
+    def scan_polars(self, **options: Any) -> Any:
+        """The rows as a polars LazyFrame, which asks for the columns and rows that a query needs; needs polars.
+
+        The options are those of `scan` beside ``columns``, ``where`` and ``limit``, which are the query's.
+        """
+        from vault.readers.polars import lazy_frame  # with an optional extra
+
+        return lazy_frame(self, options)
+
+    def unsearchable(self, **_options: Any) -> frozenset[str]:
+        """The columns that no condition may be about, such as masked ones."""
+        return frozenset()
+
+    def filters_first(self) -> bool:
+        """Whether a condition can still be added."""
+        return True
+
+    def condition_length(self) -> int:
+        """The length of the condition that a further one would be added to."""
+        return 0
+
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """All rows through Arrow's C stream interface."""
         return self.scan().__arrow_c_stream__(requested_schema)
@@ -138,6 +168,10 @@ class PartReaders(Readers):
     def schema(self) -> pa.Schema:
         """That of the whole."""
         return self.whole.schema
+
+    def unsearchable(self, **options: Any) -> frozenset[str]:
+        """Those of the whole."""
+        return self.whole.unsearchable(**options)
 
     def scan(self, *args: Any, **options: Any) -> pa.RecordBatchReader:
         """Read the part as the whole would be read; raises Conflict where another version is read now."""
