@@ -34,6 +34,7 @@ from asked import requests
 from backing import backup
 from data import KINDS, mixed
 from endurance import long
+from filesystem import filesystem
 from jobs import fan_out, humaneval, rekeys, rewrapping, rivals
 from kms import kms
 from load import load
@@ -62,6 +63,7 @@ _PROCESSES = {
     "report": report,
     "requests": requests,
     "ray": scaling,
+    "filesystem": filesystem,
     "long": long,
 }
 _THREE = ["id", "label", "score"]
@@ -226,6 +228,7 @@ def main() -> None:
     options.add_argument("--revocation", action="store_true", help="only how long an access goes on after its end")
     options.add_argument("--startup", action="store_true", help="only how long short commands take")
     options.add_argument("--ray", action="store_true", help="only publish and rekey on Ray, and the cost of its tasks")
+    options.add_argument("--filesystem", action="store_true", help="only tools that open a slice as a file")
     options.add_argument("--large", action="store_true", help="only the publishing of large files")
     chosen = options.parse_args()
     quick = chosen.quick

@@ -63,8 +63,15 @@ def write_table_as(
 
 
 def write_reader(reader: pa.RecordBatchReader, ending: str, file: Any) -> None:
-    """Write every row to an open file in the form of an ending; raises InvalidInput, and what the reader raises."""
-    _WRITERS[ending](reader.schema, iter(reader), file)
+    """Write every row to an open file in the form of an ending, to be read soon and not to be kept.
+
+    Raises InvalidInput, and what the reader raises.
+    """
+    if ending == ".parquet":
+        # Four times as fast as what is made for a disk; what repeats is still short.
+        _parquet(reader.schema, iter(reader), file, compression="snappy", use_dictionary=False)
+    else:
+        _WRITERS[ending](reader.schema, iter(reader), file)
 
 
 @contextmanager
@@ -86,10 +93,17 @@ def replacing(target: Path, folder: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def _parquet(schema: pa.Schema, batches: Iterator[pa.RecordBatch], file: IO[bytes]) -> None:
+def _parquet(
+    schema: pa.Schema,
+    batches: Iterator[pa.RecordBatch],
+    file: IO[bytes],
+    *,
+    compression: str = "zstd",
+    use_dictionary: bool = True,
+) -> None:
     import pyarrow.parquet as pq  # the other forms do without
 
-    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(file, schema, compression=compression, use_dictionary=use_dictionary) as writer:
         for batch in batches:
             writer.write_batch(batch)
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec import AbstractFileSystem
 
+import vault
 from tests.conftest import Lab
 from tests.support.brokers import broker
 from tests.support.tables import rows
@@ -289,6 +291,18 @@ def test_a_profile_that_is_replaced_is_another_access(served: tuple[Lab, Path]) 
     os.replace(lab.profile("globex", endpoint), profile)
     time.sleep(1.1)
     assert pq.read_table(_FILE, filesystem=files).column_names == ["answer"]
+
+
+def test_a_profile_that_is_narrowed_shows_no_more(served: tuple[Lab, Path], tmp_path: Path) -> None:
+    """A delegation of the same grant in the place of the profile: what was made under the wider one is not given out."""
+    _, profile = served
+    files = _opened(profile)
+    assert pq.read_table(_FILE, filesystem=files).num_rows == 50
+    narrowed = tmp_path / "narrowed.json"
+    vault.delegate(profile, "intern", narrowed, expires=timedelta(hours=1), columns=["id"], where="id < 10")
+    os.replace(narrowed, profile)
+    read = pq.read_table(_FILE, filesystem=files)
+    assert (read.column_names, read.num_rows) == (["id"], 5)
 
 
 def test_an_instance_holds_no_secret(served: tuple[Lab, Path]) -> None:

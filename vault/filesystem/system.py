@@ -183,12 +183,6 @@ class DsvaultFileSystem(AbstractFileSystem, metaclass=_WithPaths):  # type: igno
 
     # Writing
 
-    def open(self, path: str, mode: str = "rb", *arguments: Any, **options: Any) -> Any:
-        """Open a file for reading; raises FileNotFoundError, PermissionError, and others."""
-        if mode not in {"r", "rt", "rb"}:
-            self._refuse()
-        return super().open(path, mode, *arguments, **options)
-
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         """Refuse what would write; raises PermissionError."""
         raise ReadOnly("dsvault:// is read-only: nothing can be written, moved or removed there")
