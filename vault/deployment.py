@@ -133,9 +133,14 @@ def init(
         objects, beside = _open_store(folder, configuration.store), _open_witness(folder, configuration)
         found = open_catalog(_catalog_url(folder, configuration.catalog))
         found.reach()
+        if found.is_server and found.about("vault") is not None:
+            raise InvalidInput("--catalog: the catalog already belongs to a vault")
         found.close()
-        open_kms(configuration.kms, owner=folder / "owner", broker=folder / "broker", passphrase=passphrase())
+        service = open_kms(configuration.kms, owner=folder / "owner", broker=folder / "broker", passphrase=passphrase())
+        if not isinstance(service, LocalKms):  # whose folders are yet to be made
+            service.reach()
         probe(objects)
+        _refuse_used(objects)
         if beside is not None:
             # A witness may well be a place where nothing is ever deleted.
             probe(beside.store, "--witness", deletes=False)
@@ -147,6 +152,16 @@ def init(
     _write_text(folder / "broker" / "config.toml", replace(configuration, owner=None).text())
     _fill_catalog(folder, configuration, owner)
     _write_text(folder / MARKER, f'# This directory is a dsvault vault.\nvault = "{vault}"\n')
+
+
+def _refuse_used(store: ObjectStore) -> None:
+    """Raise InvalidInput for another vault's store: what the two would have under one name could not be told apart."""
+    try:
+        used = any(True for _ in store.list("roots"))
+    except Unavailable as error:
+        raise InvalidInput(f"--store: the store cannot be used: {error}") from error
+    if used:
+        raise InvalidInput("--store: the store already belongs to a vault; give another bucket or prefix")
 
 
 def _told(given: Mapping[str, Any]) -> dict[str, Any]:

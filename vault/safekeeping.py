@@ -178,6 +178,8 @@ def unexported(folder: Path, kms: str) -> list[str] | None:
 
 def read_keys(path: Path, passphrase: str | None) -> Keys:
     """Open a file that `export_keys` wrote; raises InvalidInput for a wrong passphrase, or what is no such file."""
+    if not path.exists():
+        raise InvalidInput(f"--keys: {path}: there is no such file")
     try:
         file = keyfile.load(path, _KIND, most=_MOST)
     except (KeyUnavailable, IntegrityError) as error:

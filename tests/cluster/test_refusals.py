@@ -11,6 +11,7 @@ import pytest
 import vault
 from tests.conftest import Lab
 from tests.support.cluster import Cluster
+from tests.support.servers import free_port
 from tests.support.tables import rows
 from vault.errors import InvalidInput
 
@@ -31,6 +32,15 @@ def test_an_engine_that_is_none_is_refused(lab: Lab) -> None:
     done = _run("rotate", "rekey", "--engine", "threads", "--vault", lab.folder)
     assert done.returncode == 1
     assert done.stderr == "dsvault: --engine: use local or ray\n"
+
+
+def test_a_cluster_that_is_not_there_is_told_at_once(lab: Lab) -> None:
+    """Ray would wait for many minutes for whatever may yet listen at the address."""
+    address = f"127.0.0.1:{free_port()}"
+    for given in (address, f"ray://{address}"):
+        done = _run("rotate", "rekey", "--engine", "ray", "--ray-address", given, "--vault", lab.folder)
+        assert done.returncode == 1
+        assert done.stderr == f"dsvault: --ray-address: nothing answers at {address}; is the cluster running?\n"
 
 
 def test_without_ray_one_sentence_says_what_to_install(lab: Lab, tmp_path: Path) -> None:

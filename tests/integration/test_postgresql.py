@@ -290,6 +290,30 @@ def test_a_password_in_the_url_is_not_told(tmp_path: Path, url: str) -> None:
     assert _PASSWORD not in told
 
 
+def test_why_nobody_is_let_in_is_told(tmp_path: Path, own: Postgres) -> None:
+    """A wrong password, user, database, address or option is told apart, and what the server said is not passed on."""
+    data = own.folder / "data" / "pg_hba.conf"
+    before = data.read_text()
+    with psycopg.connect(own.url().replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("CREATE ROLE keyed LOGIN PASSWORD 'right'")
+        data.write_text("host all keyed 127.0.0.1/32 scram-sha-256\n" + before)
+        connection.execute("SELECT pg_reload_conf()")
+    place = f"127.0.0.1:{own.port}/postgres"
+    for url, sentence in (
+        (f"keyed:{_PASSWORD}@{place}", "the database refuses the user or the password"),
+        (f"keyed@{place}", "the database asks for a password, and none was given"),
+        (f"nobody-here@{place}", "there is no such user or database"),
+        (f"postgres@127.0.0.1:{own.port}/nowhere", "there is no such user or database"),
+        (f"postgres@127.0.0.1:{free_port()}/postgres", "nothing answers at the database's address"),
+        (f"postgres@{place}?sslmode=require", "the database's server and sslmode do not agree on TLS"),
+        (f"postgres@{place}?sslmde=require", "the URL of the catalog has an option that libpq does not know"),
+    ):
+        with pytest.raises(VaultError) as raised:
+            vault.init(tmp_path / "lab", catalog=f"postgresql+psycopg://{url}")
+        assert str(raised.value) == f"the catalog could not be read or written: {sentence}"
+        assert not (tmp_path / "lab").exists()
+
+
 def test_a_password_is_in_no_repr(tmp_path: Path) -> None:
     """What holds the URL does not show its password."""
     url = f"postgresql+psycopg://lab:{_PASSWORD}@127.0.0.1:{free_port()}/lab"

@@ -20,6 +20,7 @@ from vault.audit import Kind
 from vault.errors import Frozen, InvalidInput, KeyUnavailable, KmsError, NotFound, Unauthenticated, VaultError
 from vault.kms import KeyState
 from vault.owner import Vault
+from vault.safekeeping import read_keys
 from vault.trust import Role
 
 _ROOT = Path(__file__).parents[2]
@@ -330,3 +331,9 @@ def test_a_log_that_ends_under_a_replaced_key_is_signed_anew(tmp_path: Path) -> 
     assert made.entries == end[1].size
     assert backed_up(again.parts.catalog) == backed_up(lab.parts.catalog)
     assert again.audit_verify() > made.entries
+
+
+def test_a_file_with_keys_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """The option and the file are named, and not some key."""
+    with pytest.raises(InvalidInput, match=r"^--keys: .*nowhere\.json: there is no such file$"):
+        read_keys(tmp_path / "nowhere.json", PASSPHRASE)

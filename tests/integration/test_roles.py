@@ -21,7 +21,7 @@ from vault import access, deployment
 from vault.catalog import schema
 from vault.catalog.roles import AUDITOR, BROKER, OWNER_ROLE, RESPONDER, roles_sql
 from vault.encoding import new_id
-from vault.errors import InvalidInput, LimitReached, NotFound, NotGranted, Unavailable, VaultError
+from vault.errors import IntegrityError, InvalidInput, LimitReached, NotFound, NotGranted, Unavailable, VaultError
 from vault.policy import Request
 
 _ACME = "dsvault_broker_acme"
@@ -189,6 +189,21 @@ def test_a_broker_changes_no_grant_head_key_version_or_entry(
     connection = connected(role)
     for statement in _OF_NO_BROKER:
         _refused(connection, statement)
+
+
+def test_a_row_behind_the_logs_end_is_told_for_what_it_is(
+    guarded: Guarded, connected: Callable[[str], psycopg.Connection]
+) -> None:
+    """A broker's role can stop the log with an entry that nobody signed: the sentence says so, and not to try again."""
+    lab = guarded.lab.vault
+    lab.parts.journal.settle()
+    behind = "SELECT max(sequence) + 1, max(time), 'x', decode(repeat('00', 32), 'hex') FROM log"
+    connected(_ACME).execute(f"INSERT INTO log (sequence, time, sealed, hash) {behind}".encode())
+    with pytest.raises(IntegrityError, match="behind the log's signed end, which nobody signed"):
+        lab.freeze("acme")
+    guarded.run("DELETE FROM log WHERE sealed = 'x'")
+    lab.freeze("acme")
+    assert lab.audit_verify()
 
 
 def test_a_broker_of_one_vendor_sees_nothing_of_another(

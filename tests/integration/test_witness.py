@@ -13,7 +13,7 @@ from tests.support.catalog import sql
 from tests.support.moulds import Anew
 from tests.support.postgres import postgres
 from tests.support.reading import read
-from vault import access
+from vault import access, deployment
 from vault.audit import Checkpoint, Kind, append, sign_checkpoint
 from vault.audit.leaves import Tail
 from vault.encoding import from_timestamp
@@ -275,6 +275,34 @@ def test_what_a_replaced_log_key_signed_holds_nothing_up(witnessed: Lab) -> None
     witnessed.vault.freeze("acme")
     witnessed.vault.thaw("acme")
     assert witnessed.vault.audit_verify() > end[1].size
+
+
+def test_what_is_no_checkpoint_holds_up_no_act(witnessed: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever may add to the store stops no freeze, no report and no restart by it; verifying the log names it."""
+    folder = witnessed.folder / "store" / "checkpoints"
+    newest = max(folder.iterdir())
+    (folder / f"{10**19:020d}").write_bytes(b"planted")
+    (folder / f"{10**19 + 1:020d}").write_bytes(newest.read_bytes())
+    opened = vault.open(witnessed.folder)
+    assert "checkpoints/10000000000000000000 in the store: a checkpoint of the log is not a signed note" in caplog.text
+    opened.freeze("acme")
+    deployment.open_broker(witnessed.folder)
+    assert opened.incident_report("acme") is not None
+    with pytest.raises(IntegrityError, match="agrees with every checkpoint, but there is what is none: checkpoints/1"):
+        opened.audit_verify()
+    for each in (10**19, 10**19 + 1):
+        (folder / f"{each:020d}").unlink()
+    assert opened.audit_verify()
+
+
+def test_what_is_no_checkpoint_takes_no_place_of_one(witnessed: Lab) -> None:
+    """Those that are kept are the newest that are checkpoints, however much else lies behind them."""
+    folder = witnessed.folder / "store" / "checkpoints"
+    good = {each.name for each in folder.iterdir()}
+    for number in range(60):
+        (folder / f"{10**19 + number:020d}").write_bytes(b"planted")
+    witnessed.vault.parts.journal.prune_checkpoints()
+    assert good <= {each.name for each in folder.iterdir()}
 
 
 def test_a_checkpoint_under_another_number_is_told(witnessed: Lab) -> None:

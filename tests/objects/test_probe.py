@@ -11,7 +11,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 import vault
 from tests.objects.places import moto_bucket, s3_environment
-from vault.errors import InvalidInput, NotFound, Unavailable
+from tests.support.postgres import postgres
+from tests.support.servers import OpenBao
+from vault.errors import InvalidInput, KmsError, NotFound, Unavailable
 from vault.objects import open_store, probe
 
 
@@ -137,6 +139,24 @@ def test_init_refuses_a_store_that_breaks_a_promise(tmp_path: Path, kind: type[_
         vault.init(tmp_path / "lab", store=f"{kind.protocol}://bucket/vault")
     assert not (tmp_path / "lab").exists()
     assert kind.store == {}
+
+
+def test_init_writes_into_nothing_that_is_used(tmp_path: Path, bao: OpenBao, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another vault's store or database, and a KMS that does not know the token, are refused before anything is made."""
+    url, store = postgres().database(), str(tmp_path / "store")
+    vault.init(tmp_path / "one", catalog=url, store=store)
+    with pytest.raises(InvalidInput, match="^--catalog: the catalog already belongs to a vault"):
+        vault.init(tmp_path / "two", catalog=url)
+    with pytest.raises(InvalidInput, match="^--store: the store already belongs to a vault"):
+        vault.init(tmp_path / "two", store=store)
+    monkeypatch.setenv("BAO_TOKEN", "no-token-of-this-server")
+    free, kms = postgres().database(), bao.uri(bao.mount())
+    with pytest.raises(KmsError, match="does not let this process's token"):
+        vault.init(tmp_path / "two", catalog=free, kms=kms)
+    assert not (tmp_path / "two").exists()
+    monkeypatch.setenv("BAO_TOKEN", bao.token)
+    vault.init(tmp_path / "two", catalog=free, kms=kms)
+    assert vault.open(tmp_path / "one").vendors() == []
 
 
 @pytest.mark.parametrize("kind", [Overwriting, Racing, Truncating, Blind])

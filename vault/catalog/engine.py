@@ -114,6 +114,11 @@ class Catalog:
             raise _failure(error, committing) from error
 
     @property
+    def is_server(self) -> bool:
+        """Whether a server keeps it, which is there before the vault is; a file is made with it."""
+        return self._is_postgresql
+
+    @property
     def _is_postgresql(self) -> bool:
         return self._engine.dialect.name == "postgresql"
 
@@ -274,9 +279,36 @@ def _failure(error: Exception, committing: bool) -> VaultError:
         return Crossed("another change to the catalog came first; try again")
     if found in _TOLD:
         return Unavailable(f"the catalog could not be read or written: {_TOLD[found]}")
+    if found is None and (refused := _refused(str(error.orig))):
+        return Unavailable(f"the catalog could not be read or written: {refused}")
     return Unavailable(f"the catalog could not be read or written ({type(error.orig).__name__})")
 
 
+def _refused(said: str) -> str | None:
+    """Why a server let nobody in, in words of ours: libpq gives no code then, and its text names users and hosts."""
+    return next((ours for sign, ours in _NOT_LET_IN.items() if sign in said), None)
+
+
+#: What libpq and a server that speaks English say to who wants to connect, the more telling first.
+_NOT_LET_IN: Final = {
+    "authentication failed": "the database refuses the user or the password",
+    "no password supplied": "the database asks for a password, and none was given",
+    "no pg_hba.conf entry": "the database lets nobody in as this user, from this machine, or without TLS",
+    "certificate": "the certificates of TLS do not agree with what sslmode, sslrootcert and sslcert ask for",
+    "SSL": "the database's server and sslmode do not agree on TLS",
+    "too many clients": "the database has no connection left",
+    "remaining connection slots": "the database has no connection left",
+    "permission denied for database": "the user may not connect to the database",
+    "starting up": "the database is starting",
+    "shutting down": "the database is ending",
+    "does not exist": "there is no such user or database",
+    "resolve host": "the database's host has no address",
+    "translate host name": "the database's host has no address",
+    "refused": "nothing answers at the database's address",
+    "timeout": "nothing answers at the database's address",
+    "invalid connection option": "the URL of the catalog has an option that libpq does not know",
+    "invalid URI query parameter": "the URL of the catalog has an option that libpq does not know",
+}
 #: PostgreSQL's words for changes of which one had to give way, and for what somebody can do something about.
 _CROSSED: Final = frozenset({"40001", "40P01"})
 _TOLD: Final = {

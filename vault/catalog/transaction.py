@@ -1,11 +1,13 @@
 """One transaction's reads and writes, one method for each question that the rest of dsvault asks."""
 
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import IntegrityError as ConstraintError
 
 from vault.catalog import schema
 from vault.catalog.noting import Noting
@@ -24,6 +26,7 @@ from vault.catalog.records import (
     VersionRow,
 )
 from vault.catalog.sealed import SealedBlob, SealedValue
+from vault.errors import IntegrityError
 
 __all__ = ["Transaction"]
 
@@ -649,7 +652,16 @@ class Transaction(Noting):
         """Append entries and move the signed end with them."""
         values = [{"sequence": row.sequence, "time": row.time, "sealed": row.sealed, "hash": row.hash} for row in rows]
         self._held = None
-        _ADD_LOG.run_all(self.connection, values)
+        try:
+            _ADD_LOG.run_all(self.connection, values)
+        except (ConstraintError, sqlite3.IntegrityError) as error:
+            if rows[0].sequence == 1:
+                raise
+            # Whoever writes holds the signed end, so that no other process of dsvault's can have put it there.
+            raise IntegrityError(
+                f"there is an entry {rows[0].sequence} behind the log's signed end, which nobody signed: "
+                "while it is there, nothing can be written to the log"
+            ) from error
         moved = _MOVE_TAIL.run(self.connection, note=tail.note, edge=tail.edge)
         if moved.rowcount == 0:
             self.connection.execute(insert(schema.log_tail).values(id=1, note=tail.note, edge=tail.edge))

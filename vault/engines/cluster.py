@@ -8,6 +8,7 @@ interface alone, under a token of its own, and ends with this process.
 
 import os
 import secrets
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -21,6 +22,8 @@ _LOOPBACK: Final = "127.0.0.1"
 #: How often a task is done again whose worker died, or that could not reach the store, the catalog or the KMS.
 _RETRIES: Final = 3
 _IDLE_SECONDS: Final = 5.0
+#: How long a cluster may take to answer at all.
+_ANSWER_SECONDS: Final = 10.0
 #: Sealed tasks and results are small.
 _OBJECT_STORE_BYTES: Final = 128 << 20
 
@@ -68,6 +71,7 @@ class RayEngine:
             raise Unavailable("--engine ray: a cluster could not be started on this machine; try again") from error
 
     def _join(self, address: str) -> None:
+        _refuse_deaf(address)
         try:
             self._ray.init(address=address, log_to_driver=False, configure_logging=False)
         except Exception as error:
@@ -117,6 +121,19 @@ def _sentence(error: Any) -> str:
 
 def _call(function: Callable[..., bytes], *arguments: Any) -> bytes:
     return function(*arguments)
+
+
+def _refuse_deaf(address: str) -> None:
+    """Raise InvalidInput where nothing listens at a host and port: Ray would wait for it for many minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdecimal():
+        return  # Ray's own words, such as ``auto``
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise InvalidInput(
+            f"--ray-address: nothing answers at {host[:80]}:{port[:5]}; is the cluster running?"
+        ) from error
 
 
 def _joined() -> bool:

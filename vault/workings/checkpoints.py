@@ -65,8 +65,8 @@ class Checkpoints:
     def _refuse_fork(self, name: str, checkpoint: Checkpoint) -> None:
         """Raise IntegrityError where a present log key signed another log of that size.
 
-        What is no checkpoint, or is one of a key that was replaced, somebody else put there: it is for `every` to tell,
-        and holds up no act that has been done.
+        What is no checkpoint, or is one of a key that was replaced, somebody else put there: it is for `sorted_out` to
+        tell, and holds up no act that has been done.
         """
         try:
             there = self._read(name)
@@ -91,21 +91,15 @@ class Checkpoints:
     def _names(self) -> list[str]:
         return sorted(info.name for info in self._store.list(self._folder))
 
-    def every(self) -> list[Kept]:
-        """Every checkpoint, by size; raises IntegrityError for one that no log key ever signed."""
-        names = self._names()
-        with ThreadPoolExecutor(_AT_ONCE) as threads:
-            return list(threads.map(self._read, names))
-
-    def pinned(self) -> list[Pinned]:
-        """Every checkpoint that counts.
-
-        Those under a log key that was replaced do only while there is none under a present one.
-        """
-        return self._counting(self.every())
-
     def sorted_out(self) -> tuple[list[Pinned], list[str]]:
-        """Every checkpoint that counts, and what is to be said of each thing there that is none."""
+        """Every checkpoint that counts, and what is to be said of each thing there that is none.
+
+        Those under a log key that was replaced count only while there is none under a present one.
+        """
+        found, junk = self._every()
+        return self._counting(found), junk
+
+    def _every(self) -> tuple[list[Kept], list[str]]:
         found, junk = [], []
         with ThreadPoolExecutor(_AT_ONCE) as threads:
             for each in threads.map(self._read_or_say, self._names()):
@@ -113,7 +107,7 @@ class Checkpoints:
                     found.append(each)
                 else:
                     junk.append(each)
-        return self._counting(found), junk
+        return found, junk
 
     def _read_or_say(self, name: str) -> Kept | str:
         try:
@@ -126,13 +120,20 @@ class Checkpoints:
         return [Pinned(each.checkpoint, f"a checkpoint in {self.where}") for each in counting]
 
     def newest(self) -> Checkpoint | None:
-        """The newest that counts."""
+        """The newest that counts.
+
+        A broker's identity may add to the place. What it leaves there that is no checkpoint is told, and holds up
+        nobody: a vendor is frozen all the same. `sorted_out` names it to who verifies the log.
+        """
         replaced = None
         for name in reversed(self._names()):
-            found = self._read(name)
-            if found.counts:
+            found = self._read_or_say(name)
+            if not isinstance(found, Kept):
+                _LOG.warning("%s; remove it there", found)
+            elif found.counts:
                 return found.checkpoint
-            replaced = replaced or found.checkpoint
+            else:
+                replaced = replaced or found.checkpoint
         return replaced
 
     def before(self, time: str) -> Kept | None:
@@ -147,12 +148,12 @@ class Checkpoints:
     def prune(self) -> None:
         """Keep the newest: each is over all that came before it. Only after the log was verified."""
         self.drop_replaced()
-        for name in self._names()[:-_KEPT]:
-            self._store.delete(name)
+        # What is no checkpoint is not counted among them, or it would take their places.
+        self._drop([each.name for each in self._every()[0]][:-_KEPT])
 
     def drop_replaced(self) -> None:
         """Remove checkpoints under log keys that were replaced, once there is one under a present key."""
-        found = self.every()
+        found, _ = self._every()
         if any(each.counts for each in found):
             self._drop(each.name for each in found if not each.counts)
 

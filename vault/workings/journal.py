@@ -349,8 +349,8 @@ class Journal:
         that somebody kept, each with where it is from in words. Raises IntegrityError that names the first entry that
         was changed, removed, inserted or moved, or the checkpoint that is not about this log.
         """
-        pinned = [*self._kept.pinned(), *pinned_by(self._roots, kept)]
-        junk: list[str] = []
+        pinned, junk = self._kept.sorted_out()
+        pinned = [*pinned, *pinned_by(self._roots, kept)]
         for each in (self._witness if asked else None, self.witness_at(witness) if witness is not None else None):
             if each is not None:
                 good, bad = self._witnessed_by(each)
@@ -370,7 +370,9 @@ class Journal:
 
         For whoever reads the whole log and verifies what it has read.
         """
-        pinned = self._kept.pinned()
+        pinned, junk = self._kept.sorted_out()
+        for each in junk:
+            _LOG.warning("%s; remove it there", each)
         with self._catalog.read() as transaction:
             return self._tail(self._roots.seen_by(transaction), transaction.log_tail()), pinned
 
