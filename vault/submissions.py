@@ -8,6 +8,7 @@ accepted: a run that is killed has accepted it once or not at all.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -213,16 +214,16 @@ def accept(
     for _ in range(_TRIES):
         row, names = _row(parts, identity)
         _waiting(row)
-        dataset = _present(names, row)
-        found = vouched(parts, row)
-        ready = _checked(parts, found, dataset, rename or {}, merge=merge)
         try:
+            dataset = _present(names, row)
+            found = vouched(parts, row)
+            ready = _checked(parts, found, dataset, rename or {}, merge=merge)
+        except (Conflict, InvalidInput):
+            # By now another may have accepted it, whose columns are in the way.
+            _waiting(_row(parts, identity)[0])
+            raise
+        with suppress(Conflict):
             return _join(parts, row, names.vendors[row.vendor], found, dataset, ready)
-        except Conflict:
-            with parts.catalog.read() as transaction:
-                now = transaction.submission(row.vendor, row.id)
-            if now is None or now.state != WAITING:
-                raise
     raise Conflict(f"the dataset '{dataset.name}' kept changing while the submission was taken over; try again")
 
 
