@@ -2,7 +2,6 @@
 
 import json
 import os
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from tests.support.submitting import Desk, labels
 from tests.support.tables import rows
 from vault.audit import Kind
 from vault.errors import Conflict, KeyUnavailable
+from vault.incident import verify_bundle
 from vault.owner import Vault
 from vault.submission import key_name
 from vault.workings import submissionkeys
@@ -215,11 +215,12 @@ def test_the_key_under_another_passphrase_is_sealed_with_the_others(tmp_path: Pa
     assert {json.loads(path.read_text())["protection"] for path in found} == {"scrypt"}
 
 
-def test_a_containment_goes_through(desk: Desk) -> None:
-    """What a vendor sent stands in no way of a freeze, a rekey and the proof of both; it can still be looked at."""
+def test_a_containment_goes_through(desk: Desk, tmp_path: Path) -> None:
+    """What a vendor sent stands in no way of a freeze, a rekey and the proof of both; it can still be accepted."""
     identity = desk.submit(labels(0))
     lab = desk.lab.vault
-    lab.incident_contain("acme") if hasattr(lab, "incident_contain") else lab.contain("acme")
-    with suppress(Conflict):
-        assert lab.submission(identity).problem is None
+    assert lab.incident_report("acme").exposure is not None
+    lab.contain("acme", bundle=tmp_path / "acme.zip")
+    assert verify_bundle(tmp_path / "acme.zip", lab.parts.root.fingerprint).vendor == "acme"
     assert lab.check().faults == []
+    assert lab.accept_submission(identity).rows == 1
