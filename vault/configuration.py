@@ -17,6 +17,7 @@ from vault.errors import InvalidInput, NotFound
 from vault.keyring import CacheLimits
 from vault.model import DEFAULT_GRACE, FORMAT
 from vault.settings import SETTINGS, from_environment, nearest, put_over, renamed
+from vault.submission import Quarantine
 
 __all__ = ["DEFAULT_ENDPOINT", "Configuration", "WitnessPlace", "named"]
 
@@ -54,6 +55,7 @@ class Configuration:
     grace: timedelta = DEFAULT_GRACE
     witness: "WitnessPlace | None" = None
     sources: Mapping[str, str] = field(default_factory=dict)
+    submissions: Quarantine = field(default_factory=Quarantine)
 
     def text(self) -> str:
         """The file's TOML: all but what the environment says, which may be a secret and is left to it."""
@@ -73,6 +75,10 @@ class Configuration:
             lines += ["", "[data_keys]", *written]
         if self.grace != DEFAULT_GRACE and "gc.grace" not in self.sources:
             lines += ["", "[gc]", f'grace = "{round(self.grace.total_seconds())}s"']
+        kept = {each.name: getattr(self.submissions, each.name) for each in fields(Quarantine)}
+        written = [f"{name} = {value}" for name, value in kept.items() if f"submissions.{name}" not in self.sources]
+        if self.submissions != Quarantine() and written:
+            lines += ["", "[submissions]", *written]
         return "\n".join(lines) + "\n"
 
     @classmethod
@@ -103,8 +109,11 @@ class Configuration:
         limits = _limits(label.of("data_keys"), document.get("data_keys", {}))
         grace = _grace(label.of("gc"), document.get("gc", {}))
         witness = _witness(label.of("witness"), document.get("witness"))
+        quarantine = _quarantine(label.of("submissions"), document.get("submissions", {}))
         sources = {key: variable for key, (variable, _) in found.items()}
-        return cls(vault, store, catalog, kms, endpoint, fingerprint, owner, limits, grace, witness, sources)
+        return cls(
+            vault, store, catalog, kms, endpoint, fingerprint, owner, limits, grace, witness, sources, quarantine
+        )
 
 
 @contextmanager
@@ -205,6 +214,17 @@ def _limits(where: str, document: Any) -> CacheLimits:
         raise InvalidInput(f"{where} takes numbers")
     try:
         return CacheLimits(**document)
+    except InvalidInput as error:
+        raise InvalidInput(f"{where}: {error}") from error
+
+
+def _quarantine(where: str, document: Any) -> Quarantine:
+    """The table ``[submissions]``: bytes of one (``most_bytes``), and what of a vendor's may wait for the owner."""
+    names = {each.name for each in fields(Quarantine)}
+    if not isinstance(document, dict) or not document.keys() <= names:
+        raise InvalidInput(f"{where} takes {', '.join(sorted(names))}")
+    try:
+        return Quarantine(**document)
     except InvalidInput as error:
         raise InvalidInput(f"{where}: {error}") from error
 

@@ -12,7 +12,16 @@ from vault.encoding import canonical
 from vault.errors import IntegrityError
 from vault.model import ChunkIdentity
 
-__all__ = ["KEY_BYTES", "chunk_key", "cursor_key", "key_id", "lot_key", "parcel_key", "ticket_key"]
+__all__ = [
+    "KEY_BYTES",
+    "chunk_key",
+    "cursor_key",
+    "key_id",
+    "lot_key",
+    "parcel_key",
+    "submission_key",
+    "ticket_key",
+]
 
 KEY_BYTES: Final = 32
 _COMMITMENT_BYTES = 16
@@ -51,6 +60,13 @@ def parcel_key(metadata_key: bytes, job: str) -> bytes:
     ``HKDF(metadata key, info = canonical("dsvault parcel key", job))``.
     """
     return _derive(metadata_key, canonical("dsvault parcel key", job), KEY_BYTES)
+
+
+def submission_key(secret: bytes, purpose: str, bound: bytes) -> bytes:
+    """An AES-256 key of one submission, by what it is for:
+    ``HKDF(the submission's secret, info = canonical("dsvault submission key", purpose, bound))``.
+    """
+    return _derive(secret, canonical("dsvault submission key", purpose, bound), KEY_BYTES)
 
 
 def key_id(data_key: bytes) -> str:

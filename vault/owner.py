@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from vault.safekeeping import BackedUp, Exported
     from vault.scrub import CheckReport
     from vault.siem import Format
+    from vault.submissions import Accepted, SubmissionDetail, SubmissionState
     from vault.trust.proposals import Change
     from vault.upgrading import Upgraded
     from vault.vendors import VendorState
@@ -413,6 +414,7 @@ class Vault:
         from vault import credentials
         from vault.proof import ProofKey, requested_key
         from vault.wire import Profile, Token
+        from vault.workings import submissionkeys
 
         if bearer and request is not None:
             raise InvalidInput("--bearer, --request: a bearer credential is bound to no key")
@@ -423,6 +425,7 @@ class Vault:
             reached = check_endpoint(deployment.endpoint(self.folder), f"{self.folder / 'owner'}/config.toml: endpoint")
         key = None if bearer or request is not None else ProofKey.create()
         thumbprint = requested_key(request) if request is not None else (key.thumbprint if key is not None else None)
+        sealed_to = submissionkeys.public_key(self.parts) if not bearer else None
         issued = credentials.issue_credential(self.parts, vendor, expires, thumbprint, networks)
         profile = Profile(
             endpoint=reached,
@@ -433,6 +436,7 @@ class Vault:
             root_fingerprint=self.parts.root.fingerprint,
             thumbprint=thumbprint,
             key=key.document() if key is not None else None,
+            submission_key=sealed_to,
         )
         return IssuedProfile(profile, issued.credential.id)
 
@@ -475,6 +479,40 @@ class Vault:
         from vault import credentials
 
         return credentials.end_delegation(self.parts, vendor, delegation)
+
+    # Submissions
+
+    def submissions(self, vendor: str | None = None) -> "list[SubmissionState]":
+        """What vendors sent back, and how it stands."""
+        from vault import submissions
+
+        return submissions.submissions(self.parts, vendor)
+
+    def submission(self, submission: str) -> "SubmissionDetail":
+        """A submission, opened and checked; its ``table`` is what the vendor sent."""
+        from vault import submissions
+
+        return submissions.submission(self.parts, submission)
+
+    def accept_submission(
+        self, submission: str, rename: Mapping[str, str] | None = None, *, merge: bool = False
+    ) -> "Accepted":
+        """Make a submission's columns those of a new version; ``merge`` fills nulls of earlier ones' columns."""
+        from vault import submissions
+
+        return submissions.accept(self.parts, submission, rename, merge=merge)
+
+    def reject_submission(self, submission: str, reason: str) -> "SubmissionState":
+        """Refuse a submission, for a reason that the log keeps; its vendor is told nothing."""
+        from vault import submissions
+
+        return submissions.reject(self.parts, submission, reason)
+
+    def rotate_submission_key(self) -> tuple[str | None, str]:
+        """Make a new key for vendors to seal to, for profiles from now on; returns the names of the old one and it."""
+        from vault.workings import submissionkeys
+
+        return submissionkeys.rotate(self.parts)
 
     # Upkeep
 

@@ -73,6 +73,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     _file("DATA_KEYS_KEYS", "data_keys.keys", form=Form.NUMBER),
     _file("DATA_KEYS_USES", "data_keys.uses", form=Form.NUMBER),
     _file("GC_GRACE", "gc.grace"),
+    _file("SUBMISSIONS_MOST_BYTES", "submissions.most_bytes", form=Form.NUMBER),
+    _file("SUBMISSIONS_WAITING", "submissions.waiting", form=Form.NUMBER),
+    _file("SUBMISSIONS_WAITING_BYTES", "submissions.waiting_bytes", form=Form.NUMBER),
     *_serve(
         "host", "port", "vendors", "workers", "key-age", "endpoint", "metrics-to", "log-level", "tls-cert", "tls-key",
         "tls-client-ca", "grace", "request-timeout", "send-timeout", "connections",

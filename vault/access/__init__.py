@@ -21,6 +21,7 @@ from vault.access.callers import (
 from vault.access.leases import MOST_BYTES, LeasedObject, lease_page, leased_object
 from vault.access.permits import Offering, offerings
 from vault.access.streams import Delivery, open_delivery
+from vault.access.submissions import Received, receive
 from vault.errors import VaultError
 from vault.keyring import KeyCounts
 from vault.policy import MOST_PARTS, Request
@@ -36,6 +37,7 @@ __all__ = [
     "KeyCounts",
     "LeasedObject",
     "Offering",
+    "Received",
     "Request",
     "Sent",
     "arrive",
@@ -48,6 +50,7 @@ __all__ = [
     "offerings",
     "open_delivery",
     "providers",
+    "receive",
     "settle",
     "vendor_ids",
     "watch",
