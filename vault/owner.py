@@ -292,7 +292,8 @@ class Vault:
         """
         from vault import viewing
 
-        return viewing.owned(self.parts, name, version, as_of)
+        opened = viewing.Opened(deployment.open_owner, self.folder, self.parts)
+        return viewing.owned(opened, name, version, as_of)
 
     def delete(self, dataset: str) -> "Deleted":
         """End every grant on a dataset, and the dataset in every compartment."""
