@@ -5,20 +5,46 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import urllib3
 
-from tests.support import secrecy
+from tests.support import forked, secrecy
 
 
 @contextmanager
 def broker(folder: Path, *options: str, environment: Mapping[str, str] | None = None) -> Iterator[str]:
-    """The base URL of a broker that serves this vault; ended by its own process id."""
-    with running_broker(folder, *options, environment=environment) as (url, _):
-        yield url
+    """The base URL of a broker that serves this vault; ended by its own process id. Its log is as that of others."""
+    if "--workers" in options:
+        with running_broker(folder, *options, environment=environment) as (url, _):
+            yield url
+        return
+    with tempfile.TemporaryFile() as file:
+        arguments = ["serve", "--port", "0", "--vault", str(folder), *_log_level(options), *options]
+        line, process = forked.serve(arguments, {**os.environ, **(environment or {})}, file)
+        try:
+            yield _url(line, process.join, file)
+        finally:
+            process.terminate()
+            process.join(40)
+            file.seek(0)
+            secrecy.shown("the log of a broker", file.read())
+
+
+def _log_level(options: tuple[str, ...]) -> tuple[str, ...]:
+    return () if "--log-level" in options else ("--log-level", "info")
+
+
+def _url(line: str, wait: Callable[[float], object], log: IO[bytes]) -> str:
+    """What a broker says first; what its log says where it did not."""
+    if not line.startswith("serving on "):
+        wait(30)
+        log.seek(0)
+        raise AssertionError(log.read().decode(errors="replace"))
+    return line.removeprefix("serving on ").strip()
 
 
 @contextmanager
@@ -35,11 +61,10 @@ def running_broker(
     It logs every request, into ``log`` or another file, since a pipe that nobody empties would stop it; no secret may be
     in there.
     """
-    told = () if "--log-level" in options else ("--log-level", "info")
     command = [python, "-m", "vault_cli.main", "serve", "--port", str(port), "--vault", str(folder)]
     with log.open("w+b") if log is not None else tempfile.TemporaryFile() as file:
         process = subprocess.Popen(
-            [*command, *told, *options],
+            [*command, *_log_level(options), *options],
             stdout=subprocess.PIPE,
             stderr=file,
             text=True,
@@ -47,12 +72,7 @@ def running_broker(
         )
         try:
             assert process.stdout is not None
-            line = process.stdout.readline()
-            if not line.startswith("serving on "):
-                process.wait(timeout=30)
-                file.seek(0)
-                raise AssertionError(file.read().decode(errors="replace"))
-            yield line.removeprefix("serving on ").strip(), process
+            yield _url(process.stdout.readline(), process.wait, file), process
         finally:
             process.terminate()
             process.communicate(timeout=40)
