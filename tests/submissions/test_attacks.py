@@ -17,7 +17,7 @@ from tests.conftest import Lab
 from tests.support.submitting import Desk, joined, labels, split
 from tests.support.tables import rows
 from vault.catalog import schema
-from vault.chunks import encode
+from vault.chunks import decode, encode
 from vault.encoding import new_id, timestamp
 from vault.errors import Conflict, IntegrityError, InvalidInput, KeyUnavailable, NotGranted
 from vault.submission import Bound, Envelope, Particulars, Secret, key_name, pack, unpack
@@ -300,12 +300,15 @@ def test_rows_of_another_submission_of_the_same_vendor_are_refused(desk: Desk) -
     _refused(desk.lab, mixed.submission, "do not open")
 
 
-def test_few_bytes_that_stand_for_very_many_are_not_decoded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("each", [2_300_000, 4_000_000])
+def test_few_bytes_that_stand_for_very_many_are_not_decoded(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, each: int
+) -> None:
     """A table beyond the bound is refused in a sentence, by a process that is not the owner's."""
     monkeypatch.setattr("vault.vouching.MOST_BYTES", 4 << 20)
-    identity = desk.submit(labels(0, 2, label=["x" * (3 << 20)] * 2))
+    identity = desk.submit(labels(0, 2, label=["x" * each] * 2))
     assert len(desk.bodies[-1]) < 64 << 10
-    with pytest.raises(InvalidInput, match="cannot be decoded within 4 MiB"):
+    with pytest.raises(InvalidInput, match="cannot be decoded within 4 MiB|too large"):
         desk.lab.vault.accept_submission(identity)
     desk.lab.vault.reject_submission(identity, "too large")
 
@@ -422,3 +425,48 @@ def test_no_room_is_made_for_what_a_broker_says_is_there(desk: Desk) -> None:
         _rewritten(desk.lab, identity, size=size, envelope=envelope.signed(desk.key).encode())
         with pytest.raises((IntegrityError, InvalidInput), match=why):
             desk.lab.vault.accept_submission(identity)
+
+
+def test_a_version_that_a_pinned_grant_is_not_of_is_refused(lab: Lab) -> None:
+    """Signed by the vendor for a version that it was never shown, and let in by a broker in league with it."""
+    lab.vault.publish("evals", rows(10), key="id")
+    lab.vault.grant("acme", "evals", ["id", "prompt"], version=1)
+    lab.vault.publish("evals", rows(20), key="id")
+    desk = Desk(lab)
+    identity = desk.submit(labels(0))
+    envelope, data = _made(desk, labels(15), version=2, submission=identity)
+    name = f"submissions/{new_id()}"
+    lab.vault.parts.store.put(name, data)
+    signed = envelope.signed(desk.key).encode()
+    _rewritten(lab, identity, object=name, size=len(data), envelope=signed)
+    with pytest.raises(InvalidInput, match="of another version than its grant"):
+        lab.vault.accept_submission(identity)
+
+
+def test_two_columns_cannot_become_one(desk: Desk) -> None:
+    """Neither a new one nor one that is filled."""
+    lab = desk.lab.vault
+    lab.accept_submission(desk.submit(labels(0, label=["x"])))
+    identity = desk.submit(labels(2, a=["y"], b=["z"]))
+    for name in ("label", "other"):
+        with pytest.raises(InvalidInput, match=f"--rename: the column name '{name}' stands twice"):
+            lab.accept_submission(identity, {"a": name, "b": name}, merge=True)
+
+
+def test_a_file_is_of_one_place_even_under_one_secret(desk: Desk) -> None:
+    """A client that used a secret twice would not have made two submissions of one file."""
+    first = Bound(desk.profile.vault, "acme", "1" * 32, "2" * 32, 1, "3" * 32)
+    value = bytes(range(32))
+    sealed = Secret(value, first)
+    data = memoryview(encode(labels(0), sealed.rows_key, first)).cast("B")
+    particulars = sealed.seal(Particulars("id", b""))
+    for name, other in (("grant", "4" * 32), ("version", 2), ("credential", "5" * 32), ("vendor", "globex")):
+        place = replace(first, **{name: other})
+        moved = Secret(value, place)
+        with pytest.raises(IntegrityError):
+            decode(data, moved.rows_key, place)
+        with pytest.raises(IntegrityError):
+            decode(data, sealed.rows_key, place)
+        with pytest.raises(IntegrityError):
+            moved.open(particulars)
+    assert decode(data, sealed.rows_key, first).equals(labels(0))

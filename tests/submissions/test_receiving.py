@@ -261,3 +261,39 @@ def test_the_bounds_are_settings(desk: Desk, monkeypatch: pytest.MonkeyPatch) ->
     path.write_text(path.read_text().replace("waiting = 7", "wating = 7"))
     with pytest.raises(InvalidInput, match="takes most_bytes, waiting, waiting_bytes"):
         Configuration.read(path)
+
+
+def _meanwhile(body: bytes, act: Any) -> Iterator[bytes]:
+    """A body in two pieces, and something that happens between them."""
+    data = split(body)[1]
+    yield data[:100]
+    act()
+    yield data[100:]
+
+
+def test_two_at_once_take_one_place(desk: Desk) -> None:
+    """What may wait is looked at again in the change that puts it there."""
+    desk.quarantine = Quarantine(waiting=1)
+    body = _body(desk)
+    with pytest.raises(LimitReached, match="as much as may wait"):
+        desk.put(body, pieces=_meanwhile(body, lambda: desk.submit(labels(4))))
+    assert len(desk.lab.vault.submissions()) == 1
+
+
+def test_limits_are_looked_at_again_too(published: Lab) -> None:
+    """A grant of one request takes one of two that came at once."""
+    published.vault.grant("acme", "evals", ["id", "prompt"], limits={"requests": 1})
+    desk = Desk(published)
+    body = _body(desk)
+    with pytest.raises(LimitReached):
+        desk.put(body, pieces=_meanwhile(body, lambda: desk.submit(labels(4))))
+    assert len(published.vault.submissions()) == 1
+
+
+def test_the_same_one_twice_at_once_is_there_once(desk: Desk) -> None:
+    """A client that lost patience sends it again while the first is still on its way."""
+    body = _body(desk)
+    first: list[access.Received] = []
+    second = desk.put(body, pieces=_meanwhile(body, lambda: first.append(desk.put(body))))
+    assert first == [second]
+    assert [each.id for each in desk.lab.vault.submissions()] == [second.submission]

@@ -43,7 +43,7 @@ def decoded_apart(
     Raises IntegrityError for what is not the whole, unchanged file of this key and identity, and InvalidInput for a
     table that is larger than ``most`` bytes or cannot be decoded within the bounds.
     """
-    asked = canonical(key, identity.chunk, identity.encode(), schema.serialize().to_pybytes(), most)
+    asked = canonical(key, identity.chunk, identity.encode(), schema.serialize().to_pybytes())
     # No setting of ours, least of all a passphrase; and not what finds this very package.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DSVAULT")}
     with subprocess.Popen(
@@ -119,15 +119,13 @@ def _main() -> None:
     pa.set_cpu_count(1)
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     (length,) = _SIZE.unpack(source.read(_SIZE.size))
-    key, chunk, encoded, schema, most = from_canonical(source.read(length))
+    key, chunk, encoded, schema = from_canonical(source.read(length))
     data = source.read()
     try:
         wanted = pa.ipc.read_schema(pa.py_buffer(schema))
         table = decode(data, key, _Identity(chunk.decode(), encoded), wanted)
     except IntegrityError:
         sink.write(_BAD)
-        return
-    if table.nbytes > int.from_bytes(most, "big"):
         return
     sink.write(_GOOD)
     with pa.ipc.new_stream(sink, table.schema) as writer:
