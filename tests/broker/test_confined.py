@@ -85,6 +85,9 @@ def test_a_broker_that_cannot_forbid_them_does_not_start(monkeypatch: pytest.Mon
         forbid_core_dumps()
 
 
+_MEMORY = "/dev/shm"
+
+
 def _may_unshare() -> bool:
     """Whether this machine lets a process have a view of the file system of its own."""
     if shutil.which("unshare") is None:
@@ -105,6 +108,8 @@ def test_a_broker_serves_on_a_read_only_root(granted: Lab, tmp_path: Path) -> No
     (granted.folder / "catalog.db").symlink_to(catalog / "catalog.db")
     inside = (
         f"mount --bind {catalog} {catalog} && mount -o remount,ro,bind / && "
+        # Where the tests' files are in memory, that is a file system of its own.
+        f"if mountpoint -q {_MEMORY}; then mount -o remount,ro,bind,nosuid,nodev {_MEMORY}; fi && "
         f'! touch {granted.folder}/x 2>/dev/null && ! touch /tmp/x-{os.getpid()} 2>/dev/null && exec "$@"'
     )
     wrapper = tmp_path / "python"
