@@ -73,6 +73,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     _file("DATA_KEYS_KEYS", "data_keys.keys", form=Form.NUMBER),
     _file("DATA_KEYS_USES", "data_keys.uses", form=Form.NUMBER),
     _file("GC_GRACE", "gc.grace"),
+    _file("SHARING_LIFE", "sharing.life"),
+    _file("SHARING_VENDOR_BYTES", "sharing.vendor_bytes", form=Form.NUMBER),
+    _file("SHARING_TOTAL_BYTES", "sharing.total_bytes", form=Form.NUMBER),
     *_serve(
         "host", "port", "vendors", "workers", "key-age", "endpoint", "metrics-to", "log-level", "tls-cert", "tls-key",
         "tls-client-ca", "grace", "request-timeout", "send-timeout", "connections",

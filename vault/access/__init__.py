@@ -20,7 +20,9 @@ from vault.access.callers import (
 )
 from vault.access.leases import MOST_BYTES, LeasedObject, lease_page, leased_object
 from vault.access.permits import Offering, offerings
+from vault.access.sharedfiles import ReadableFile, shared_file
 from vault.access.streams import Delivery, open_delivery
+from vault.access.tables import Files, Hints, SharedFile, ShownTable, shared_files, show_table, tables
 from vault.errors import VaultError
 from vault.keyring import KeyCounts
 from vault.policy import MOST_PARTS, Request
@@ -33,11 +35,16 @@ __all__ = [
     "Arrival",
     "Caller",
     "Delivery",
+    "Files",
+    "Hints",
     "KeyCounts",
     "LeasedObject",
     "Offering",
+    "ReadableFile",
     "Request",
     "Sent",
+    "SharedFile",
+    "ShownTable",
     "arrive",
     "authenticate",
     "authenticate_federated",
@@ -49,6 +56,10 @@ __all__ = [
     "open_delivery",
     "providers",
     "settle",
+    "shared_file",
+    "shared_files",
+    "show_table",
+    "tables",
     "vendor_ids",
     "watch",
 ]

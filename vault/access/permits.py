@@ -21,7 +21,7 @@ from vault.workings.permissions import live_for_vendor
 from vault.workings.reading import leaving_schema
 from vault.workings.versions import OpenVersion, open_version
 
-__all__ = ["Offering", "Permitted", "mask_key", "masks_of", "offerings", "permitted"]
+__all__ = ["Offering", "Permitted", "live_version", "mask_key", "masks_of", "offerings", "permitted"]
 
 
 #: What a decision is made again for, by whether it took what was held: a new version may have other columns.
@@ -220,6 +220,14 @@ def _version(parts: Parts, row: CompartmentRow, number: int | None, *, held: boo
 
     found: OpenVersion = parts.lately.versions.get((row.id, head.digest, number), read)
     return found
+
+
+def live_version(parts: Parts, vendor: str, dataset: str, number: int) -> OpenVersion:
+    """A version of a vendor's compartment by its number, as it is now; raises NotFound where there is none any more."""
+    row = _grants(parts, vendor)[1].get(dataset)
+    if row is None:
+        raise NotFound("there is no compartment")
+    return _version(parts, row, number, held=False)
 
 
 def permitted(parts: Parts, caller: Caller, request: Request, *, held: bool = False) -> Permitted:

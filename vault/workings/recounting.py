@@ -1,7 +1,8 @@
 """What was used of limited grants, counted anew from the log: after a restore nobody starts again from nothing.
 
 Requests count with the entry that begins them, rows and bytes with the entry that ends a read. A read whose end is
-missing counts with what its interim entries list, which may be less than left in the last minute before a crash.
+missing counts with what its interim entries list, which may be less than left in the last minute before a crash. A
+shared file counts whole, each time that an address of it is handed out.
 """
 
 from collections import defaultdict
@@ -30,6 +31,10 @@ def recount(entries: Iterable[tuple[int, Entry]], grants: Collection[str]) -> Ma
         counts = used[grant, timestamp(entry.time)[:10]]
         if entry.kind is Kind.LEASED:
             counts["requests"] += 1
+            _add(counts, fields)
+        elif entry.kind is Kind.FILES_ASKED:
+            counts["requests"] += 1
+        elif entry.kind is Kind.FILE_HANDED_OUT:
             _add(counts, fields)
         elif entry.kind is Kind.READ_BEGUN:
             counts["requests"] += 1
