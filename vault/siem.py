@@ -82,6 +82,9 @@ _ACTS: Final[Mapping[str, _Act]] = {
     "read went on": _Act(_DATA, 1, "Read"),
     "read ended": _Act(_DATA, 1, "Read"),
     "lease page handed out": _Act(_DATA, 1, "Read"),
+    "shared files asked for": _Act(_DATA, 1, "Read"),
+    "shared file handed out": _Act(_DATA, 1, "Read"),
+    "shared file read": _Act(_DATA, 1, "Read"),
     "request refused": _Act(_CALL, 2, "Read", 2),
     "owner read": _Act(_DATA, 1, "Read"),
     "data keys opened": _Act(_DATA, 10, "Decrypt"),
@@ -105,7 +108,18 @@ _ACTS: Final[Mapping[str, _Act]] = {
     "unreadable entry": _Act(_ENTITY, 1, "Create", 4, ("unreadable log entry", "why", "why")),
 }
 #: What vendors do; everything else is the lab's own act.
-_BY_VENDORS: Final = frozenset({"read begun", "read went on", "read ended", "lease page handed out", "request refused"})
+_BY_VENDORS: Final = frozenset(
+    {
+        "read begun",
+        "read went on",
+        "read ended",
+        "lease page handed out",
+        "shared files asked for",
+        "shared file handed out",
+        "shared file read",
+        "request refused",
+    }
+)
 _CLASSES: Final = {
     _DATA: (_APPLICATION, "Datastore Activity"),
     _CALL: (_APPLICATION, "API Activity"),
