@@ -22,7 +22,7 @@ from vault.access.leases import MOST_BYTES, LeasedObject, lease_page, leased_obj
 from vault.access.permits import Offering, offerings
 from vault.access.sharedfiles import ReadableFile, shared_file
 from vault.access.streams import Delivery, open_delivery
-from vault.access.tables import Files, Hints, SharedFile, ShownTable, shared_files, show_table, tables
+from vault.access.tables import Files, Hints, SharedFile, ShownTable, list_tables, shared_files, show_table
 from vault.errors import VaultError
 from vault.keyring import KeyCounts
 from vault.policy import MOST_PARTS, Request
@@ -51,6 +51,7 @@ __all__ = [
     "key_counts",
     "lease_page",
     "leased_object",
+    "list_tables",
     "missing",
     "offerings",
     "open_delivery",
@@ -59,7 +60,6 @@ __all__ = [
     "shared_file",
     "shared_files",
     "show_table",
-    "tables",
     "vendor_ids",
     "watch",
 ]

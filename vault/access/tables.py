@@ -36,12 +36,12 @@ from vault.wire import FILES_PATH, SharedTable
 from vault.workings.parts import Parts, own_metadata_key, trusted_now
 from vault.workings.reading import ReadPlan, leaving_schema
 
-__all__ = ["Files", "Hints", "SharedFile", "ShownTable", "file_bound", "shared_files", "show_table", "tables"]
+__all__ = ["Files", "Hints", "SharedFile", "ShownTable", "file_bound", "list_tables", "shared_files", "show_table"]
 
 _NONE = "no dataset or column of that name is granted to you"
 
 
-def tables(parts: Parts, caller: Caller) -> list[SharedTable]:
+def list_tables(parts: Parts, caller: Caller) -> list[SharedTable]:
     """The caller's tables, in order: a dataset under its only grant in the default schema, else each under its own."""
     offered = [offering.grant for offering in offerings(parts, caller)]
     several = Counter(grant.dataset_name for grant in offered)

@@ -102,14 +102,14 @@ def _add_listings(app: FastAPI, sharing: Sharing) -> None:
     asking = Depends(sharing.bearer)
 
     def listed(who: access.Arrival, share: str) -> list[wire.SharedTable]:
-        return _in_share(share, access.tables(sharing.parts, who.caller))
+        return _in_share(share, access.list_tables(sharing.parts, who.caller))
 
     @app.get(_SHARES, **of_route("shares"))
     def all_shares(
         who: Annotated[access.Arrival, asking], most: _MaxResults = None, token: _PageToken = None
     ) -> Response:
         """The one share that there is, for whoever has a table in it."""
-        found = [{"name": wire.SHARE}] if access.tables(sharing.parts, who.caller) else []
+        found = [{"name": wire.SHARE}] if access.list_tables(sharing.parts, who.caller) else []
         return _items(found, "shares", most, token)
 
     @app.get(_SHARES + "/{share}", **of_route("share"))
