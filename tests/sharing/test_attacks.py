@@ -24,6 +24,7 @@ from vault import access, collect, spool
 from vault.access import sharedfiles, spooling
 from vault.audit import Kind
 from vault.client.http import Connection
+from vault.encoding import utcnow
 from vault.errors import (
     AuditError,
     Frozen,
@@ -207,11 +208,14 @@ def test_a_key_that_proves_requests_hands_out_no_address(granted: Lab) -> None:
     with broker(granted.folder) as endpoint:
         profile = granted.vault.issue_credential("acme", endpoint=endpoint).profile
         line = Connection(profile, None, None)
+        assert line.key is not None
         share = "/delta-sharing/shares/dsvault"
         asked = [("GET", "/delta-sharing/shares", None), ("GET", f"{share}/all-tables", None)]
         asked += [("POST", f"{share}/schemas/default/tables/evals/query", b"{}")]
         for method, path, body in asked:
-            answer = line.send(method, path, body)
+            proof = line.key.prove(method, endpoint + path, profile.token.text, utcnow())
+            headers = {"Authorization": profile.token.header(), "DPoP": proof, "Content-Type": "application/json"}
+            answer = urllib3.request(method, endpoint + path, headers=headers, body=body, retries=False)
             assert (answer.status, answer.json()["errorCode"]) == (400, "INVALID"), path
             assert "issued with --bearer" in answer.json()["message"]
     assert not list(entries(granted, "shared files asked for"))

@@ -136,9 +136,13 @@ _OF_A_DATASET: Final = (*_OF_A_CALLER, 404, 409, 415, 429)
 
 
 def _shared_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The same below ``/delta-sharing/``, in its protocol's form."""
+    """The same below ``/delta-sharing/``, in its protocol's form; or not, where a request's path was not read."""
     content = {"application/json": {"schema": _ref("SharingError")}}
-    return {each: {"description": _MEANING[each], "content": content} for each in sorted({*_ALWAYS, *statuses})}
+    either = {**content, wire.PROBLEM_TYPE: {"schema": _ref("Problem")}}
+    return {
+        each: {"description": _MEANING[each], "content": either if each in _ALWAYS else content}
+        for each in sorted({*_ALWAYS, *statuses})
+    }
 
 
 def _answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
