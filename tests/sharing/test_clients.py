@@ -8,6 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import delta_sharing
+import duckdb
+import fsspec
 import pyarrow as pa
 import pytest
 import urllib3
@@ -16,6 +18,7 @@ from requests.exceptions import ChunkedEncodingError, HTTPError
 import vault
 from tests.conftest import Lab
 from tests.support.brokers import broker
+from tests.support.moulds import Anew
 from tests.support.sharing import COLUMNS, Caller, caller, entries, everything, plain, rows_of
 from tests.support.tables import rows
 
@@ -33,11 +36,10 @@ class Shared:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+def shared(moulds: Anew, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     """Three shards of everything under a row filter, the same with masks, and a dataset with nothing held back."""
     folder: Path = tmp_path_factory.mktemp("sharing") / "lab"
-    lab = Lab(folder, vault.init(folder))
-    lab.vault.add_vendor("acme")
+    lab = Lab(folder, moulds.vault("vendors", folder, None))
     lab.vault.publish("my.evals", everything(), key="id", shard_rows=30)
     lab.vault.grant("acme", "my.evals", COLUMNS, where="lang = 'en' AND answer <> 'answer 4'", purpose="review")
     lab.vault.publish("masked", rows(40), key="id", shard_rows=40)
@@ -161,6 +163,16 @@ def test_an_address_is_read_whole_and_in_ranges_again_and_again(shared: Shared) 
     beyond = urllib3.request("GET", file["url"], headers={"Range": f"bytes={len(whole)}-"})
     assert beyond.status == 416
     assert set(beyond.json()) == {"errorCode", "message"}
+
+
+def test_duckdb_reads_the_files_by_their_addresses(shared: Shared) -> None:
+    """Through fsspec, as any reader of Parquet over HTTP does: equal rows, in its own types."""
+    urls = [file["url"] for file in shared.acme.files("default.my~evals")]
+    with duckdb.connect() as connection:
+        connection.register_filesystem(fsspec.filesystem("http"))
+        found = connection.execute("SELECT id, meta.source FROM read_parquet(?) ORDER BY id", [urls]).fetchall()
+    own = vault.connect(shared.acme.profile).dataset("my.evals").to_arrow().to_pylist()
+    assert found == [(row["id"], row["meta"] and row["meta"]["source"]) for row in own]
 
 
 def test_each_read_is_in_the_log(shared: Shared) -> None:

@@ -4,20 +4,19 @@ from collections.abc import Iterator
 
 import pytest
 
-import vault
 from tests.conftest import Lab
 from tests.support.brokers import broker
+from tests.support.moulds import Anew
 from tests.support.sharing import Caller, caller, lines
 from tests.support.tables import rows
 from vault.wire import SharedTable, grant_schema
 
 
 @pytest.fixture(scope="module")
-def acme(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
+def acme(moulds: Anew, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
     """A vendor with two grants on ``evals``, and one each on four datasets with dots in their names."""
     folder = tmp_path_factory.mktemp("names") / "lab"
-    lab = Lab(folder, vault.init(folder))
-    lab.vault.add_vendor("acme")
+    lab = Lab(folder, moulds.vault("vendors", folder, None))
     for name in ("a.b0", "a.b1", "a.b2", "a.b3", "evals"):
         lab.vault.publish(name, rows(3), key="id")
         lab.vault.grant("acme", name, ["id"])
