@@ -13,6 +13,7 @@ import fsspec
 import pyarrow as pa
 import pytest
 import urllib3
+from pyarrow.dataset import dataset
 from requests.exceptions import ChunkedEncodingError, HTTPError
 
 import vault
@@ -166,11 +167,12 @@ def test_an_address_is_read_whole_and_in_ranges_again_and_again(shared: Shared) 
 
 
 def test_duckdb_reads_the_files_by_their_addresses(shared: Shared) -> None:
-    """Through fsspec, as any reader of Parquet over HTTP does: equal rows, in its own types."""
+    """As a dataset of Arrow's over HTTP, of which it asks for columns and rows: equal to what a stream has."""
     urls = [file["url"] for file in shared.acme.files("default.my~evals")]
+    files = dataset(urls, format="parquet", filesystem=fsspec.filesystem("http"))
     with duckdb.connect() as connection:
-        connection.register_filesystem(fsspec.filesystem("http"))
-        found = connection.execute("SELECT id, meta.source FROM read_parquet(?) ORDER BY id", [urls]).fetchall()
+        connection.register("files", files)
+        found = connection.execute("SELECT id, meta.source FROM files ORDER BY id").fetchall()
     own = vault.connect(shared.acme.profile).dataset("my.evals").to_arrow().to_pylist()
     assert found == [(row["id"], row["meta"] and row["meta"]["source"]) for row in own]
 
