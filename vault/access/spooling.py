@@ -94,7 +94,6 @@ class Spool:
         hashing = mask_key(parts, permit.vendor) if any(mask.keyed for mask in plan.masks.values()) else None
         self._wrapped = data_keys(plan.version.keys, plan.groups, hashing)
         self._hashing = hashing
-        self._content = hashlib.sha256(plan.content).hexdigest()
         self._about = (
             parts.vault,
             permit.vendor,
@@ -170,7 +169,6 @@ class Spool:
             "masks": {shown(path): mask.text for path, mask in plan.masks.items()},
             "held": dict(plan.held),
             "filtered": bool(plan.filters),
-            "content": self._content,
             "keys": [key.key_id for key in self._wrapped],
             "hashed": self._hashing is not None,
         }

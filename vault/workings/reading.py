@@ -5,7 +5,7 @@ under the identity that follows from its place. Rows leave only after every filt
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, NamedTuple
@@ -33,7 +33,6 @@ __all__ = [
     "Placed",
     "Position",
     "ReadPlan",
-    "content_of",
     "group_shape",
     "identity_of",
     "leaving_schema",
@@ -193,7 +192,8 @@ class ReadPlan:
 
         The content ids of the manifest's parts: they stay through every rekey, and an erasure makes new ones.
         """
-        return content_of(self.version.manifest, self.groups)
+        parts = sorted((part.group, part.first, part.content) for part in self.version.manifest.parts)
+        return canonical(*(text for group, _, content in parts if group in self.groups for text in (group, content)))
 
     def _wanted(self, listings: Mapping[str, Listing], any_group: Listing) -> Any:
         """For each shard whether it is to be opened; None for all."""
@@ -217,12 +217,6 @@ class ReadPlan:
             skipped = self.start.row if self.start is not None else 0
             return pc.less(pc.subtract(pc.cumulative_sum(rows), rows), self.limit + skipped)
         return None
-
-
-def content_of(manifest: Manifest, groups: Collection[str]) -> bytes:
-    """What some column groups of a version are made of, as bytes: see `ReadPlan.content`."""
-    parts = sorted((part.group, part.first, part.content) for part in manifest.parts)
-    return canonical(*(text for group, _, content in parts if group in groups for text in (group, content)))
 
 
 def runs(numbers: pa.Array) -> list[list[int]]:
