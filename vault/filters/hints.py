@@ -19,7 +19,7 @@ from vault.filters.tree import And, Compare, Filter, In, IsNull, Literal, Node, 
 __all__ = ["hinted"]
 
 _MOST_DEPTH: Final = 32
-_MOST_NODES: Final = 500
+_MOST_NODES: Final = 1000
 _MOST_HINTS: Final = 64
 _COMPARISONS: Final = {
     "equal": "=",
@@ -78,10 +78,10 @@ def _bound(condition: Filter, schema: pa.Schema) -> BoundFilter | None:
 
 def _node(document: Any, depth: int, left: list[int]) -> Node:
     """A predicate as a condition; raises one of `_WRONG` for what is not understood whole."""
-    left[0] -= 1
+    operator, children = document["op"], document["children"]
+    left[0] -= len(children)
     if depth > _MOST_DEPTH or left[0] < 0:
         raise ValueError("too large")
-    operator, children = document["op"], document["children"]
     if operator in _COMPARISONS:
         one, other = children
         return Compare(_COMPARISONS[operator], _side(one), _side(other))
@@ -92,7 +92,6 @@ def _node(document: Any, depth: int, left: list[int]) -> Node:
         return And(items) if operator == "and" else Or(items)
     (first, *others) = children
     if operator == "in":
-        left[0] -= len(others)
         return In(_path(first), tuple(_literal(each) for each in others), with_null=False)
     if others:
         raise ValueError("too many")
