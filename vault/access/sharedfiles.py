@@ -29,7 +29,8 @@ from vault.workings.parts import Parts, own_metadata_key, trusted_now
 __all__ = ["ReadableFile", "shared_file"]
 
 _REFUSAL: Final = "the address is not one that was handed out, or its time is over"
-#: So many segments are fetched and opened at a time; before each run of them the head is looked at again.
+#: At most so many segments are fetched and opened at a time, one at first: clients ask for all of a file to see whether
+#: it is there, and leave. Before each run of them the head is looked at again.
 _SEGMENTS: Final = 16
 
 
@@ -63,9 +64,10 @@ class ReadableFile:
         bound = spool_bound(parts, self.vendor, ticket.object, ticket.binding)
         keyring = ScopedKeyring(parts.keyring, {key.scope for key in self._keys}, self.check)
         key = spool_key([keyring.open(each) for each in self._keys], self._salt, bound)
-        for at in range(start - start % spool.SEGMENT_BYTES, stop, _SEGMENTS * spool.SEGMENT_BYTES):
+        first, run = start, 1
+        while first < stop:
             self.check()
-            first, last = max(start, at), min(stop, at + _SEGMENTS * spool.SEGMENT_BYTES)
+            last = min(stop, (first // spool.SEGMENT_BYTES + run) * spool.SEGMENT_BYTES)
             found = spool.window(self.size, first, last)
             try:
                 data = parts.store.get_range(ticket.object, ticket.head + found.start, ticket.head + found.end)
@@ -74,6 +76,7 @@ class ReadableFile:
             plain = found.open(data, key, bound)
             skipped = first - found.first * spool.SEGMENT_BYTES
             yield plain[skipped : skipped + last - first]
+            first, run = last, min(4 * run, _SEGMENTS)
 
     def _said(self, start: int, stop: int) -> dict[str, object]:
         """What the entry says: any of the file's rows may be in any of its bytes."""
