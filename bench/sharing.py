@@ -91,8 +91,9 @@ def sharing(folder: Path, *, quick: bool) -> None:
             ours, theirs = (statistics.median(each) for each in zip(*pairs, strict=True))
             sizes = [path.stat().st_size for path in plain.glob("*.parquet")]
             sys.stdout.write(
-                f"{rows} rows in {len(sizes)} shards, {sum(sizes) / 1e6:.0f} MB of Parquet; medians of {turns} "
-                "interleaved runs.\n\n| `load_as_pandas` | broker | static server | ratio |\n| --- | --- | --- | --- |\n"
+                f"{rows} rows in {len(sizes)} shards, {sum(sizes) / 1e6:.0f} MB of Parquet; "
+                f"medians of {turns} interleaved runs.\n\n"
+                "| `load_as_pandas` | broker | static server | ratio |\n| --- | --- | --- | --- |\n"
             )
             _line("first request, which builds the files", first, theirs, "s", "{:.2f}".format)
             _line("later requests", ours, theirs, "s", "{:.2f}".format)
