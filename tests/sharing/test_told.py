@@ -1,10 +1,13 @@
 """What the log and a report say of shared files: what was fetched at most, under which keys, and what it cost."""
 
+from pathlib import Path
+
 from tests.conftest import Lab
 from tests.incident.test_reports import served
 from tests.support.sharing import arrival, entries, fetched, listed
 from vault import access
 from vault.audit import Kind
+from vault.incident.verifying import read_bundle
 from vault.wire import FILES_PATH
 from vault.workings.recounting import recount
 
@@ -84,3 +87,15 @@ def test_no_entry_of_the_log_has_an_address(granted: Lab) -> None:
     fetched(parts, file)
     text = str([entry.fields for _, entry in granted.vault.audit_entries()])
     assert file.path[len(FILES_PATH) + 30 : len(FILES_PATH) + 60] not in text
+
+
+def test_evidence_has_what_was_fetched(granted: Lab, tmp_path: Path) -> None:
+    """A bundle's report follows from its entries, those of shared files among them, and verifies without the vault."""
+    parts = granted.broker_parts()
+    (file, *_rest) = listed(parts, arrival(granted, parts))
+    fetched(parts, file)
+    granted.vault.contain("acme", bundle=tmp_path / "acme.evidence.zip")
+    _, told = read_bundle(tmp_path / "acme.evidence.zip")
+    kinds = [entry.kind for _, entry in told]
+    assert kinds.count(Kind.FILE_READ) == 1
+    assert kinds.count(Kind.FILE_HANDED_OUT) == 4
