@@ -26,6 +26,7 @@ from vault.audit import Kind
 from vault.client.http import Connection
 from vault.encoding import utcnow
 from vault.errors import (
+    Abandoned,
     AuditError,
     Frozen,
     IntegrityError,
@@ -183,6 +184,31 @@ def test_a_read_stops_where_a_freeze_comes(published: Lab) -> None:
     parts.heads.vendor(found.vendor, max_age=-1)
     with pytest.raises(Frozen):
         list(pieces)
+
+
+def test_a_listing_stops_where_a_freeze_comes(granted: Lab) -> None:
+    """Between two files the head is looked at again, and no further address leaves."""
+    parts = granted.broker_parts()
+    who = arrival(granted, parts)
+    files = access.shared_files(parts, who, SharedTable.of("evals"), access.Hints()).files
+    next(files)
+    granted.vault.freeze("acme")
+    parts.heads.vendor(who.caller.vendor, max_age=-1)
+    with pytest.raises(Frozen):
+        next(files)
+    assert len(list(entries(granted, "shared file handed out"))) == 1
+
+
+def test_nothing_is_built_for_who_has_gone_away(granted: Lab) -> None:
+    """A client that is not there any more costs no further file."""
+    parts = granted.broker_parts()
+    who, gone = arrival(granted, parts), []
+    files = access.shared_files(parts, who, SharedTable.of("evals"), access.Hints(), gone=lambda: bool(gone)).files
+    next(files)
+    gone.append(True)
+    with pytest.raises(Abandoned):
+        next(files)
+    assert len(_objects(granted)) == 1
 
 
 def test_a_host_header_moves_no_address(granted: Lab) -> None:

@@ -116,9 +116,17 @@ class Files:
     check: Callable[[], None]
 
 
-def shared_files(parts: Parts, arrival: Arrival, table: SharedTable | None, hints: Hints) -> Files:
+def shared_files(
+    parts: Parts,
+    arrival: Arrival,
+    table: SharedTable | None,
+    hints: Hints,
+    *,
+    gone: Callable[[], bool] = lambda: False,
+) -> Files:
     """Decide on a request for a table's files, write it down, and hand them out.
 
+    ``gone`` says whether whoever asks has gone away: then no further file is built, and Abandoned raised.
     Raises Frozen, Conflict, NotGranted or InvalidInput, each logged, AuditError, and while files are taken what a read
     does, and LimitReached where a grant's limit leaves less than a file, or the spool is full.
     """
@@ -126,7 +134,7 @@ def shared_files(parts: Parts, arrival: Arrival, table: SharedTable | None, hint
     with refusals_recorded(parts, arrival, request):
         allowed = _allowed(parts, arrival, table, request)
         permit, shown = allowed.permit, _shown(allowed)
-        keys, plan = planned(parts, arrival.caller, allowed)
+        keys, plan = planned(parts, arrival.caller, allowed, gone)
         plan = _pruned(allowed, plan, hints)
         now = trusted_now(parts)
         until = min(now + parts.spool.life, permit.ends or now + parts.spool.life)

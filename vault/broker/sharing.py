@@ -200,7 +200,7 @@ def _add_query(app: FastAPI, sharing: Sharing) -> None:
         table = wire.SharedTable.named(share, schema, name)
         if body.version is not None or at is not None:
             _refuse_earlier(access.show_table(parts, who, table), body.version, at)
-        found = access.shared_files(parts, who, table, body.hints())
+        found = access.shared_files(parts, who, table, body.hints(), gone=getattr(request.state, "gone", _stays))
         # The first file is built before the answer begins: what fails at once fails with a status.
         first = next(found.files, None)
         files = behind(first, found.files)
@@ -235,6 +235,11 @@ def _add_files(app: FastAPI, sharing: Sharing) -> None:
 def _items(found: Sequence[dict[str, str]], place: str, most: int | None, token: str | None) -> Response:
     page, after = _page(found, place, most, token)
     return JSONResponse({"items": page, **({"nextPageToken": after} if after else {})}, media_type=_JSON)
+
+
+def _stays() -> bool:
+    """Whether a client is gone, of one that nothing is known of."""
+    return False
 
 
 def _in_share(share: str, found: list[wire.SharedTable]) -> list[wire.SharedTable]:
