@@ -29,6 +29,7 @@ from vault.workings.fanout import Needs, needs_of
 from vault.workings.jobs import ACTIVE, DONE, Job, begin_job, is_dead
 from vault.workings.names import Holder, datasets, holders
 from vault.workings.parts import OwnerParts, trusted_now
+from vault.workings.quarantine import kept
 from vault.workings.rotation import KIND, compartment_of
 from vault.workings.telling import about_columns, about_compartment
 from vault.workings.trouble import naming
@@ -78,6 +79,9 @@ def collect(parts: OwnerParts, grace: timedelta = DEFAULT_GRACE, *, at_once: str
     if usage.closed:
         garbage = [info for info in garbage if info.name in condemned]
     garbage += _spooled(parts, at_once)
+    quarantine = kept(parts, grace)
+    garbage += quarantine.garbage
+    unsettled += quarantine.recent
     dropped = _drop_keys(parts)
     size = sum(info.size for info in garbage)
     # The entry comes first: a run that is killed among its deletions is in the log.

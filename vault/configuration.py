@@ -18,6 +18,7 @@ from vault.keyring import CacheLimits
 from vault.model import DEFAULT_GRACE, FORMAT
 from vault.settings import SETTINGS, from_environment, nearest, put_over, renamed
 from vault.spool import SpoolLimits
+from vault.submission import Quarantine
 
 __all__ = ["DEFAULT_ENDPOINT", "Configuration", "WitnessPlace", "named"]
 
@@ -56,6 +57,7 @@ class Configuration:
     sharing: SpoolLimits = field(default_factory=SpoolLimits)
     witness: "WitnessPlace | None" = None
     sources: Mapping[str, str] = field(default_factory=dict)
+    submissions: Quarantine = field(default_factory=Quarantine)
 
     def text(self) -> str:
         """The file's TOML: all but what the environment says, which may be a secret and is left to it."""
@@ -76,6 +78,10 @@ class Configuration:
         if self.grace != DEFAULT_GRACE and "gc.grace" not in self.sources:
             lines += ["", "[gc]", f'grace = "{round(self.grace.total_seconds())}s"']
         lines += self._sharing_text()
+        kept = {each.name: getattr(self.submissions, each.name) for each in fields(Quarantine)}
+        written = [f"{name} = {value}" for name, value in kept.items() if f"submissions.{name}" not in self.sources]
+        if self.submissions != Quarantine() and written:
+            lines += ["", "[submissions]", *written]
         return "\n".join(lines) + "\n"
 
     def _sharing_text(self) -> list[str]:
@@ -121,8 +127,23 @@ class Configuration:
         grace = _grace(label.of("gc"), document.get("gc", {}))
         sharing = _sharing(label.of("sharing"), document.get("sharing", {}))
         witness = _witness(label.of("witness"), document.get("witness"))
+        quarantine = _quarantine(label.of("submissions"), document.get("submissions", {}))
         sources = {key: variable for key, (variable, _) in found.items()}
-        return cls(vault, store, catalog, kms, endpoint, fingerprint, owner, limits, grace, sharing, witness, sources)
+        return cls(
+            vault,
+            store,
+            catalog,
+            kms,
+            endpoint,
+            fingerprint,
+            owner,
+            limits,
+            grace,
+            sharing,
+            witness,
+            sources,
+            quarantine,
+        )
 
 
 @contextmanager
@@ -241,6 +262,17 @@ def _limits(where: str, document: Any) -> CacheLimits:
         raise InvalidInput(f"{where} takes numbers")
     try:
         return CacheLimits(**document)
+    except InvalidInput as error:
+        raise InvalidInput(f"{where}: {error}") from error
+
+
+def _quarantine(where: str, document: Any) -> Quarantine:
+    """The table ``[submissions]``: bytes of one (``most_bytes``), and what of a vendor's may wait for the owner."""
+    names = {each.name for each in fields(Quarantine)}
+    if not isinstance(document, dict) or not document.keys() <= names:
+        raise InvalidInput(f"{where} takes {', '.join(sorted(names))}")
+    try:
+        return Quarantine(**document)
     except InvalidInput as error:
         raise InvalidInput(f"{where}: {error}") from error
 

@@ -13,6 +13,7 @@ from vault.catalog import Transaction
 from vault.encoding import timestamp
 from vault.errors import Conflict, InvalidInput, NotFound
 from vault.model import MANIFEST_GROUP
+from vault.submissions import reject_all
 from vault.trust import Grant, VendorHead
 from vault.workings.fanout import needs_of
 from vault.workings.jobs import begin_job
@@ -35,12 +36,16 @@ SURVIVES = (
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """A dataset that is gone: the versions it had, the grants that ended, and the vendors who had a copy."""
+    """A dataset that is gone: the versions it had, the grants that ended, and the vendors who had a copy.
+
+    ``submissions`` waited for it in quarantine, and were rejected with it.
+    """
 
     dataset: str
     versions: tuple[int, ...]
     grants: int
     vendors: tuple[str, ...]
+    submissions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +75,8 @@ def delete(parts: OwnerParts, name: str) -> Deleted:
         ended += _end_grants(parts, dataset)
         done = _end(parts, dataset)
         if done is not None:
-            versions, vendors = done
-            return Deleted(name, versions, ended, vendors)
+            versions, vendors, refused = done
+            return Deleted(name, versions, ended, vendors, refused)
     raise Conflict(f"the dataset '{name}' kept being granted while it was deleted; try again")
 
 
@@ -111,7 +116,7 @@ def _without(gone: set[str]) -> Callable[[VendorHead], dict[str, object] | None]
     return change
 
 
-def _end(parts: OwnerParts, dataset: Dataset) -> tuple[tuple[int, ...], tuple[str, ...]] | None:
+def _end(parts: OwnerParts, dataset: Dataset) -> tuple[tuple[int, ...], tuple[str, ...], int] | None:
     """Empty every compartment and end the name; None where a grant has come in the meantime."""
     sealer = parts.sealer()
     with parts.catalog.write() as transaction:
@@ -128,6 +133,7 @@ def _end(parts: OwnerParts, dataset: Dataset) -> tuple[tuple[int, ...], tuple[st
         for row in rows:
             transaction.add_head(row)
         end_dataset(transaction, dataset, sealer)
+        refused = reject_all(parts, transaction, dataset, {holder.id: holder.name for holder in people.values()})
         versions = sorted({n for place, head in heads if head and place.holder == parts.owner for n in head.versions})
         copies = sorted(people[place.holder].name for place in places if place.holder != parts.owner)
         parts.journal.record_in(
@@ -142,7 +148,7 @@ def _end(parts: OwnerParts, dataset: Dataset) -> tuple[tuple[int, ...], tuple[st
     parts.heads.announce(rows)
     parts.keyring.drop(place.id for place in places)
     parts.journal.checkpoint()
-    return tuple(versions), tuple(copies)
+    return tuple(versions), tuple(copies), refused
 
 
 def expire(parts: OwnerParts, name: str, keep: int) -> Expired:

@@ -23,6 +23,7 @@ __all__ = [
     "spool_facts_key",
     "spool_key",
     "spool_name",
+    "submission_key",
     "ticket_key",
 ]
 
@@ -64,6 +65,13 @@ def parcel_key(metadata_key: bytes, job: str) -> bytes:
     ``HKDF(metadata key, info = canonical("dsvault parcel key", job))``.
     """
     return _derive(metadata_key, canonical("dsvault parcel key", job), KEY_BYTES)
+
+
+def submission_key(secret: bytes, purpose: str, bound: bytes) -> bytes:
+    """An AES-256 key of one submission, by what it is for:
+    ``HKDF(the submission's secret, info = canonical("dsvault submission key", purpose, bound))``.
+    """
+    return _derive(secret, canonical("dsvault submission key", purpose, bound), KEY_BYTES)
 
 
 def key_id(data_key: bytes) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Final
+from typing import Final, Protocol
 
 from vault.encoding import ID_BYTES, canonical
 from vault.errors import InvalidInput
@@ -28,6 +28,7 @@ __all__ = [
     "ChunkIdentity",
     "Column",
     "Cut",
+    "Identity",
     "KeyScope",
     "check_column_names",
     "check_name",
@@ -86,6 +87,19 @@ class KeyScope:
         if scope.context() != context:
             raise InvalidInput("this is not the context of a data key")
         return scope
+
+
+class Identity(Protocol):
+    """Which object an encrypted Parquet file is: what binds its modules to their place, and nothing else's."""
+
+    @property
+    def chunk(self) -> str:
+        """The object's own id, for sentences."""
+        ...
+
+    def encode(self) -> bytes:
+        """Canonical bytes that begin with a domain label: the ``aad_prefix`` of its modules."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

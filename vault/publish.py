@@ -36,9 +36,19 @@ from vault.workings.staging import StagedRows
 from vault.workings.versions import OpenVersion, open_version
 from vault.workings.writing import Writer
 
-__all__ = ["OpenPublication", "PublishOptions", "Published", "begin_publication", "publish", "rename"]
+__all__ = [
+    "Joined",
+    "OpenPublication",
+    "PublishOptions",
+    "Published",
+    "begin_publication",
+    "join_columns",
+    "publish",
+    "rename",
+]
 
 _COMMIT_TRIES = 5
+_Committed = Callable[[Transaction, int, tuple[Column, ...]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +116,40 @@ def publish(
         return _run(parts, plan, columns, rows.schema, options, carried, rows, progress)
 
 
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Columns to be joined to the newest version by its row key; rows that they say nothing of are null there.
+
+    Of those in ``fill``, which are there already, only nulls get values. ``committed`` is called in the transaction
+    that makes the version, with its number and all its columns: what it raises undoes both.
+    """
+
+    table: pa.Table
+    fill: frozenset[str]
+    committed: _Committed
+
+
+def join_columns(parts: OwnerParts, name: str, version: int, joined: Joined) -> Published:
+    """A version with the rows of the newest one, which has to be ``version``, and columns joined to it.
+
+    Raises InvalidInput, Conflict also where there is a newer version by now, and what `publish` does; then nothing was
+    published.
+    """
+    options = PublishOptions(columns_only=True)
+    plan = _plan(parts, name, options)
+    present, key = plan.previous, plan.dataset.key
+    if present.manifest.version != version or key is None:
+        raise Conflict("the dataset was changed by somebody else in the meantime; try again")
+    replacement = Replacement(parts, present, key, joined.table, joined.fill)
+    _check_replaceable(plan, replacement)
+    schema = _with_columns(present.manifest.schema, replacement.schema)
+    check_column_names(schema.names, "the version")
+    unsupported(schema)
+    columns = carried_columns(present.manifest, schema)
+    carried = Carried(present, columns, schema, replacement)
+    return _run(parts, plan, columns, schema, options, carried, None, lambda _done, _total: None, joined.committed)
+
+
 def _run(
     parts: OwnerParts,
     plan: "_Plan",
@@ -115,10 +159,12 @@ def _run(
     carried: Carried | None,
     rows: RowSource | None,
     progress: Callable[[int, int | None], None],
+    committed: _Committed | None = None,
 ) -> Published:
     job = begin_job(parts.catalog, "publish", parts.clock)
     try:
-        return _Publication(parts, plan, job, columns, schema, options, carried).run(rows, progress)
+        publication = _Publication(parts, plan, job, columns, schema, options, carried, committed)
+        return publication.run(rows, progress)
     except BaseException:
         job.abandon()
         raise
@@ -325,6 +371,7 @@ class _Publication:
         schema: pa.Schema,
         options: PublishOptions,
         carried: Carried | None,
+        committed: _Committed | None = None,
     ) -> None:
         self._parts = parts
         self._plan = plan
@@ -332,6 +379,7 @@ class _Publication:
         self._sealer = parts.sealer()
         self._columns = columns
         self._options = options
+        self._committed = committed
         present = plan.present
         self._schema = schema
         head = present.head if present else None
@@ -502,6 +550,7 @@ class _Publication:
             columns=self._columns,
             schema=self._schema,
             parts=arrange(self._kept, self._fresh.listings(), self._load),
+            key=next((column.id for column in self._columns if column.name == self._plan.dataset.key), None),
         )
 
     def _commit(self, manifest: Manifest, publisher: Signer) -> tuple[str, ...]:
@@ -561,6 +610,8 @@ class _Publication:
         )
         for copy in self._copies.values():
             parts.journal.record_in(transaction, Kind.FANNED_OUT, **copy.told(plan.dataset.name, layout, self._job))
+        if self._committed is not None:
+            self._committed(transaction, self._version, self._columns)
         return heads
 
     def _renamed(self) -> dict[str, str]:

@@ -36,7 +36,7 @@ from vault.workings.keyfolder import KeyFolder, kind_of
 from vault.workings.names import holders
 from vault.workings.parts import OwnerParts
 from vault.workings.permissions import open_grant
-from vault.workings.recounting import recount
+from vault.workings.recounting import received, recount
 from vault.workings.regained import Run, log_runs, marks, refuse_older, refuse_shorter
 from vault.workings.roots import Roots, root_name
 
@@ -357,6 +357,7 @@ class _Restoring:
                         "under it cannot be read; 'dsvault vendor offboard' ends that vendor"
                     )
         _count_usage(parts)
+        _regain_submissions(parts)
         _roots.reconcile(parts)
         parts.journal.settle()
         parts.backups.complete(snapshot=True)
@@ -375,6 +376,17 @@ def _count_usage(parts: OwnerParts) -> None:
     with parts.catalog.write() as transaction:
         for (grant, day), counts in used.items():
             transaction.add_usage(grant, day, counts)
+
+
+def _regain_submissions(parts: OwnerParts) -> None:
+    """Put those into quarantine again that came since the newest snapshot: the log has all but their objects."""
+    rows = received(parts.journal.entries(parts.signers.keys.auditor_secrets()))
+    with parts.catalog.write() as transaction:
+        people = {row.id for row in transaction.holders()}
+        for row in rows:
+            granted = transaction.grants(vendor=row.vendor, dataset=row.dataset, grant=row.grant)
+            if row.vendor in people and granted and transaction.submission(row.vendor, row.id) is None:
+                transaction.add_submission(row)
 
 
 class _Filling:

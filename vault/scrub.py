@@ -13,13 +13,14 @@ from vault.derivation import chunk_key
 from vault.errors import IntegrityError, NotFound, VaultError
 from vault.keyring import WrappedKey
 from vault.manifest import ChunkRef
-from vault.model import ChunkIdentity
+from vault.model import DEFAULT_GRACE, ChunkIdentity
 from vault.objects import StoredObject
 from vault.trust import Label, Role, Signed
 from vault.workings.names import Holder, datasets, holders, own_holder_name
 from vault.workings.parts import OwnerParts, holder_sealer, wrapped_key
 from vault.workings.permissions import live_for_vendor
 from vault.workings.putting import Checksum
+from vault.workings.quarantine import check_kept, kept
 from vault.workings.reading import identity_of
 from vault.workings.trouble import stopped
 from vault.workings.usage import survey
@@ -36,7 +37,8 @@ class CheckReport:
     """What a check saw: counts, every fault in a sentence, and what gc may remove.
 
     ``not_checked`` says whose data could not be looked into because the KMS refuses the key on purpose, and
-    ``in_doubt`` how many objects may therefore be in use or not.
+    ``in_doubt`` how many objects may therefore be in use or not. ``submissions`` wait in quarantine; what is in them is
+    not looked at.
     """
 
     chunks: int = 0
@@ -50,6 +52,7 @@ class CheckReport:
     busy: int = 0
     not_checked: list[str] = field(default_factory=list)
     in_doubt: int = 0
+    submissions: int = 0
 
     @property
     def ok(self) -> bool:
@@ -119,7 +122,19 @@ def check(
         else:
             report.garbage.append(info.name)
             report.garbage_bytes += info.size
+    _check_quarantine(parts, report, whole=not epochs)
     return report
+
+
+def _check_quarantine(parts: OwnerParts, report: CheckReport, *, whole: bool) -> None:
+    """Every submission that waits is there as it came; what gc may remove of the others is garbage."""
+    found = kept(parts, DEFAULT_GRACE)
+    for row in found.waiting:
+        report.submissions += 1
+        report.noting(f"submission {row.id}", lambda row=row: check_kept(parts, row, whole=whole))  # type: ignore[misc]
+    report.garbage += [info.name for info in found.garbage]
+    report.garbage_bytes += sum(info.size for info in found.garbage)
+    report.busy += found.recent
 
 
 def _check_log(parts: OwnerParts, report: CheckReport) -> None:

@@ -76,6 +76,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     _file("SHARING_LIFE", "sharing.life"),
     _file("SHARING_VENDOR_BYTES", "sharing.vendor_bytes", form=Form.NUMBER),
     _file("SHARING_TOTAL_BYTES", "sharing.total_bytes", form=Form.NUMBER),
+    _file("SUBMISSIONS_MOST_BYTES", "submissions.most_bytes", form=Form.NUMBER),
+    _file("SUBMISSIONS_WAITING", "submissions.waiting", form=Form.NUMBER),
+    _file("SUBMISSIONS_WAITING_BYTES", "submissions.waiting_bytes", form=Form.NUMBER),
     *_serve(
         "host", "port", "vendors", "workers", "key-age", "endpoint", "metrics-to", "log-level", "tls-cert", "tls-key",
         "tls-client-ca", "grace", "request-timeout", "send-timeout", "connections",

@@ -31,7 +31,7 @@ _SEVERITIES: Final = {1: "Informational", 2: "Low", 3: "Medium", 4: "High"}
 _APPLICATION: Final = (6, "Application Activity")
 _IAM: Final = (3, "Identity & Access Management")
 #: Lists that say row by row, or chunk by chunk, what was had: too long for a line.
-_LONG: Final = frozenset({"served", "chunks", "layout", "layouts", "dropped"})
+_LONG: Final = frozenset({"served", "chunks", "layout", "layouts", "dropped", "envelope"})
 _OWNER: Final = "owner"
 
 Fields = Mapping[str, Any]
@@ -88,6 +88,10 @@ _ACTS: Final[Mapping[str, _Act]] = {
     "request refused": _Act(_CALL, 2, "Read", 2),
     "owner read": _Act(_DATA, 1, "Read"),
     "data keys opened": _Act(_DATA, 10, "Decrypt"),
+    "submission received": _Act(_DATA, 5, "Write"),
+    "submission accepted": _Act(_DATA, 5, "Write"),
+    "submission rejected": _Act(_DATA, 7, "Delete"),
+    "submission key made": _Act(_ENTITY, 1, "Create", 3, ("submission key", "key", "key")),
     "garbage collected": _Act(_DATA, 7, "Delete"),
     "KMS key made": _Act(_ENTITY, 1, "Create", entity=_KMS_KEY),
     "KMS key disabled": _Act(_ENTITY, 9, "Disable", 3, _KMS_KEY),
@@ -117,6 +121,7 @@ _BY_VENDORS: Final = frozenset(
         "shared files asked for",
         "shared file handed out",
         "shared file read",
+        "submission received",
         "request refused",
     }
 )

@@ -5,7 +5,7 @@ of) and each segment of 256 KiB (the last one may be shorter) are sealed with AE
 keys that both follow from the salt, which is random for every object that is ever put. So no two objects share a key,
 also where two brokers seal the same file at once, and a counter is a nonce that is used once. A segment's associated
 data are what it is bound to, its number, and whether it is the last: none can be taken out, put in another place, or
-come from another object. ``docs/reference/format.md`` section 13.
+come from another object. ``docs/reference/format.md`` section 14.
 """
 
 import os

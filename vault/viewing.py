@@ -3,9 +3,12 @@
 Each read is in the log as an owner's read.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -16,7 +19,35 @@ from vault.readers import Extent, Readers, checked_part
 from vault.workings.filling import owners_version
 from vault.workings.parts import OwnerParts
 
-__all__ = ["OwnedDataset", "owned"]
+__all__ = ["Opened", "OwnedDataset", "owned"]
+
+
+class Opened:
+    """An open vault that another process opens for itself: one that was forked, or that was sent a dataset.
+
+    Connections to a catalog are one process's own, and no key goes from one to another: there it is opened anew, by its
+    directory.
+    """
+
+    __slots__ = ("_folder", "_opens", "_parts", "_pid")
+
+    def __init__(self, opens: Callable[[Path], OwnerParts], folder: Path, parts: OwnerParts | None = None) -> None:
+        self._opens = opens
+        self._folder = folder.absolute()
+        self._parts = parts
+        self._pid = os.getpid()
+
+    @property
+    def parts(self) -> OwnerParts:
+        """The vault's parts in this process; raises what opening it does."""
+        parts, pid = self._parts, os.getpid()
+        if parts is None or pid != self._pid:
+            self._parts = parts = self._opens(self._folder)
+            self._pid = pid
+        return parts
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Opened, (self._opens, self._folder)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -26,23 +57,27 @@ class OwnedDataset(Readers):
     Works wherever Arrow's C stream interface does (`__arrow_c_stream__`).
     """
 
-    held: OwnerParts
+    opened: Opened
     name: str
     version: int | None = None
 
     @property
+    def _parts(self) -> OwnerParts:
+        return self.opened.parts
+
+    @property
     def schema(self) -> pa.Schema:
         """The Arrow schema of all columns; raises NotFound."""
-        return datasets.plan_scan(self.held, self.name, version=self.version, most=1).schema
+        return datasets.plan_scan(self._parts, self.name, version=self.version, most=1).schema
 
     @property
     def versions(self) -> list[datasets.VersionState]:
         """Every version that there is, oldest first; raises NotFound."""
-        return datasets.show(self.held, self.name).versions
+        return datasets.show(self._parts, self.name).versions
 
     def at(self, version: int | None = None, as_of: str | datetime | timedelta | None = None) -> "OwnedDataset":
         """The same dataset as of another version, or of a time; raises NotFound and InvalidInput."""
-        return owned(self.held, self.name, version, as_of)
+        return owned(self.opened, self.name, version, as_of)
 
     def scan(
         self,
@@ -63,18 +98,18 @@ class OwnedDataset(Readers):
         number = version if version is not None else self.version
         shards = None if part is None else self._shards(part, number)
         return datasets.scan(
-            self.held, self.name, columns=columns, where=where, limit=limit, version=number, shards=shards
+            self._parts, self.name, columns=columns, where=where, limit=limit, version=number, shards=shards
         )
 
     def extent(self) -> Extent:
         """The version that would be read now, and its shards; raises NotFound."""
-        manifest = owners_version(self.held, datasets.named(self.held, self.name), self.version).manifest
+        manifest = owners_version(self._parts, datasets.named(self._parts, self.name), self.version).manifest
         return Extent(manifest.version, manifest.shards)
 
     def _shards(self, part: tuple[int, int], version: int | None) -> list[int]:
         index, of = checked_part(part)
-        dataset = datasets.named(self.held, self.name)
-        opened = owners_version(self.held, dataset, version)
+        dataset = datasets.named(self._parts, self.name)
+        opened = owners_version(self._parts, dataset, version)
         numbers = [shard.index for shard in opened.shards({column.group for column in opened.manifest.columns})]
         return numbers[index * len(numbers) // of : (index + 1) * len(numbers) // of]
 
@@ -83,9 +118,10 @@ class OwnedDataset(Readers):
 
 
 def owned(
-    parts: OwnerParts, name: str, version: int | None = None, as_of: str | datetime | timedelta | None = None
+    opened: Opened, name: str, version: int | None = None, as_of: str | datetime | timedelta | None = None
 ) -> OwnedDataset:
     """A dataset by name, of a version or as of a time; raises NotFound for one that there is not, and InvalidInput."""
+    parts = opened.parts
     dataset = datasets.named(parts, name)
     if version is not None and as_of is not None:
         raise InvalidInput("version, as_of: give one of them")
@@ -95,8 +131,8 @@ def owned(
         moment = asked_time(as_of, "as_of", utcnow())
         for number in sorted(owners_version(parts, dataset).head.versions, reverse=True):
             if owners_version(parts, dataset, number).manifest.created <= moment:
-                return OwnedDataset(parts, name, number)
+                return OwnedDataset(opened, name, number)
         raise NotFound(f"the dataset '{name}' has no version of that time any more, or had none yet")
     if version is not None:
         owners_version(parts, dataset, version)
-    return OwnedDataset(parts, name, version)
+    return OwnedDataset(opened, name, version)

@@ -246,6 +246,7 @@ def delete(
     told = [
         f"deleted {name}: {counted(len(done.versions), 'version')}, {counted(done.grants, 'grant')}, "
         f"copies of {counted(len(done.vendors), 'vendor')}",
+        *([f"rejected {counted(done.submissions, 'submission')} that waited for it"] if done.submissions else []),
         *_afterwards(),
     ]
     emit(asdict(done), json, "\n".join(told))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from vault.client import Client
 
-__all__ = ["delegate", "fetch"]
+__all__ = ["by_option", "delegate", "fetch"]
 
 _PREVIEW_ROWS = 20
 _TOKEN = re.compile("[!-~]{1,65536}")
@@ -117,11 +117,11 @@ def fetch(
     warn_open(profile, key)
     if output is None:
         preview = _PREVIEW_ROWS if limit is None else limit
-        with _by_option():
+        with by_option():
             shown = found.scan(columns=names, where=where, limit=preview, grant=grant_id).read_all()
         _show(shown, json, cut=limit is None and shown.num_rows == _PREVIEW_ROWS)
         return
-    with _by_option(), fetching(json) as on_progress:
+    with by_option(), fetching(json) as on_progress:
         done = to_file(
             found, output, names, where, limit, grant_id, resume=resume, on_progress=on_progress, on_note=note
         )
@@ -130,7 +130,7 @@ def fetch(
 
 
 @contextmanager
-def _by_option() -> Iterator[None]:
+def by_option() -> Iterator[None]:
     """Name the option where the client or the broker name what it stands for."""
     from vault.errors import Conflict, InvalidInput
 

@@ -24,6 +24,7 @@ from vault_cli import (
     root,
     rotation,
     safekeeping,
+    submitting,
     vendors,
 )
 from vault_cli.demo import demo
@@ -70,7 +71,9 @@ app.add_typer(credentials.app, name="credential", help="Credentials: issue, requ
 app.command("delegate")(fetching.delegate)
 app.command("serve")(serve)
 app.command("fetch")(fetching.fetch)
-app.add_typer(rotation.app, name="rotate", help="Rotate keys: rekey, rewrap.")
+app.command("submit")(submitting.submit)
+app.add_typer(submitting.app, name="submissions", help="What vendors sent back: list, show, accept, reject.")
+app.add_typer(rotation.app, name="rotate", help="Rotate keys: rekey, rewrap, submission-key.")
 app.add_typer(kms.app, name="kms", help="KMS keys: list, policy, disable, enable, passphrase.")
 app.add_typer(root.app, name="root", help="The root document: show, propose, sign, apply, rotate, new-key.")
 app.add_typer(evidence.app, name="audit", help="The audit log: show, export, verify, prove, reconcile.")

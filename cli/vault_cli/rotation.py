@@ -85,6 +85,16 @@ def rewrap(
     _end_partly_done(failures)
 
 
+@app.command("submission-key")
+def submission_key(vault: VaultDir = None, json: Json = False) -> None:
+    """Make a new key for vendors to seal what they send back to; profiles that are issued from now on have it.
+
+    The one before is kept for what is sealed to it.
+    """
+    before, after = open_vault(vault).rotate_submission_key()
+    emit({"before": before, "key": after}, json, f"made the submission key {after}")
+
+
 def _whatever_was_done(act: Callable[[], Sequence[Any]]) -> tuple[Sequence[Any], Sequence[str]]:
     """The results of an act on several vendors, and in sentences what failed: both are told."""
     from vault.errors import PartlyDone
@@ -125,6 +135,7 @@ def check(
         "removable_objects": len(report.garbage),
         "removable_bytes": report.garbage_bytes,
         "objects_of_running_jobs": report.busy,
+        "submissions": report.submissions,
     }
 
     def human() -> None:
@@ -133,6 +144,8 @@ def check(
             tried = f"none under a retired one ({report.retired_tries} tries)"
             typer.echo(f"every chunk that was checked opens under its live epoch, and {tried}")
         typer.echo(f"gc may remove {len(report.garbage)} objects, {report.garbage_bytes} bytes")
+        if report.submissions:
+            typer.echo(f"{report.submissions} submissions wait to be looked at")
         if report.busy:
             typer.echo(f"{report.busy} objects belong to jobs that run, or were killed less than gc's grace time ago")
         if report.in_doubt:

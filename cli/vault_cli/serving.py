@@ -173,10 +173,10 @@ def _run(settings: _Settings, listener: socket.socket, link: "Link | None", read
 
     # A worker is a process of its own, and what is forbidden to the one before an exec is not to the one after.
     forbid_core_dumps()
-    parts, _ = deployment.open_broker(settings.folder, key_age=settings.key_age)
+    parts, configuration = deployment.open_broker(settings.folder, key_age=settings.key_age)
     names = frozenset(split_names(settings.vendors, "--vendors")) if settings.vendors is not None else None
     served = access.vendor_ids(parts, names) if names is not None else None
-    app = create_app(parts, served, settings.endpoints, settings.metrics_to)
+    app = create_app(parts, served, settings.endpoints, settings.metrics_to, configuration.submissions)
     if link is not None:
         link.join(app.state.metrics)
     run_server(app, settings.options, ready, listener=listener)

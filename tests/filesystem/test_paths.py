@@ -23,7 +23,7 @@ from tests.support.brokers import broker
 from tests.support.tables import rows
 from vault.errors import Conflict, Frozen, InvalidInput, LimitReached, NotGranted, Unauthenticated, Unavailable
 from vault.filesystem import DsvaultFileSystem
-from vault.filesystem.asking import Options, Source
+from vault.filesystem.asking import Access, Options
 from vault.filesystem.made import Handle, Kept
 
 _FILE = "evals/latest.parquet"
@@ -114,9 +114,9 @@ def test_what_changes_while_a_file_is_made_is_noticed(
     """Rows of one version are never given out as those of another, nor any once the grant has ended."""
     lab, profile = served
     files, made = _opened(profile), list[int]()
-    makes = Source._make
+    makes = Access._make
 
-    def changing(source: Source, offered: Any) -> Any:
+    def changing(source: Access, offered: Any) -> Any:
         data = makes(source, offered)
         made.append(offered.grant.version)
         if len(made) == 1:
@@ -127,7 +127,7 @@ def test_what_changes_while_a_file_is_made_is_noticed(
             time.sleep(1.1)
         return data
 
-    monkeypatch.setattr(Source, "_make", changing)
+    monkeypatch.setattr(Access, "_make", changing)
     if act == "revoke":
         with pytest.raises(FileNotFoundError):
             files.open(_FILE)
@@ -369,9 +369,9 @@ def test_what_is_kept_ends(served: tuple[Lab, Path]) -> None:
     files.info(_FILE)
     assert _reads(lab) == 1
     deadline = time.monotonic() + 20
-    while files._source.kept._files and time.monotonic() < deadline:
+    while files._access.kept._files and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert files._source.kept._files == {}
+    assert files._access.kept._files == {}
     files.info(_FILE)
     assert _reads(lab) == 2
 
@@ -399,8 +399,6 @@ def test_kept_files_have_a_bound() -> None:
     kept.get("d", lambda: pa.py_buffer(bytes(400)))
     assert list(kept._files) == ["d"]
     assert kept.found("d") is not None
-    kept.forget()
-    assert kept.found("d") is None
     assert kept._turns == {}
 
 

@@ -24,6 +24,7 @@ import vault
 from tests.conftest import Lab
 from tests.support.reading import read
 from tests.support.servers import aws
+from tests.support.submitting import Desk, labels
 from tests.support.tables import rows
 from vault import access
 from vault.policy import Request
@@ -145,6 +146,7 @@ def _live(record: Record, folder: Path, url: str) -> None:
     lab.grant("acme", "long", ["n"], delivery="lease")
     lab.grant("globex", "evals", ["id"])
     profile = lab.issue_credential("acme", bearer=True).profile
+    desk = Desk(Lab(folder / "lab", lab))
 
     record.role = "broker"
     parts = Lab(folder / "lab", lab).broker_parts()
@@ -153,6 +155,8 @@ def _live(record: Record, folder: Path, url: str) -> None:
     assert read(parts, caller).num_rows == 50
     page = access.lease_page(parts, access.arrive(parts, profile.token, "test"), Request("long", lease=True))
     assert page.shards
+    desk.parts = parts
+    desk.submit(labels(0))
     access.settle(parts)
 
     record.role = "auditor"
@@ -180,6 +184,7 @@ def _live(record: Record, folder: Path, url: str) -> None:
     lab.offboard("globex")
     lab.gc(timedelta(0))
     assert lab.check().ok
+    assert lab.accept_submission(lab.submissions()[0].id).rows == 1
     assert lab.audit_verify() > 0
 
 
@@ -202,7 +207,7 @@ def test_nothing_is_allowed_that_nobody_asks_for(record: Record, role: str) -> N
     assert allowed - {each.action for each in record.asked[role]} <= {"s3:AbortMultipartUpload", "kms:TagResource"}
 
 
-def test_a_broker_writes_the_ends_of_the_log_alone(record: Record) -> None:
+def test_a_broker_writes_the_ends_of_the_log_and_the_quarantine_alone(record: Record) -> None:
     """Neither chunks nor heads nor root documents, and it deletes nothing."""
     statements = _statements("broker")
     for name in ("chunks/x", "heads/x", "roots/x", "manifests/x", "backup/changes/x", "backup/snapshots/x"):
@@ -210,7 +215,9 @@ def test_a_broker_writes_the_ends_of_the_log_alone(record: Record) -> None:
             assert not _allowed(Asked(action, f"arn:aws:s3:::{_BUCKET}/{_PREFIX}/{name}"), statements)
     written = {each.resource for each in record.asked["broker"] if each.action == "s3:PutObject"}
     assert written
-    assert all(f"/{_PREFIX}/checkpoints/" in name or f"/{_PREFIX}/log/" in name for name in written)
+    places = [f"/{_PREFIX}/{folder}/" for folder in ("checkpoints", "log", "submissions")]
+    assert all(any(place in name for place in places) for name in written)
+    assert any(places[2] in name for name in written)
 
 
 def test_nothing_outside_the_prefix_is_allowed() -> None:

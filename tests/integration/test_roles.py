@@ -16,6 +16,7 @@ from tests.integration.test_cli import dsvault
 from tests.support.brokers import broker
 from tests.support.log import acts
 from tests.support.postgres import postgres
+from tests.support.submitting import Desk, labels
 from tests.support.tables import rows
 from vault import access, deployment
 from vault.catalog import schema
@@ -118,6 +119,8 @@ def test_a_broker_serves_with_its_role(guarded: Guarded, role: str) -> None:
         bound = lab.folder.parent / "bound.json"
         lab.vault.issue_credential("acme", endpoint=url).save(bound)
         dataset = vault.connect(bound).dataset("evals")
+        granted = next(each.grant for each in dataset.grants if each.key == "id")
+        sent = dataset.submit(labels(0), granted)
         for _ in range(2):
             assert dataset.to_arrow(columns=["id", "lang"]).num_rows == 100
         with pytest.raises(LimitReached):
@@ -129,10 +132,28 @@ def test_a_broker_serves_with_its_role(guarded: Guarded, role: str) -> None:
         time.sleep(1.1)  # a head may be a second old
         with pytest.raises(VaultError):
             dataset.to_arrow(columns=["score"])
+    assert [each.id for each in lab.vault.submissions()] == [sent.id]
     kinds = [entry.kind.value for entry in acts(lab.vault)][before:]
     assert {"read begun", "read ended", "lease page handed out", "request refused"} <= set(kinds)
     assert any(entry.kind.value == "data keys opened" for _, entry in lab.vault.audit_entries())
     lab.vault.audit_verify()
+
+
+def test_a_broker_sees_the_submissions_of_its_vendors_alone(
+    guarded: Guarded, connected: Callable[[str], psycopg.Connection]
+) -> None:
+    """Nor can it put one of another vendor's into quarantine."""
+    for vendor in ("acme", "globex"):
+        Desk(guarded.lab, vendor).submit(labels(0))
+    found = connected(_ACME).execute("SELECT vendor FROM submissions").fetchall()
+    (acme,) = [each.id for each in guarded.lab.vault.vendors() if each.name == "acme"]
+    assert found == [(acme,)]
+    (globex,) = [each.id for each in guarded.lab.vault.vendors() if each.name == "globex"]
+    _refused(
+        connected(_ACME),
+        f"INSERT INTO submissions SELECT '{globex}', '{new_id()}', \"grant\", dataset, object, size, envelope, received, "
+        "state, settled, note FROM submissions",
+    )
 
 
 def test_used_proofs_are_cleared_with_the_brokers_role(
@@ -159,6 +180,8 @@ _OF_NO_BROKER = [
     "DELETE FROM versions",
     "UPDATE credentials SET statement = '\\x00'",
     "DELETE FROM credentials",
+    "UPDATE submissions SET state = 'accepted'",
+    "DELETE FROM submissions",
     "UPDATE holders SET kms_key = 'x'",
     "UPDATE log SET sealed = '\\x00'",
     "DELETE FROM log",

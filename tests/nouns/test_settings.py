@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from vault.configuration import Configuration
 from vault.errors import IntegrityError, InvalidInput, NotFound, VaultError
 from vault.settings import SETTINGS, refuse_unknown
 from vault.spool import SpoolLimits
+from vault.submission import Quarantine
 from vault.trust import Role
 from vault_cli.main import app
 
@@ -50,9 +51,17 @@ def test_every_option_of_serve_has_its_variable() -> None:
 def test_every_key_of_the_file_has_its_variable() -> None:
     """What may stand in config.toml, but for the format, is a setting; so is what init takes for it."""
     keys = {each.key for each in SETTINGS if each.key is not None}
-    there = set(Configuration.__dataclass_fields__) - {"sources", "data_keys", "grace", "sharing", "witness"}
+    there = set(Configuration.__dataclass_fields__) - {
+        "sources",
+        "data_keys",
+        "grace",
+        "sharing",
+        "witness",
+        "submissions",
+    }
     tables = {"data_keys.age", "data_keys.keys", "data_keys.uses", "gc.grace", "witness.url", "witness.required"}
     tables |= {"sharing.life", "sharing.vendor_bytes", "sharing.total_bytes"}
+    tables |= {f"submissions.{each.name}" for each in fields(Quarantine)}
     assert keys == there | tables
     of_init = {each.option for each in SETTINGS if each.of == "init"}
     assert of_init == set(_options("init")) - _ONLY_FOR_HELP - {"folder"}

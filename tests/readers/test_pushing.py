@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from tests.conftest import Lab
 from vault.errors import InvalidInput
 from vault.filters import bind, parse
 from vault.readers import Readers
@@ -197,6 +198,23 @@ def test_what_is_pushed_down_keeps_exactly_the_rows_that_polars_keeps(predicate:
             kept = bind(parse(where), _TABLE.schema).apply(_TABLE)
             # polars may keep a part of it to itself.
             assert kept["row"].to_pylist() == _EAGER.filter(asked)["row"].to_list()
+
+
+def test_a_query_of_a_published_version_is_the_same(lab: Lab) -> None:
+    """The same where shards are ruled out by their statistics and columns are read one by one."""
+    lab.vault.publish("evals", _TABLE, key="row", shard_rows=16)
+    dataset = lab.vault.dataset("evals")
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(_PREDICATES)
+    def check(predicate: pl.Expr) -> None:
+        try:
+            truth = _EAGER.filter(predicate)
+        except pl.exceptions.PolarsError:
+            return
+        assert_frame_equal(dataset.scan_polars().filter(predicate).collect(), truth)
+
+    check()
 
 
 _c = pl.col

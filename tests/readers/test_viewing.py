@@ -1,6 +1,8 @@
 """The lab's own datasets through the same readers: every version, lazily, and in the log."""
 
 import datetime as dt
+import multiprocessing
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -119,6 +121,37 @@ def test_parts_have_each_row_once(lab: Lab, whole: OwnedDataset) -> None:
     assert read == [list(range(30)), list(range(30, 60)), list(range(60, 90))]
     assert sorted(number for part in whole.parts(5) for number in part.to_arrow()["id"].to_pylist()) == list(range(90))
     assert _reads(lab)[0]["shards"] == [[0, 0]]
+
+
+def test_a_lazy_scan_is_read_in_parts(lab: Lab, whole: OwnedDataset) -> None:
+    """Its columns and conditions go into each part; a limit is not one of each."""
+    chosen = whole.lazy().select("id").where("id < 40")
+    assert [part.to_arrow()["id"].to_pylist() for part in chosen.parts()] == [list(range(30)), list(range(30, 40)), []]
+    with pytest.raises(InvalidInput, match="^parts: what has a limit is not read in parts$"):
+        chosen.limit(3).parts()
+
+
+def _in_a_child(dataset: OwnedDataset, answers: Any) -> None:
+    answers.put((dataset.to_arrow(columns=["id"]).num_rows, id(dataset.opened.parts)))
+
+
+@pytest.mark.parametrize("way", ["fork", "spawn"])
+def test_another_process_opens_the_vault_for_itself(lab: Lab, whole: OwnedDataset, way: str) -> None:
+    """Forked or sent a dataset: no connection is shared, no key is in what is sent, and each read is in the log."""
+    whole.to_arrow(columns=["id"])
+    context = multiprocessing.get_context(way)
+    answers = context.SimpleQueue()
+    process = context.Process(target=_in_a_child, args=(whole, answers))
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
+    read, parts = answers.get()
+    assert read == 90
+    assert way == "spawn" or parts != id(whole.opened.parts)
+    assert len(_reads(lab)) == 2
+    sent = pickle.dumps(whole)
+    assert b"open_owner" in sent
+    assert len(sent) < 600
 
 
 def test_what_there_is_not_is_said(lab: Lab) -> None:

@@ -22,6 +22,7 @@ from vault.access.leases import MOST_BYTES, LeasedObject, lease_page, leased_obj
 from vault.access.permits import Offering, offerings
 from vault.access.sharedfiles import ReadableFile, shared_file
 from vault.access.streams import Delivery, open_delivery
+from vault.access.submissions import Received, receive
 from vault.access.tables import Files, Hints, SharedFile, ShownTable, list_tables, shared_files, show_table
 from vault.errors import VaultError
 from vault.keyring import KeyCounts
@@ -41,6 +42,7 @@ __all__ = [
     "LeasedObject",
     "Offering",
     "ReadableFile",
+    "Received",
     "Request",
     "Sent",
     "SharedFile",
@@ -56,6 +58,7 @@ __all__ = [
     "offerings",
     "open_delivery",
     "providers",
+    "receive",
     "settle",
     "shared_file",
     "shared_files",

@@ -40,7 +40,8 @@ _USED = "the proof was used before"
 class Caller:
     """An authenticated vendor: its id, its credential, where it called from, and to whom its access was handed on.
 
-    ``subject`` is whom the vendor's own identity provider speaks of, where one does.
+    ``subject`` is whom the vendor's own identity provider speaks of, where one does. ``key`` is the thumbprint of the
+    key that proves its requests; None where none does.
     """
 
     vendor: str
@@ -49,6 +50,7 @@ class Caller:
     expires: datetime
     links: tuple[Link, ...] = ()
     subject: str | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +131,12 @@ def arrive(
     vendor, own = opened[1].vendor, opened[1].id
     try:
         _check_credential(parts, opened, token, address, vendors)
-        links, proof = _check_possession(parts, opened[1], token, sent)
+        links, holder, proof = _check_possession(parts, opened[1], token, sent)
     except Unauthenticated as error:
         parts.journal.refuse(vendor, own, address, str(error))
         raise Unauthenticated(_DENIED) from None
-    caller = Caller(vendor, own, address, min([opened[1].expires, *(link.expires for link in links)]), links)
+    ends = min([opened[1].expires, *(link.expires for link in links)])
+    caller = Caller(vendor, own, address, ends, links, key=holder)
     return Arrival(caller, proof)
 
 
@@ -336,17 +339,18 @@ def _check_live(parts: Parts, opened: tuple[Signed, Credential]) -> None:
 
 def _check_possession(
     parts: Parts, credential: Credential, token: Token, sent: Sent | None
-) -> tuple[tuple[Link, ...], Proof | None]:
+) -> tuple[tuple[Link, ...], str | None, Proof | None]:
     """Raises Unauthenticated unless the request carries what the credential's kind asks for, no more and no less.
 
-    Returns the delegations that lead from the credential's key to the one that proves the request, and the proof.
+    Returns the delegations that lead from the credential's key to the one that proves the request, its thumbprint, and
+    the proof.
     """
     if (credential.key is not None) != token.bound:
         raise Unauthenticated("presented as a credential of the other kind")
     if credential.key is None:
         if sent is not None and sent.delegations:
             raise Unauthenticated("a bearer credential cannot be delegated")
-        return (), None
+        return (), None, None
     if sent is None or sent.proof is None:
         raise Unauthenticated("no proof of possession")
     now = trusted_now(parts)
@@ -354,7 +358,7 @@ def _check_possession(
     if not parts.heads.vendor(credential.vendor).ended.isdisjoint(link.id for link in links):
         raise Unauthenticated("a delegation was ended")
     proof = check_proof(sent.proof, thumbprint=holder, token=token.text, method=sent.method, uris=sent.uris, now=now)
-    return links, proof
+    return links, holder, proof
 
 
 def may_come_from(parts: Parts, credential: str, address: str) -> bool:

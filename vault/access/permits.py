@@ -1,12 +1,13 @@
 """What a caller may have: its offers, the permit of one request, and the plan that the permit leaves."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from vault.access.callers import Caller
 from vault.catalog import CompartmentRow, FieldSealer, Transaction
+from vault.delegation import Link
 from vault.errors import Conflict, IntegrityError, InvalidInput, NotFound, NotGranted
 from vault.fields import Path, below, shown
 from vault.filters import BoundFilter, Filter, bind, parse
@@ -21,7 +22,19 @@ from vault.workings.permissions import live_for_vendor
 from vault.workings.reading import leaving_schema
 from vault.workings.versions import OpenVersion, open_version
 
-__all__ = ["Offering", "Permitted", "live_version", "mask_key", "masks_of", "offerings", "permitted"]
+__all__ = [
+    "Offering",
+    "Permitted",
+    "delegated_filters",
+    "fields_of",
+    "grants_filter",
+    "live_version",
+    "mask_key",
+    "masks_of",
+    "names_rows",
+    "offerings",
+    "permitted",
+]
 
 
 #: What a decision is made again for, by whether it took what was held: a new version may have other columns.
@@ -33,7 +46,7 @@ class Offering:
     """What one grant offers a caller: never its filter, never a column that is not granted or was not handed on.
 
     ``masks`` are those on what leaves, by the names and paths that it leaves under. ``shards`` is how many there are,
-    None where that is not to be told.
+    None where that is not to be told; ``key`` is the column that identifies rows, where it leaves as it is.
     """
 
     grant: Grant
@@ -42,6 +55,7 @@ class Offering:
     masks: Mapping[str, str]
     leasable: bool
     shards: int | None
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +93,26 @@ def offerings(parts: Parts, caller: Caller) -> list[Offering]:
             told = {shown(path): mask.text for path, mask in masks.items()}
             hides = offer.grant.where is not None or offer.filtered or has_row_limit(offer.grant)
             shards = None if hides else version.manifest.shards
-            found.append(Offering(offer.grant, offer.version, schema, told, offer.leasable, shards))
+            key = _key_among(offer, version)
+            found.append(Offering(offer.grant, offer.version, schema, told, offer.leasable, shards, key))
     return found
+
+
+def _key_among(offer: Offer, version: OpenVersion) -> str | None:
+    """The name of the column that identifies rows, if it is among what is offered, whole and without a mask."""
+    key = next((column for column in offer.columns if column.id == version.manifest.key), None)
+    return key.name if key is not None and names_rows(offer.grant, key) else None
+
+
+def names_rows(grant: Grant, column: Column) -> bool:
+    """Whether whoever is granted a column as it is there has the values that identify rows."""
+    return column.fields is None and not grant.masked(column.id)
 
 
 def _fits(caller: Caller, offer: Offer, version: OpenVersion) -> bool:
     """Whether the row filters of a chain can be run: of a grant that they do not fit every read is refused."""
     try:
-        _delegated_filters(caller, offer, version.manifest.schema)
+        delegated_filters(caller.links, offer, version.manifest.schema)
     except NotGranted:
         return False
     return True
@@ -153,11 +179,11 @@ def _offers(
         present = {column.id: column for column in version.manifest.columns}
         handed = tuple(Handed(link.columns, link.issued) for link in caller.links)
         filtered = any(link.where is not None for link in caller.links)
-        number, exists = version.manifest.version, _fields_of(version)
+        number, exists = version.manifest.version, fields_of(version)
         yield Offer(grant, row.id, number, present, handed, filtered, exists), version
 
 
-def _fields_of(version: OpenVersion) -> Callable[[Column, Path], bool]:
+def fields_of(version: OpenVersion) -> Callable[[Column, Path], bool]:
     """Whether a column has a field at a path."""
     schema = version.manifest.schema
     return lambda column, path: not path or has_field(schema.field(column.name), path)
@@ -172,13 +198,13 @@ def _cut_for(grant: Grant, version: OpenVersion) -> OpenVersion:
     return replace(version, manifest=version.manifest.narrowed({cut.group for cut in grant.cuts}))
 
 
-def _delegated_filters(caller: Caller, offer: Offer, schema: pa.Schema) -> list[BoundFilter]:
+def delegated_filters(links: Sequence[Link], offer: Offer, schema: pa.Schema) -> list[BoundFilter]:
     """The row filters of a chain, each over what its signer could read; raises NotGranted where one does not fit.
 
     A signer may filter by a column that it does not hand on, as the lab may, and by none that it does not have.
     """
     found = []
-    for number, link in enumerate(caller.links):
+    for number, link in enumerate(links):
         if link.where is None:
             continue
         try:
@@ -253,14 +279,14 @@ def _decided(parts: Parts, caller: Caller, request: Request, *, held: bool = Fal
     permit = replace(permit, ends=ends, delegations=tuple(link.id for link in caller.links))
     offer, version = next(each for each in found if each[0].grant.id == permit.grant.id)
     schema = version.manifest.schema
-    filters = [*_grants_filter(permit.grant, version), *_delegated_filters(caller, offer, schema)]
+    filters = [*grants_filter(permit.grant, version), *delegated_filters(caller.links, offer, schema)]
     if permit.where is not None:
         # Over what the caller may see: no sentence says that there is a field which only the grant's filter reads.
         filters.append(bind(permit.where, leaving_schema(schema, offer.columns, {}), "where"))
     return Permitted(permit, version, tuple(filters))
 
 
-def _grants_filter(grant: Grant, version: OpenVersion) -> list[BoundFilter]:
+def grants_filter(grant: Grant, version: OpenVersion) -> list[BoundFilter]:
     """The grant's own row filter in the version's names, if it has one; its tree names columns by id."""
     if grant.where is None:
         return []

@@ -24,7 +24,7 @@ from vault.limits import Usage, refuse_used_up
 from vault.policy import Permit, Request
 from vault.workings.parts import Parts, trusted_now
 
-__all__ = ["Charge", "Outdated", "begin", "day", "mark", "refusals_recorded", "who"]
+__all__ = ["Charge", "Outdated", "begin", "committed", "day", "mark", "refusals_recorded", "who"]
 
 _LOG = logging.getLogger("dsvault.access")
 
@@ -80,7 +80,7 @@ def begin(
             transaction.add_usage(permit.grant.id, today, {"requests": 1, **charge.used})
         return parts.journal.record_in(transaction, kind, **who(arrival.caller, permit), **charge.fields), charge
 
-    found = _committed(parts, begun)
+    found = committed(parts, begun)
     if found is None:
         raise arrival.turned_away(parts)
     if isinstance(found, Outdated | LimitReached):
@@ -89,7 +89,7 @@ def begin(
     return found
 
 
-def _committed(parts: Parts, change: Callable[[Transaction], _Result]) -> _Result:
+def committed(parts: Parts, change: Callable[[Transaction], _Result]) -> _Result:
     """What a change that holds an entry returns, once it is durable."""
     try:
         return parts.catalog.submit(change)
@@ -108,7 +108,7 @@ def refusals_recorded(parts: Parts, arrival: Arrival, request: Request) -> Itera
         raise
     except (Refused, Conflict, InvalidInput) as error:
         reason = type(error).__name__
-        if not _committed(parts, lambda transaction: _refused(parts, transaction, arrival, request, reason)):
+        if not committed(parts, lambda transaction: _refused(parts, transaction, arrival, request, reason)):
             raise arrival.turned_away(parts) from None
         raise
     except Exception:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vault import access, wire
 from vault._version import __version__
-from vault.broker import operating, problems, sharing
+from vault.broker import operating, problems, receiving, sharing
 from vault.broker.bounds import Bounds
 from vault.broker.closing import Closing
 from vault.broker.delivering import NOT_KEPT, Reading, Streaming, behind, ranged
@@ -28,6 +28,7 @@ from vault.configuration import DEFAULT_ENDPOINT
 from vault.errors import InvalidInput, Unauthenticated
 from vault.federation import Issuers
 from vault.policy import Request as ReadRequest
+from vault.submission import Quarantine
 from vault.workings.parts import Parts
 
 __all__ = ["create_app"]
@@ -135,12 +136,14 @@ def create_app(
     vendors: frozenset[str] | None = None,
     endpoints: tuple[str, ...] = (),
     metrics_to: tuple[str, ...] = LOOPBACK,
+    quarantine: Quarantine | None = None,
 ) -> FastAPI:
     """The ASGI application over a vault's parts; ``vendors`` are the ids that it serves (None: all).
 
     ``endpoints`` are the base URLs that clients reach it by, beside the addresses of its own socket. ``metrics_to`` are
-    the networks that may read ``/metrics``.
+    the networks that may read ``/metrics``; ``quarantine`` bounds what vendors may send.
     """
+    bounds = quarantine or Quarantine()
     broker = _Broker(parts, vendors, endpoints)
 
     @asynccontextmanager
@@ -159,7 +162,7 @@ def create_app(
         redirect_slashes=False,
     )
     problems.install(app)
-    app.add_middleware(Bounds)
+    app.add_middleware(Bounds, most_submitted=bounds.most_bytes)
 
     def caller(request: Request) -> access.Caller:
         found = request.state.caller = broker.arrival(request).enter(parts)
@@ -182,7 +185,11 @@ def create_app(
     def datasets(who: Annotated[access.Caller, Depends(caller)]) -> dict[str, Any]:
         """What the caller's grants offer."""
         offered = [_offered(offering).document() for offering in access.offerings(parts, who)]
-        return {"format": list(wire.WIRE_VERSION), "grants": offered}
+        return {
+            "format": list(wire.WIRE_VERSION),
+            "grants": offered,
+            "submissions": {"most_bytes": bounds.most_bytes},
+        }
 
     def read(
         request: Request, name: str, body: ReadBody, who: Annotated[access.Arrival, Depends(broker.arrival)]
@@ -215,6 +222,8 @@ def create_app(
             route_class_override=lean_route(broker.arrival, turn_away, model, shares),
             **of_route(delivery_name),
         )
+
+    receiving.add(app, parts, broker.arrival, bounds)
 
     @app.head("/v1/objects/{ticket}", **of_route("head_object"))
     @app.get("/v1/objects/{ticket}", **of_route("object"))
@@ -250,6 +259,7 @@ def _offered(offering: access.Offering) -> wire.OfferedGrant:
         dict(grant.limits),
         "lease" if offering.leasable else "stream",
         offering.shards,
+        offering.key,
     )
 
 

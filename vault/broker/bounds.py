@@ -1,5 +1,6 @@
 """How much of a request is looked at at all. What is inside the body is bounded where it is read."""
 
+import re
 from collections.abc import MutableMapping
 from typing import Any, Final
 
@@ -7,7 +8,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vault.broker.problems import refusal
-from vault.wire import SHARING_PATH
+from vault.wire import SHARING_PATH, SUBMISSION_TYPE
 
 __all__ = ["HEAD_BYTES", "Bounds"]
 
@@ -21,17 +22,23 @@ _BODY_BYTES: Final = 64 * 1024
 #: What is asked for by POST, and with a body; elsewhere the method itself is refused.
 _ASKED_BELOW: Final = ("/v1/datasets/", SHARING_PATH)
 _BODY_TYPE: Final = "application/json"
+#: What takes another body, and a longer one; what is in it is read in pieces.
+_SUBMITTED_AT: Final = re.compile(r"/v1/datasets/[^/]+/submissions")
 
 
 class Bounds:
-    """ASGI middleware that refuses what is too long, too many, or of a length that is not said."""
+    """ASGI middleware that refuses what is too long, too many, or of a length that is not said.
 
-    def __init__(self, app: ASGIApp) -> None:
+    ``most_submitted`` is how long the body of a submission may be.
+    """
+
+    def __init__(self, app: ASGIApp, most_submitted: int = _BODY_BYTES) -> None:
         self._app = app
+        self._most_submitted = most_submitted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        status = _refused(scope) if scope["type"] == "http" else None
+        status = _refused(scope, self._most_submitted) if scope["type"] == "http" else None
         if status is not None:
             # Where it ends is open to doubt, and what comes behind it may be another's (RFC 9112 section 6.1).
             await refusal(status, {"Connection": "close"}, scope["path"])(scope, receive, send)
@@ -39,7 +46,7 @@ class Bounds:
         await self._app(scope, receive, send)
 
 
-def _refused(scope: MutableMapping[str, Any]) -> int | None:
+def _refused(scope: MutableMapping[str, Any], most_submitted: int) -> int | None:
     """The status that a request is refused with before anything in it is read; None where it is not."""
     if scope["http_version"] not in {"1.0", "1.1"}:
         return 400
@@ -55,13 +62,11 @@ def _refused(scope: MutableMapping[str, Any]) -> int | None:
     lengths = headers.getlist("content-length")
     if "transfer-encoding" in headers or len(lengths) > 1 or not all(_is_number(each) for each in lengths):
         return 411
-    if lengths and int(lengths[0]) > _BODY_BYTES:
+    asked = scope["method"] == "POST" and scope["path"].startswith(_ASKED_BELOW)
+    submitted = asked and _SUBMITTED_AT.fullmatch(scope["path"]) is not None
+    if lengths and int(lengths[0]) > (most_submitted if submitted else _BODY_BYTES):
         return 413
-    if (
-        scope["method"] == "POST"
-        and scope["path"].startswith(_ASKED_BELOW)
-        and not _is_json(headers.getlist("content-type"))
-    ):
+    if asked and not _is_of(headers.getlist("content-type"), SUBMISSION_TYPE if submitted else _BODY_TYPE):
         return 415
     return None
 
@@ -70,5 +75,5 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 18
 
 
-def _is_json(types: list[str]) -> bool:
-    return len(types) == 1 and types[0].partition(";")[0].strip().lower() == _BODY_TYPE
+def _is_of(types: list[str], wanted: str) -> bool:
+    return len(types) == 1 and types[0].partition(";")[0].strip().lower() == wanted

@@ -4,10 +4,11 @@ uvicorn has no time in which the head or the body of a request has to be there, 
 no connection on which nothing ever comes or from which nothing is ever taken, answers malformed HTTP in plain text, and
 knows no bound on connections that spares those which are in use. This is its protocol with these six. A request is
 *awaited* from the connection (or, on one that was used before, from its first byte) until its last byte came; it has to
-come whole in so many seconds. Beyond so many connections a new one takes the place of one that waits: of the address
-that has most of them waiting the oldest, so that whoever fills the broker with connections that say nothing loses them
-first. Where none waits, one goes whose client does not take its answer, chosen likewise. Where there is none of these
-either, the new one is refused: what is being taken is not broken off for it.
+come whole in so many seconds, and a long body in as many more as it takes at 256 KiB a second. Beyond so many
+connections a new one takes the place of one that waits: of the address that has most of them waiting the oldest, so
+that whoever fills the broker with connections that say nothing loses them first. Where none waits, one goes whose
+client does not take its answer, chosen likewise. Where there is none of these either, the new one is refused: what is
+being taken is not broken off for it.
 """
 
 import asyncio
@@ -33,6 +34,9 @@ _LOG = logging.getLogger("dsvault.requests")
 _NOBODY: Final = "unknown"
 #: What a transport may hold under TLS before whoever writes has to wait, as without.
 _HIGH_BYTES: Final = 64 << 10
+#: Bytes a second of a long body, such as a submission has, and how many bytes it is waited for at that pace.
+_LEAST_PACE: Final = 256 << 10
+_MOST_AWAITED: Final = 1 << 30
 
 
 class _Queues:
@@ -217,6 +221,7 @@ class Protocol(HttpToolsProtocol):
             # The parser has what comes behind such a head for another protocol's, and would give no body.
             raise _Refused
         self._part, self._came = _Part.BODY, 0
+        self._await_body()
         super().on_headers_complete()
         if upgrade:
             self.cycle.keep_alive = False
@@ -303,6 +308,14 @@ class Protocol(HttpToolsProtocol):
     def _await_request(self) -> None:
         if self._deadline is None:
             self._deadline = self.loop.call_later(self._house.seconds, self._late)
+
+    def _await_body(self) -> None:
+        """Give a long body the time that it takes at the least pace, in the place of what is left."""
+        length = next((value for name, value in self.headers if name == b"content-length"), b"0")
+        seconds = min(int(length), _MOST_AWAITED) / _LEAST_PACE if length.isdigit() and len(length) <= 18 else 0
+        if seconds >= 1 and self._deadline is not None:
+            self._stop_waiting()
+            self._deadline = self.loop.call_later(self._house.seconds + seconds, self._late)
 
     def _stop_waiting(self) -> None:
         if self._deadline is not None:

@@ -74,8 +74,10 @@ _SCHEMAS: Final[dict[str, _Schema]] = {
         limits=_map(_NUMBER),
         delivery={"enum": ["stream", "lease"]},
         shards={**_or_null(_NUMBER), "description": "How many there are, or null where rows are kept back."},
+        key={**_or_null(_TEXT), "description": "The column that identifies rows, where it is granted as it is."},
     ),
-    "Grants": _object(format=_FORMAT, grants=_list(_ref("Grant"))),
+    "Grants": _object(format=_FORMAT, grants=_list(_ref("Grant")), submissions=_object(most_bytes=_NUMBER)),
+    "Submission": _object(format=_FORMAT, submission=_TEXT, received=_TEXT),
     "LeasedChunk": _object(
         chunk=_TEXT,
         key={**_BYTES, "description": "The chunk's key of 32 bytes."},
@@ -120,11 +122,11 @@ _MEANING: Final[dict[int, str]] = {
     408: "The request did not come in time.",
     409: "More than one grant would do, or the version is not the one that is named.",
     411: "The length of the body is not said.",
-    413: "The body is longer than 64 KiB.",
+    413: "The body is longer than 64 KiB, or a submission than may be.",
     414: "The address is too long.",
-    415: "The body is not application/json.",
+    415: "The body is not of the type that is taken here.",
     416: "The object has no such range.",
-    429: "The grant's limit is used up.",
+    429: "The grant's limit is used up, or as much waits for the lab as may wait.",
     431: "The headers are too many or too long.",
     500: "What was read is not what was signed, or something unforeseen; nothing was served.",
     503: "The log, the KMS, the store or the catalog cannot be had at present, or there are too many connections.",
@@ -199,6 +201,10 @@ _ROUTES: Final[dict[str, dict[int | str, dict[str, Any]]]] = {
         200: _good("A page of the lease; it holds keys.", "application/json", _ref("LeasePage")),
         **_answers(*_OF_A_DATASET),
     },
+    "submit": {
+        200: _good("The submission is in quarantine.", "application/json", _ref("Submission")),
+        **_answers(*_OF_A_DATASET),
+    },
     "object": {200: _WHOLE, 206: _PART, **_answers(404, 416)},
     "head_object": _HEADS,
     "shares": {200: _listing("SharingItems"), **_shared_answers(*_OF_A_CALLER)},
@@ -226,6 +232,10 @@ _ROUTES: Final[dict[str, dict[int | str, dict[str, Any]]]] = {
 }
 #: Routes that return what is to be JSON; the others make their own answers.
 _PLAIN: Final = frozenset({"healthz", "readyz", "datasets"})
+#: Bodies that are read in pieces, and so are declared here.
+_BODIES: Final[dict[str, _Schema]] = {
+    "submit": {"requestBody": {"required": True, "content": {wire.SUBMISSION_TYPE: {"schema": _BINARY}}}}
+}
 _OPEN: Final = frozenset({"healthz", "readyz", "object", "head_object", "file", "head_file"})
 #: Where a proof of possession is of no use.
 _OF_BEARERS: Final = frozenset(
@@ -242,7 +252,7 @@ def of_route(name: str) -> dict[str, Any]:
         "responses": _ROUTES[name],
         "response_class": JSONResponse if name in _PLAIN else Response,
         "response_model": None,
-        "openapi_extra": security,
+        "openapi_extra": security | _BODIES.get(name, {}),
     }
 
 

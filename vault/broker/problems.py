@@ -37,7 +37,7 @@ _REFUSALS: Final[Mapping[int, tuple[str, str]]] = {
     411: ("invalid", "the length of the request's body has to be said"),
     413: ("invalid", "the request's body is too long"),
     414: ("invalid", "the address is too long"),
-    415: ("invalid", "the request's body has to be application/json"),
+    415: ("invalid", "the request's body has to be of the type that is taken here, which mostly is application/json"),
     416: ("invalid", "the object has no such range"),
     431: ("invalid", "the request's headers are too many or too long"),
     503: ("unavailable", "the broker can take no more requests at present"),

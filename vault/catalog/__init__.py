@@ -20,13 +20,15 @@ from vault.catalog.records import (
     LogRow,
     LogTailRow,
     RootRow,
+    SubmissionRow,
     VersionRow,
 )
 from vault.catalog.sealed import FieldSealer, SealedBlob, SealedValue
-from vault.catalog.transaction import Transaction
+from vault.catalog.transaction import WAITING, Transaction
 
 __all__ = [
     "BACKED_UP",
+    "WAITING",
     "BackupRow",
     "Catalog",
     "Change",
@@ -45,6 +47,7 @@ __all__ = [
     "RootRow",
     "SealedBlob",
     "SealedValue",
+    "SubmissionRow",
     "Transaction",
     "VersionRow",
     "change_digest",

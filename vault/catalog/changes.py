@@ -56,6 +56,7 @@ _ORDER: Final = (
     schema.heads,
     schema.grants,
     schema.credentials,
+    schema.submissions,
 )
 #: The tables that are backed up, those first that others refer to.
 BACKED_UP: Final[Mapping[str, Table]] = {table.name: _as_stored(table) for table in _ORDER}

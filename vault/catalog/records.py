@@ -18,6 +18,7 @@ __all__ = [
     "LogRow",
     "LogTailRow",
     "RootRow",
+    "SubmissionRow",
     "VersionRow",
 ]
 
@@ -117,6 +118,26 @@ class CredentialRow:
     vendor: str
     statement: bytes
     created: str
+
+
+@dataclass(frozen=True, slots=True)
+class SubmissionRow:
+    """What a vendor sent back: ``waiting`` in quarantine, ``accepted`` or ``rejected``, and what was noted of that.
+
+    All but the envelope is a broker's word, and the envelope is whoever's who signed it.
+    """
+
+    vendor: str
+    id: str
+    grant: str
+    dataset: str
+    object: str
+    size: int
+    envelope: bytes
+    received: str
+    state: str
+    settled: str | None = None
+    note: SealedBlob | None = None
 
 
 @dataclass(frozen=True, slots=True)

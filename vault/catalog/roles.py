@@ -33,6 +33,7 @@ _ALLOWED: Final[Mapping[str, tuple[str, str, str]]] = {
     "heads": ("SELECT, INSERT", "SELECT, INSERT", "SELECT"),
     "grants": ("SELECT, INSERT, UPDATE", "SELECT", "SELECT"),
     "credentials": ("SELECT, INSERT, UPDATE", "SELECT", "SELECT"),
+    "submissions": ("SELECT, INSERT, UPDATE", "SELECT", "SELECT, INSERT"),
     "usage": ("SELECT, INSERT, UPDATE", "SELECT", "SELECT, INSERT, UPDATE (requests, rows, bytes)"),
     "proofs": ("SELECT, INSERT, DELETE", "", "SELECT, INSERT, DELETE"),
     "jobs": ("SELECT, INSERT, UPDATE", "SELECT", ""),
@@ -49,6 +50,7 @@ _WHOSE: Final[Mapping[str, str]] = {
     "heads": "subject IN (SELECT id FROM holders) OR subject IN (SELECT id FROM compartments)",
     "grants": "vendor IN (SELECT id FROM holders)",
     "credentials": "vendor IN (SELECT id FROM holders)",
+    "submissions": "vendor IN (SELECT id FROM holders)",
     "usage": '"grant" IN (SELECT id FROM grants)',
 }
 _APART: Final = ("holders", "compartments", *_WHOSE)

@@ -36,12 +36,13 @@ __all__ = [
     "revision",
     "roots",
     "steps",
+    "submissions",
     "usage",
     "versions",
 ]
 
 #: Raised with every change below; `vault.catalog.migrations` says how.
-SCHEMA_VERSION = "6"
+SCHEMA_VERSION = "7"
 #: The schema of vaults from before there were revisions.
 BASELINE = "5"
 _ID = String(32)
@@ -151,6 +152,25 @@ credentials = Table(
     Column("statement", LargeBinary, nullable=False),
     Column("created", _TIME, nullable=False),
     Index("credentials_of_vendor", "vendor"),
+)
+
+# What vendors sent back, still in quarantine or settled. The envelope is signed by a vendor's key and names ids alone;
+# what the owner notes of a settled one is sealed. A broker adds rows, and changes none.
+submissions = Table(
+    "submissions",
+    metadata,
+    Column("vendor", _ID, ForeignKey("holders.id"), primary_key=True),
+    Column("id", _ID, primary_key=True),
+    Column("grant", _ID, ForeignKey("grants.id"), nullable=False),
+    Column("dataset", _ID, ForeignKey("datasets.id"), nullable=False),
+    Column("object", String(64), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("received", _TIME, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("settled", _TIME),
+    Column("note", Sealed("submission note")),
+    Index("submissions_of_state", "state"),
 )
 
 # What was used of grants that have limits, by day (UTC, as YYYY-MM-DD).

@@ -21,7 +21,7 @@ from vault.chunks.storing import storable
 from vault.chunks.windows import InMemory, readable
 from vault.compact import chosen
 from vault.errors import IntegrityError, InvalidInput
-from vault.model import ChunkIdentity
+from vault.model import Identity
 
 __all__ = ["MAX_MODULES", "EncodeOptions", "check_key", "decode", "encode", "footer"]
 
@@ -73,7 +73,7 @@ def check_key(key: bytes) -> None:
 def encode(
     table: pa.Table,
     key: bytes,
-    identity: ChunkIdentity,
+    identity: Identity,
     options: EncodeOptions | None = None,
     *,
     max_modules: int = MAX_MODULES,
@@ -121,12 +121,12 @@ def _check_usage(metadata: Any, size: int, max_modules: int) -> None:
         raise InvalidInput("a chunk would use its key more often than AES-GCM allows; use smaller shards")
 
 
-def _decryption(key: bytes, identity: ChunkIdentity) -> Any:
+def _decryption(key: bytes, identity: Identity) -> Any:
     check_key(key)
     return create_decryption_properties(key, aad_prefix=identity.encode())
 
 
-def footer(data: Any, key: bytes, identity: ChunkIdentity) -> Any:
+def footer(data: Any, key: bytes, identity: Identity) -> Any:
     """The Parquet metadata out of the decrypted footer; of a `Readable` no more than the end is read.
 
     Raises IntegrityError.
@@ -144,7 +144,7 @@ def footer(data: Any, key: bytes, identity: ChunkIdentity) -> Any:
 def decode(
     data: Any,
     key: bytes,
-    identity: ChunkIdentity,
+    identity: Identity,
     schema: pa.Schema | None = None,
     formerly: Mapping[str, Collection[str]] | None = None,
     keep: pa.ChunkedArray | None = None,
@@ -190,5 +190,5 @@ def _wanted(table: pa.Table, rows: int, keep: pa.ChunkedArray | None) -> pa.Tabl
     return table if keep is None or pc.all(keep).as_py() else chosen(table, keep)
 
 
-def _refused(identity: ChunkIdentity) -> IntegrityError:
+def _refused(identity: Identity) -> IntegrityError:
     return IntegrityError(f"chunk {identity.chunk} does not open: it was changed, or is another chunk")

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from vault.chunks.windows import Readable
 from vault.errors import IntegrityError
-from vault.model import ChunkIdentity
+from vault.model import Identity
 
 __all__ = [
     "CRYPTO_HEAD",
@@ -74,12 +74,12 @@ class Frame:
     end: int
 
 
-def misshapen(identity: ChunkIdentity) -> IntegrityError:
+def misshapen(identity: Identity) -> IntegrityError:
     """The error for whatever is not exactly the shape that dsvault writes."""
     return IntegrityError(f"chunk {identity.chunk} does not have the shape that dsvault writes")
 
 
-def frame(source: Readable, identity: ChunkIdentity) -> Frame:
+def frame(source: Readable, identity: Identity) -> Frame:
     """Find the parts of a chunk; raises IntegrityError for any other shape."""
     shortest = len(MAGIC) + _CRYPTO_BYTES + MIN_MODULE + 8
     size = source.size
@@ -102,7 +102,7 @@ def _number(source: Readable, place: int) -> int:
     return int(struct.unpack("<I", source.read(place, place + LENGTH))[0])
 
 
-def extents(metadata: Any, frame: Frame, identity: ChunkIdentity) -> list[Extent]:
+def extents(metadata: Any, frame: Frame, identity: Identity) -> list[Extent]:
     """Every column of every row group, by an authenticated footer; raises IntegrityError.
 
     Together they must fill the file from the first magic to the crypto metadata: nothing stands before, between
@@ -114,7 +114,7 @@ def extents(metadata: Any, frame: Frame, identity: ChunkIdentity) -> list[Extent
         raise misshapen(identity) from error
 
 
-def _extents(metadata: Any, frame: Frame, identity: ChunkIdentity) -> list[Extent]:
+def _extents(metadata: Any, frame: Frame, identity: Identity) -> list[Extent]:
     if metadata.num_row_groups > MAX_ORDINAL or metadata.num_columns > MAX_ORDINAL:
         raise misshapen(identity)
     found, position = [], len(MAGIC)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property, partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -21,7 +21,10 @@ from vault.proof import ProofKey
 from vault.readers import Extent, Readers, checked_part
 from vault.wire import COMPRESSIONS, LeasePage, OfferedGrant, Profile
 
-__all__ = ["Client", "Dataset"]
+if TYPE_CHECKING:
+    from vault.client.submitting import Submitted
+
+__all__ = ["Client", "Dataset", "address_of"]
 
 _NOT_GRANTED: Final = "no dataset or column of that name is granted to you"
 #: What the broker takes, so that the sentence says which option is at fault and what it takes.
@@ -47,7 +50,7 @@ class Client:
             raise InvalidInput(f"compression: use one of {', '.join(COMPRESSIONS)}")
         self.profile = profile
         self.connection = Connection(profile, key, token, trust)
-        self._patience = patience
+        self.patience = patience
         self._reopening = reopening
         self._compression = compression or ("none" if self.connection.near else "zstd")
 
@@ -75,25 +78,25 @@ class Client:
 
     def read(self, name: str, body: dict[str, Any], cursor: str | None = None) -> Reading:
         """Begin a read as a stream; raises what the broker refuses it with."""
-        path = _address(name, "read")
+        path = address_of(name, "read")
         asked = {**body, "compression": self._compression}
 
         def send(cursor: str | None) -> urllib3.BaseHTTPResponse:
             more = {"cursor": cursor} if cursor is not None else {}
             return self.connection.send("POST", path, json.dumps(asked | more).encode())
 
-        return Stream(send, self._patience, cursor).reading()
+        return Stream(send, self.patience, cursor).reading()
 
     def lease(self, name: str, body: dict[str, Any], cursor: str | None = None, done: int = 0) -> Reading:
         """Begin a read of leased chunks, which are decrypted here; raises what the broker refuses it with."""
         from vault.client.leases import Lease  # with what decrypts, which a stream does without
 
-        path = _address(name, "lease")
+        path = address_of(name, "lease")
 
         def ask(more: dict[str, Any]) -> LeasePage:
             return LeasePage.parse(self.connection.answer("POST", path, json.dumps(body | more).encode()))
 
-        return Lease(ask, self.connection.get, self._patience).reading(cursor, done)
+        return Lease(ask, self.connection.get, self.patience).reading(cursor, done)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """How another process has the same: it opens the profile's file anew, so that no secret is in what is sent."""
@@ -225,6 +228,17 @@ class Dataset(Readers):
             return False
         return columns is None or set(columns) <= set(fitting[0].schema.names)
 
+    def submit(self, table: Any, grant: str | None = None, *, row_key: str | None = None) -> "Submitted":
+        """Send columns back for rows of the slice, such as labels, sealed to the lab; see `vault.client.submitting`.
+
+        ``table`` is an Arrow table or reader, or anything with ``__arrow_c_stream__``; the column that identifies rows
+        says which row each of its rows is about. Raises InvalidInput naming the row or column at fault, and what the
+        broker refuses it with.
+        """
+        from vault.client.submitting import submit  # with what encrypts, which reads do without
+
+        return submit(self, table, grant, row_key)
+
 
 def _is_masked(name: str, masks: Mapping[str, str]) -> bool:
     """Whether a column is among these paths, or a field of it: as they are shown, with quotes where one needs them."""
@@ -241,7 +255,7 @@ def _begun(begin: Callable[[], Reading], asked: dict[str, Any]) -> Reading:
         raise
 
 
-def _address(name: str, verb: str) -> str:
+def address_of(name: str, verb: str) -> str:
     """Where a dataset is read; raises NotGranted for what is no name, and would be another address."""
     if name in {"", ".", ".."} or "/" in name:
         raise NotGranted(_NOT_GRANTED)

@@ -23,6 +23,7 @@ from vault.wire import DELEGATION_HEADER, Profile, error_from_problem
 __all__ = ["FIRST_WAIT", "PATIENCE", "Connection", "Patience"]
 
 _MAX_ANSWER = 64 << 20
+_JSON: Final = "application/json"
 #: For how long a read waits for the broker to come back.
 PATIENCE: Final = timedelta(seconds=60)
 FIRST_WAIT: Final = 0.1
@@ -82,23 +83,23 @@ class Connection:
         """Whether the broker is on this machine."""
         return is_loopback(urlsplit(self.endpoint).hostname)
 
-    def send(self, method: str, path: str, body: bytes | None) -> urllib3.BaseHTTPResponse:
+    def send(self, method: str, path: str, body: bytes | None, content_type: str = _JSON) -> urllib3.BaseHTTPResponse:
         """Send a request and return the answer with its body unread; raises what a problem stands for.
 
         A token of an identity provider's that is refused is asked for and sent once more: the broker gets a key that is
         new to it beside the requests, of which none waits for that.
         """
         try:
-            return self._sent(method, path, body)
+            return self._sent(method, path, body, content_type)
         except Unauthenticated:
             if self._token is None:
                 raise
         time.sleep(_AGAIN_SECONDS)
-        return self._sent(method, path, body)
+        return self._sent(method, path, body, content_type)
 
-    def _sent(self, method: str, path: str, body: bytes | None) -> urllib3.BaseHTTPResponse:
+    def _sent(self, method: str, path: str, body: bytes | None, content_type: str) -> urllib3.BaseHTTPResponse:
         self._look_whose()
-        headers = dict(self._http.headers) | ({"Content-Type": "application/json"} if body else {})
+        headers = dict(self._http.headers) | ({"Content-Type": content_type} if body else {})
         now = utcnow()
         own = self._token
         headers["Authorization"] = f"Bearer {own()}" if own is not None else self._profile.token.header()
@@ -116,9 +117,9 @@ class Connection:
             _blame_the_clock(response.headers.get("date"), now)
         raise refusal
 
-    def answer(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
+    def answer(self, method: str, path: str, body: bytes | None = None, content_type: str = _JSON) -> dict[str, Any]:
         """Send a request and return the JSON document of its answer."""
-        response = self.send(method, path, body)
+        response = self.send(method, path, body, content_type)
         try:
             return _json_of(_whole(response))
         finally:

@@ -5,10 +5,10 @@ version its rows are. So a revoked grant is refused at once, however lately its 
 """
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-from weakref import WeakValueDictionary
 
 import pyarrow as pa
 
@@ -18,7 +18,7 @@ from vault.filesystem.made import Kept, Made
 from vault.sinks import ENDINGS, write_reader
 from vault.wire import OfferedGrant
 
-__all__ = ["Options", "Place", "Source", "source_of"]
+__all__ = ["Access", "Options", "Place", "Source", "absolute_paths", "source_of"]
 
 _NOTHING: Final = "no dataset or column of that name is granted to you"
 _NO_FILE: Final = "there is no such file; a dataset has latest.parquet and that of its newest version"
@@ -135,37 +135,21 @@ class Offered:
     ending: str
 
 
-class Source:
-    """One access and slice for all file systems of the process that ask for it. Safe for use from several threads."""
+@dataclass(frozen=True, slots=True, repr=False)
+class Access:
+    """A profile as it was read, and the files that were made under it. Safe for use from several threads.
 
-    def __init__(self, options: Options) -> None:
-        self.options = options
-        self.kept = Kept(options.keep_seconds, options.keep_bytes)
-        self._connected: tuple[tuple[int, ...], Client] | None = None
+    Files are never given out under another one: a profile that was narrowed may be of the same grants.
+    """
 
-    def client(self) -> Client:
-        """The client of the profile's file as it is now; files made under another one are let go."""
-        options = self.options
-        try:
-            found = os.stat(options.profile)
-        except OSError as error:
-            raise InvalidInput(f"{options.profile}: the profile cannot be read ({error.strerror})") from error
-        state, held = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns), self._connected
-        if held is None or held[0] != state:
-            client = connect(
-                options.profile,
-                options.key,
-                ca=options.ca,
-                client_cert=options.client_cert,
-                client_key=options.client_key,
-            )
-            self.kept.forget()
-            self._connected = held = (state, client)
-        return held[1]
+    options: Options
+    state: tuple[int, ...]
+    client: Client
+    kept: Kept
 
     def grants(self) -> list[OfferedGrant]:
         """Every live grant, as the broker says now."""
-        return self.client().grants()
+        return self.client.grants()
 
     def grant(self, place: Place) -> OfferedGrant:
         """The one grant that a place is of; raises NotGranted, and Conflict where it could be several."""
@@ -207,23 +191,50 @@ class Source:
 
     def _make(self, offered: Offered) -> pa.Buffer:
         options, grant = self.options, offered.grant
-        reader = (
-            self.client()
-            .open(grant.dataset)
-            .scan(options.columns, options.where, options.limit, grant.grant, options.delivery)
+        reader = self.client.open(grant.dataset).scan(
+            options.columns, options.where, options.limit, grant.grant, options.delivery
         )
         file = pa.BufferOutputStream()
         write_reader(reader, offered.ending, file)
         return file.getvalue()
 
 
-_SOURCES: "WeakValueDictionary[tuple[int, Options], Source]" = WeakValueDictionary()
+class Source:
+    """One access and slice for all file systems of the process that ask for it. Safe for use from several threads."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self._access: Access | None = None
+        self._lock = threading.Lock()
+
+    def access(self) -> Access:
+        """The profile's file as it is now; raises InvalidInput where it cannot be read or used."""
+        options = self.options
+        try:
+            found = os.stat(options.profile)
+        except OSError as error:
+            raise InvalidInput(f"{options.profile}: the profile cannot be read ({error.strerror})") from error
+        state = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        with self._lock:
+            held = self._access
+            if held is None or held.state != state:
+                client = connect(
+                    options.profile,
+                    options.key,
+                    ca=options.ca,
+                    client_cert=options.client_cert,
+                    client_key=options.client_key,
+                )
+                self._access = held = Access(options, state, client, Kept(options.keep_seconds, options.keep_bytes))
+        return held
+
+
+_SOURCES: Final[dict[Options, Source]] = {}
+if hasattr(os, "register_at_fork"):
+    # A forked process has connections of its own, and does not keep what was made before.
+    os.register_at_fork(after_in_child=_SOURCES.clear)
 
 
 def source_of(options: Options) -> Source:
-    """The source of these options in this process: a process that was forked has connections of its own."""
-    key = (os.getpid(), options)
-    found = _SOURCES.get(key)
-    if found is None:
-        found = _SOURCES.setdefault(key, Source(options))
-    return found
+    """The source of these options in this process."""
+    return _SOURCES.setdefault(options, Source(options))

@@ -73,11 +73,6 @@ class Kept:
             self._let_go()
             return self._files.get(key)
 
-    def forget(self) -> None:
-        """Let go of all of them; whoever has one open reads on."""
-        with self._lock:
-            self._files.clear()
-
     def _keep(self, key: Any, data: pa.Buffer) -> Made:
         made = Made(data, utcnow(), time.monotonic() + self._seconds)
         with self._lock:

@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn
 from fsspec import AbstractFileSystem
 from fsspec.config import apply_config
 
-from vault.filesystem.asking import Options, Place, Source, absolute_paths, source_of
+from vault.filesystem.asking import Access, Options, Place, Source, absolute_paths, source_of
 from vault.filesystem.made import Handle
 from vault.filesystem.refusals import NoFile, ReadOnly, as_a_file_system_says
 from vault.wire import OfferedGrant
@@ -71,6 +71,10 @@ class DsvaultFileSystem(AbstractFileSystem, metaclass=_WithPaths):  # type: igno
             self._held = held = (os.getpid(), source_of(self._options))
         return held[1]
 
+    @property
+    def _access(self) -> Access:
+        return self._source.access()
+
     def __repr__(self) -> str:
         return f"DsvaultFileSystem({self._options.profile})"
 
@@ -87,14 +91,14 @@ class DsvaultFileSystem(AbstractFileSystem, metaclass=_WithPaths):  # type: igno
             return self._datasets()
         place = Place.read(path)
         if place.file is not None:
-            self._source.offered(place)
+            self._access.offered(place)
             return [self._file(path)]
-        self._source.grant(place)
+        self._access.grant(place)
         return [self._file(f"{path}/{_LISTED}")]
 
     def _datasets(self) -> list[dict[str, Any]]:
         """A directory for each dataset, and for each grant on it where there are several."""
-        grants = self._source.grants()
+        grants = self._access.grants()
         names = [grant.dataset for grant in grants]
 
         def shown(grant: OfferedGrant) -> str:
@@ -104,8 +108,8 @@ class DsvaultFileSystem(AbstractFileSystem, metaclass=_WithPaths):  # type: igno
 
     def _file(self, path: str) -> dict[str, Any]:
         """A file in a list. It is not made for that, so its size is told where it has been made already."""
-        source = self._source
-        kept = source.kept.found(source.key(source.offered(Place.read(path))))
+        access = self._access
+        kept = access.kept.found(access.key(access.offered(Place.read(path))))
         return {"name": path, "type": "file", "size": kept.data.size if kept is not None else None}
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
@@ -116,9 +120,9 @@ class DsvaultFileSystem(AbstractFileSystem, metaclass=_WithPaths):  # type: igno
                 return _directory("")
             place = Place.read(path)
             if place.file is None:
-                self._source.grant(place)
+                self._access.grant(place)
                 return _directory(path)
-            offered, made = self._source.made(place)
+            offered, made = self._access.made(place)
         grant = offered.grant
         return {
             "name": path,
@@ -154,9 +158,9 @@ class DsvaultFileSystem(AbstractFileSystem, metaclass=_WithPaths):  # type: igno
             with as_a_file_system_says():
                 place = Place.read(path)
                 if place.file is None:
-                    self._source.grant(place)
+                    self._access.grant(place)
                     return "directory"
-                self._source.offered(place)
+                self._access.offered(place)
                 return "file"
         except FileNotFoundError:
             return None
@@ -166,7 +170,7 @@ class DsvaultFileSystem(AbstractFileSystem, metaclass=_WithPaths):  # type: igno
     ) -> Iterator[Any]:
         """As fsspec has it, but that a refusal is raised: it would look as if there were no files."""
         with as_a_file_system_says():
-            self._source.grants()
+            self._access.grants()
         return super().walk(path, maxdepth, topdown, on_error, **options)  # type: ignore[no-any-return]
 
     # Reading
@@ -177,9 +181,9 @@ class DsvaultFileSystem(AbstractFileSystem, metaclass=_WithPaths):  # type: igno
         with as_a_file_system_says():
             place = Place.read(path)
             if place.file is None:
-                self._source.grant(place)
+                self._access.grant(place)
                 raise NoFile(f"{path} is a dataset; open its file {_LISTED}")
-            return Handle(path, self._source.made(place)[1].data)
+            return Handle(path, self._access.made(place)[1].data)
 
     # Writing
 

@@ -67,8 +67,10 @@ class Erasure:
 class Manifest:
     """A version of one compartment. ``schema`` has the compartment's columns, in order; ``erased`` is the owner's.
 
-    ``parts`` are in the order of their shards within each column group. A vendor's compartment may have a column more
-    than once, with other fields of it each time: there a name alone does not say which is meant.
+    ``key`` is the id of the column that identifies rows, where there is one and the compartment has all of it; versions
+    of earlier releases do not say. ``parts`` are in the order of their shards within each column group. A vendor's
+    compartment may have a column more than once, with other fields of it each time: there a name alone does not say
+    which is meant.
     """
 
     vault: str
@@ -80,6 +82,7 @@ class Manifest:
     schema: pa.Schema
     parts: tuple[Part, ...]
     erased: tuple[Erasure, ...] = ()
+    key: str | None = None
 
     @property
     def groups(self) -> frozenset[str]:
@@ -133,10 +136,12 @@ class Manifest:
 
         Schema metadata is dropped: it speaks of columns that the other compartment may not have.
         """
+        whole = {column.id for column, _ in columns if column.fields is None}
         return replace(
             self,
             compartment=compartment,
             columns=tuple(column for column, _ in columns),
+            key=self.key if self.key in whole else None,
             schema=pa.schema([field for _, field in columns]),
             parts=tuple(parts),
             erased=(),
@@ -177,6 +182,7 @@ def encode_manifest(manifest: Manifest, key: bytes, identity: ChunkIdentity) -> 
         "created": timestamp(manifest.created),
         "columns": [column_entry(column) for column in manifest.columns],
         "erased": [{"time": each.time, "rows": each.rows} for each in manifest.erased],
+        **({"key": manifest.key} if manifest.key is not None else {}),
     }
     table = pa.table(
         {
@@ -261,6 +267,7 @@ def decode_manifest(data: Any, key: bytes, identity: ChunkIdentity) -> Manifest:
                 schema=pa.ipc.read_schema(pa.py_buffer(row["schema"])),
                 parts=tuple(_read_part(item, identity) for item in row["parts"]),
                 erased=tuple(Erasure(item["time"], item["rows"]) for item in header["erased"]),
+                key=header.get("key"),
             )
         )
     except (KeyError, TypeError, IndexError, ValueError, pa.ArrowException) as error:

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from vault.errors import InvalidInput
 from vault.readers.conditions import all_of
+from vault.readers.parts import Extent
 from vault.readers.readers import Readers
 
 __all__ = ["Lazy"]
@@ -35,6 +36,12 @@ class Lazy(Readers):
         if any(name not in whole.names for name in self.columns):
             return self.scan(limit=0).schema
         return pa.schema([whole.field(name) for name in self.columns])
+
+    def extent(self, **options: Any) -> Extent:
+        """That of what it is of; raises InvalidInput where there is a limit, which is not one of each part."""
+        if self.count is not None:
+            raise InvalidInput("parts: what has a limit is not read in parts")
+        return self.of.extent(**options)
 
     def unsearchable(self, **options: Any) -> frozenset[str]:
         """Those of what it is of."""

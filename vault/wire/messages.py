@@ -37,6 +37,7 @@ __all__ = [
     "DELEGATION_HEADER",
     "PROBLEM_TYPE",
     "ROWS_HEADER",
+    "SUBMISSION_TYPE",
     "WIRE_VERSION",
     "End",
     "OfferedGrant",
@@ -52,6 +53,8 @@ __all__ = [
 
 WIRE_VERSION: Final = (1, 1)
 ARROW_TYPE: Final = "application/vnd.apache.arrow.stream"
+#: The body of a submission: ``u32be length | envelope | object``.
+SUBMISSION_TYPE: Final = "application/vnd.dsvault.submission"
 PROBLEM_TYPE: Final = "application/problem+json"
 _END_KEY: Final = b"dsvault:end"
 #: The custom metadata of a batch: a sealed place behind it, in base64, that a read can go on from.
@@ -180,7 +183,9 @@ class Profile:
     """A vendor's profile file: where the broker is and what to present there.
 
     A credential that is bound to a key has the key's ``thumbprint``, and the private key itself as a JWK where the
-    owner made it. A bearer credential's file is a Delta Sharing profile besides, with that protocol's endpoint.
+    owner made it. ``submission_key`` is the owner's public key that what is sent back is sealed to (X25519, 32 bytes):
+    it comes from the owner and not from a broker. A bearer credential's file is a Delta Sharing profile besides, with
+    that protocol's endpoint.
     """
 
     endpoint: str
@@ -192,6 +197,7 @@ class Profile:
     thumbprint: str | None = None
     key: Mapping[str, Any] | None = None
     delegations: tuple[str, ...] = ()
+    submission_key: bytes | None = None
 
     def document(self) -> dict[str, Any]:
         """The file's JSON; it holds the secret."""
@@ -208,7 +214,8 @@ class Profile:
         if self.thumbprint is not None:
             own = {"key": dict(self.key)} if self.key is not None else {}
             chain = {"delegations": list(self.delegations)} if self.delegations else {}
-            return common | {"thumbprint": self.thumbprint} | own | chain
+            sealed = {"submission_key": to_base64(self.submission_key)} if self.submission_key is not None else {}
+            return common | {"thumbprint": self.thumbprint} | own | chain | sealed
         return common | {
             "shareCredentialsVersion": 1,
             "endpoint": self.endpoint.rstrip("/") + SHARING_PATH,
@@ -238,7 +245,13 @@ class Profile:
             chain = document.get("delegations", [])
             if not isinstance(chain, list) or not all(isinstance(link, str) and "," not in link for link in chain):
                 raise ValueError("a delegation is not one")
-            return cls(endpoint, vault, vendor, token, expires, fingerprint, thumbprint, key, tuple(chain))
+            sealed = document.get("submission_key")
+            submission_key = from_base64(sealed, "a key") if sealed is not None else None
+            if submission_key is not None and len(submission_key) != 32:
+                raise ValueError("a key is not one")
+            return cls(
+                endpoint, vault, vendor, token, expires, fingerprint, thumbprint, key, tuple(chain), submission_key
+            )
         except (ValueError, KeyError, TypeError, AttributeError, IntegrityError, RecursionError) as error:
             raise InvalidInput(f"{where}: this is not a dsvault profile") from error
 
@@ -248,7 +261,11 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class OfferedGrant:
-    """One grant as a vendor sees it; ``shards`` is how many there are, where that hides nothing and the broker says."""
+    """One grant as a vendor sees it.
+
+    ``shards`` is how many there are, where that hides nothing and the broker says; ``key`` is the column that
+    identifies rows, where it is granted as it is.
+    """
 
     dataset: str
     grant: str
@@ -260,6 +277,7 @@ class OfferedGrant:
     limits: Mapping[str, int] = field(default_factory=dict)
     delivery: str = "stream"
     shards: int | None = None
+    key: str | None = None
 
     def document(self) -> dict[str, Any]:
         """As JSON; the schema is Arrow IPC in base64, beside a readable list of its fields."""
@@ -275,6 +293,7 @@ class OfferedGrant:
             "limits": dict(self.limits),
             "delivery": self.delivery,
             "shards": self.shards,
+            "key": self.key,
         }
 
     @classmethod
@@ -293,6 +312,7 @@ class OfferedGrant:
                 dict(document.get("limits") or {}),
                 str(document.get("delivery")),
                 int(document["shards"]) if document.get("shards") is not None else None,
+                str(document["key"]) if document.get("key") is not None else None,
             )
         except (KeyError, TypeError, ValueError, IntegrityError, pa.ArrowException) as error:
             raise Unavailable("the broker's answer is not one that this client understands") from error

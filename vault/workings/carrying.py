@@ -59,14 +59,23 @@ def renamed_columns(previous: Manifest, old: str, new: str, now: datetime) -> tu
 class Replacement:
     """New values for columns of a version: by its row key, or in its order where it has none.
 
-    The values are held in memory. Raises InvalidInput for rows that the version does not have.
+    Of the columns in ``fill`` only nulls get values. The values are held in memory. Raises InvalidInput for rows that
+    the version does not have.
     """
 
-    def __init__(self, parts: Parts, version: OpenVersion, key: str | None, table: pa.Table) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        version: OpenVersion,
+        key: str | None,
+        table: pa.Table,
+        fill: frozenset[str] = frozenset(),
+    ) -> None:
         self._parts = parts
         self._version = version
         self._key = key
         self._table = table
+        self._fill = fill
         self._first = {shard.index: shard.rows for shard in version.shards((version.manifest.columns[0].group,))}
         offset = 0
         for index, rows in self._first.items():
@@ -118,7 +127,10 @@ class Replacement:
         wrapped, ref = self._version.keys[group.group], shard.chunks[group.group]
         own = open_chunk(self._parts, self._parts.keyring, wrapped, ref, shape).column(self._key)
         found = pc.index_in(own, value_set=self._keys)
-        places = pc.if_else(pc.is_null(found), pa.array(range(shard.rows), pa.int64()), pc.add(found, shard.rows))
+        stays = pc.is_null(found)
+        if name in self._fill:
+            stays = pc.or_(stays, pc.is_valid(before))
+        places = pc.if_else(stays, pa.array(range(shard.rows), pa.int64()), pc.add(found, shard.rows))
         both = pa.concat_arrays([*before.chunks, *column.chunks])
         return pa.chunked_array([selected(both, places.combine_chunks())], column.type)
 

@@ -293,6 +293,11 @@ class Journal:
             except VaultError as error:
                 raise AuditError(f"the log's witness could not be told ({error}), so nothing was served") from error
 
+    def hold_newest(self) -> None:
+        """`hold` of whatever entry is the newest: for an act that was recorded by another request."""
+        if self._witness is not None and self._required and (end := self.end()) is not None:
+            self.hold(end[1].size)
+
     def checkpoint_if_due(self) -> None:
         """A checkpoint at most once a second: how much of the log's end a rolled-back catalog could lose."""
         if self._clock() - self._marked >= _CHECKPOINT_EVERY:

@@ -4,7 +4,7 @@ Each verb is imported by the method that is called: one that freezes a vendor do
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,41 +13,34 @@ from typing import TYPE_CHECKING, Any
 from vault import deployment
 from vault.encoding import timestamp, utcnow
 from vault.errors import InvalidInput, NotFound
-from vault.matching import DEFAULT_SKEW
 from vault.model import DEFAULT_SHARD_ROWS
 from vault.networks import check_endpoint
-from vault.trust import Grant, Role, Signed
+from vault.owner.evidence import Evidence
+from vault.owner.keys import Keys
+from vault.trust import Grant, Signed
 from vault.workings.parts import OwnerParts
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from vault.approvals import Approval
-    from vault.audit import Entry
     from vault.collect import Collected
     from vault.credentials import CredentialState
-    from vault.custody import Custody, Privileges
     from vault.datasets import DatasetDetail, DatasetState
     from vault.deletion import Deleted, Expired
     from vault.erasure import Erased
     from vault.holdings import GrantState
-    from vault.incident import Contained, Evidence, Outline, Report
     from vault.offboard import Offboarded
     from vault.publish import Published
-    from vault.reconcile import Reconciled
     from vault.restoring import Restored
-    from vault.rewrap import Rewrapped
-    from vault.roots import Applied, KeyState, Protection, Rotated, Unrecorded
-    from vault.rotate import Planned, Rekeyed
+    from vault.roots import Protection
     from vault.safekeeping import BackedUp, Exported
     from vault.scrub import CheckReport
-    from vault.siem import Format
-    from vault.trust.proposals import Change
+    from vault.submissions import Accepted, SubmissionDetail, SubmissionState
     from vault.upgrading import Upgraded
     from vault.vendors import VendorState
     from vault.viewing import OwnedDataset
     from vault.wire import Profile
-    from vault.workings.proofs import LogProof
 
 __all__ = ["IssuedProfile", "Vault", "backup_keys", "init", "open", "restore", "upgrade"]
 
@@ -174,7 +167,7 @@ class IssuedProfile:
         return f"IssuedProfile({self.id})"
 
 
-class Vault:
+class Vault(Keys, Evidence):
     """An open vault, as its owner. Every change is in the audit log when the method returns."""
 
     def __init__(self, folder: Path, parts: OwnerParts, *, urgent: bool = False) -> None:
@@ -291,7 +284,8 @@ class Vault:
         """
         from vault import viewing
 
-        return viewing.owned(self.parts, name, version, as_of)
+        opened = viewing.Opened(deployment.open_owner, self.folder, self.parts)
+        return viewing.owned(opened, name, version, as_of)
 
     def delete(self, dataset: str) -> "Deleted":
         """End every grant on a dataset, and the dataset in every compartment."""
@@ -413,6 +407,7 @@ class Vault:
         from vault import credentials
         from vault.proof import ProofKey, requested_key
         from vault.wire import Profile, Token
+        from vault.workings import submissionkeys
 
         if bearer and request is not None:
             raise InvalidInput("--bearer, --request: a bearer credential is bound to no key")
@@ -423,6 +418,7 @@ class Vault:
             reached = check_endpoint(deployment.endpoint(self.folder), f"{self.folder / 'owner'}/config.toml: endpoint")
         key = None if bearer or request is not None else ProofKey.create()
         thumbprint = requested_key(request) if request is not None else (key.thumbprint if key is not None else None)
+        sealed_to = submissionkeys.public_key(self.parts) if not bearer else None
         issued = credentials.issue_credential(self.parts, vendor, expires, thumbprint, networks)
         profile = Profile(
             endpoint=reached,
@@ -433,6 +429,7 @@ class Vault:
             root_fingerprint=self.parts.root.fingerprint,
             thumbprint=thumbprint,
             key=key.document() if key is not None else None,
+            submission_key=sealed_to,
         )
         return IssuedProfile(profile, issued.credential.id)
 
@@ -476,66 +473,41 @@ class Vault:
 
         return credentials.end_delegation(self.parts, vendor, delegation)
 
+    # Submissions
+
+    def submissions(self, vendor: str | None = None) -> "list[SubmissionState]":
+        """What vendors sent back, and how it stands."""
+        from vault import submissions
+
+        return submissions.submissions(self.parts, vendor)
+
+    def submission(self, submission: str) -> "SubmissionDetail":
+        """A submission, opened and checked; its ``table`` is what the vendor sent."""
+        from vault import submissions
+
+        return submissions.submission(self.parts, submission)
+
+    def accept_submission(
+        self, submission: str, rename: Mapping[str, str] | None = None, *, merge: bool = False
+    ) -> "Accepted":
+        """Make a submission's columns those of a new version; ``merge`` fills nulls of earlier ones' columns."""
+        from vault import submissions
+
+        return submissions.accept(self.parts, submission, rename, merge=merge)
+
+    def reject_submission(self, submission: str, reason: str) -> "SubmissionState":
+        """Refuse a submission, for a reason that the log keeps; its vendor is told nothing."""
+        from vault import submissions
+
+        return submissions.reject(self.parts, submission, reason)
+
+    def rotate_submission_key(self) -> tuple[str | None, str]:
+        """Make a new key for vendors to seal to, for profiles from now on; returns the names of the old one and it."""
+        from vault.workings import submissionkeys
+
+        return submissionkeys.rotate(self.parts)
+
     # Upkeep
-
-    def rekey(
-        self,
-        vendor: str | None = None,
-        dataset: str | None = None,
-        columns: Sequence[str] | None = None,
-        progress: Callable[[int, int], None] = lambda _done, _total: None,
-    ) -> "list[Rekeyed]":
-        """Encrypt compartments, or some columns of theirs, anew under their next epoch."""
-        from vault import rotate
-
-        return rotate.rekey(self.parts, vendor, dataset, columns, progress)
-
-    def plan_rekey(
-        self, vendor: str | None = None, dataset: str | None = None, columns: Sequence[str] | None = None
-    ) -> "list[Planned]":
-        """What `rekey` of the same would encrypt anew."""
-        from vault import rotate
-
-        return rotate.plan(self.parts, vendor, dataset, columns)
-
-    def rewrap(
-        self,
-        vendor: str | None = None,
-        *,
-        prepare: bool = False,
-        disable_old: bool = False,
-        progress: Callable[[int, int], None] = lambda _done, _total: None,
-    ) -> "list[Rewrapped]":
-        """Wrap data keys anew under the next KMS key of a vendor, or of everyone; no object is read."""
-        from vault import rewrap
-
-        return rewrap.rewrap(self.parts, vendor, prepare=prepare, disable_old=disable_old, progress=progress)
-
-    # KMS keys
-
-    def kms_keys(self) -> "list[Custody]":
-        """Every holder's KMS key and how the KMS says that it stands."""
-        from vault import custody
-
-        return custody.custody(self.parts)
-
-    def disable_kms_key(self, vendor: str, key: str | None = None) -> tuple[str, ...]:
-        """Disable a vendor's KMS keys, or the one named; returns their references."""
-        from vault import custody
-
-        return custody.disable(self.parts, vendor, key)
-
-    def enable_kms_key(self, vendor: str, key: str | None = None) -> tuple[str, ...]:
-        """Undo `disable_kms_key`."""
-        from vault import custody
-
-        return custody.enable(self.parts, vendor, key)
-
-    def privileges(self, vendor: str) -> "Privileges":
-        """The KMS keys and contexts that a broker needs for a vendor's live grants, and no more."""
-        from vault import custody
-
-        return custody.privileges(self.parts, vendor)
 
     def check(self, progress: Callable[[int], None] = lambda _done: None, *, epochs: bool = False) -> "CheckReport":
         """Read and check everything, or with ``epochs`` only the ends of chunks; changes nothing."""
@@ -565,169 +537,6 @@ class Vault:
         from vault import safekeeping
 
         return safekeeping.back_up(self.parts, self.folder, deployment.kms_uri(self.folder))
-
-    # Audit
-
-    def audit_entries(self) -> "list[tuple[int, Entry]]":
-        """The log, opened with the auditor's key."""
-        return list(self.parts.journal.entries(self.parts.signers.keys.auditor_secrets()))
-
-    def audit_stream(self, *, newest: int | None = None, after: int | None = None) -> "Iterator[tuple[int, Entry]]":
-        """The same one by one, of a log of any length: those behind a number, or so many of the newest."""
-        return self.parts.journal.entries(self.parts.signers.keys.auditor_secrets(), newest, after)
-
-    def audit_export(
-        self, form: "Format", *, since: int | datetime | None = None, again: Callable[[], bool] = lambda: False
-    ) -> Iterator[tuple[int, str]]:
-        """The log as lines of JSON, each with its entry's number: those behind a number, or from a time on.
-
-        When all are read, ``again`` is asked: it waits as long as it likes, and says whether to look for more.
-        """
-        from vault import exporting
-        from vault.siem import line
-
-        names = exporting.names(self.parts)
-        after = exporting.number_before(self.parts, since)
-        for sequence, entry in exporting.follow(self.parts, after, again):
-            if entry.fields.get("vendor") and entry.fields.get("vendor_id"):
-                names[str(entry.fields["vendor_id"])] = str(entry.fields["vendor"])
-            yield sequence, line(form, self.parts.vault, sequence, entry, names)
-
-    def unrecorded(self) -> "list[Unrecorded]":
-        """The live grants and credentials that the log does not know."""
-        from vault import roots
-
-        return roots.unrecorded(self.parts)
-
-    def audit_verify(self, *, witness: str | None = None, checkpoints: Sequence[tuple[str, bytes]] = ()) -> int:
-        """Verify the log against the checkpoints of the store and the witness; returns the number of entries.
-
-        ``witness`` is the URL of another witness, and ``checkpoints`` are notes that somebody kept, each with a word on
-        where it is from. Raises IntegrityError.
-        """
-        store = deployment.open_witness(self.folder, witness) if witness is not None else None
-        return self.parts.journal.verify(witness=store, asked=True, kept=checkpoints)
-
-    def audit_checkpoint(self) -> bytes:
-        """The signed note of where the log ends, left at the store and the witness too."""
-        self.parts.journal.settle()
-        end = self.parts.journal.end()
-        if end is None:
-            raise InvalidInput("the log has no entry yet")
-        return end[0]
-
-    def audit_proof(self, sequence: int) -> "LogProof":
-        """The proof that an entry is in the log; raises InvalidInput where there is none."""
-        from vault.workings.proofs import inclusion_of
-
-        return inclusion_of(self.parts.journal, sequence)
-
-    def audit_growth(self, checkpoint: bytes) -> "LogProof":
-        """The proof that the log only grew since a checkpoint; raises IntegrityError where it did not."""
-        from vault.workings.proofs import growth_since
-
-        return growth_since(self.parts.journal, self.parts.root, checkpoint)
-
-    def reconcile(
-        self,
-        *logs: "str | os.PathLike[str]",
-        since: datetime | None = None,
-        until: datetime | None = None,
-        skew: timedelta = DEFAULT_SKEW,
-        audit_device: str | None = None,
-    ) -> "Reconciled":
-        """Compare files of the KMS's own log with what the log says that dsvault's processes asked the KMS for.
-
-        They are an OpenBao audit device's or CloudTrail's; ``audit_device`` is the device whose hashes stand in the
-        place of contexts. ``skew`` is how far the clocks may be apart.
-        """
-        from vault import reconcile
-
-        hashed = deployment.audit_hasher(self.folder, audit_device) if audit_device is not None else None
-        period = reconcile.Period(since, until)
-        return reconcile.reconcile(self.parts, [Path(log) for log in logs], period, skew, hashed)
-
-    # Incidents
-
-    def incident_report(
-        self, vendor: str, *, since: "str | datetime | timedelta | None" = None, until: "str | datetime | None" = None
-    ) -> "Report":
-        """What a vendor was served and could have been, from the log; needs the auditor's key.
-
-        ``since`` is a moment or how long ago, as text in ISO 8601 or like ``2h``. Raises NotFound for a vendor that the
-        log does not know, and IntegrityError where the log does not verify.
-        """
-        from vault import incident
-
-        return incident.report(self.parts, vendor, since, until)
-
-    def contain(
-        self,
-        vendor: str,
-        datasets: Sequence[str] | None = None,
-        *,
-        progress: Callable[[int, int], None] = lambda _done, _total: None,
-        told: Callable[[str], None] = lambda _sentence: None,
-        bundle: "str | os.PathLike[str] | None" = None,
-    ) -> "Contained":
-        """Freeze a vendor, end its grants and credentials, make its keys worthless, and prove it.
-
-        In all its compartments, or those of the named datasets. May be killed, and the same call goes on; nothing is
-        ever thawed by it. What fails is raised with a note that says what is done and what is left. ``bundle`` is the
-        file that the evidence is written to (`vault.incident.verify_bundle`).
-        """
-        from vault import incident
-
-        grace = deployment.grace(self.folder)
-        target = Path(bundle) if bundle is not None else None
-        return incident.contain(self.parts, vendor, datasets, grace=grace, progress=progress, told=told, bundle=target)
-
-    def verify_bundle(self, bundle: "str | os.PathLike[str]") -> "Evidence":
-        """Check an evidence bundle against this vault: also that it leaves out no entry of the log."""
-        from vault import incident
-
-        return incident.verify_against(self.parts, bundle)
-
-    def plan_containment(self, vendor: str, datasets: Sequence[str] | None = None) -> "Outline":
-        """What `contain` of the same would do, and about how long it would take; changes nothing."""
-        from vault import incident
-
-        return incident.outline(self.parts, vendor, datasets)
-
-    # Root document
-
-    def root_keys(self) -> "list[KeyState]":
-        """Every key that the root document names."""
-        from vault import roots
-
-        return roots.key_states(self.parts)
-
-    def propose_root(self, change: "Change") -> Signed:
-        """The next root document, signed by the administrator whose key is here, if one is."""
-        from vault import roots
-
-        return roots.propose_change(self.parts, change)
-
-    def apply_root(self, proposal: Signed, leave_out: Sequence[str] = (), *, end_grants: bool = False) -> "Applied":
-        """Make a proposal the newest root document, with everything live signed anew under keys that count.
-
-        Vendors in ``leave_out`` end up frozen, without grants and credentials. Live grants that lack signatures are a
-        Conflict, unless ``end_grants`` lets them end.
-        """
-        from vault import roots
-
-        return roots.apply(self.parts, proposal, leave_out, end_grants=end_grants)
-
-    def rotate_key(
-        self, role: Role, kms: str | None = None, leave_out: Sequence[str] = (), *, end_grants: bool = False
-    ) -> "Rotated":
-        """Replace a role's key by a new one, in a file or in the KMS of a URI.
-
-        Where others must sign first, the proposal is returned unapplied.
-        """
-        from vault import roots
-
-        return roots.rotate(self.parts, role, kms, leave_out, end_grants=end_grants)
 
     def __repr__(self) -> str:
         return f"Vault({self.folder})"

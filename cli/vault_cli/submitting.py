@@ -1,0 +1,201 @@
+"""``dsvault submit``, a vendor's own, and ``dsvault submissions``: what comes back, on both sides."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vault_cli.fetching import by_option
+from vault_cli.opening import open_vault
+from vault_cli.options import Json, UnusedVaultDir, VaultDir
+from vault_cli.output import emit, printable, table, warn_open
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pyarrow as pa
+
+    from vault.submissions import SubmissionState
+
+__all__ = ["app", "submit"]
+
+_PREVIEW_ROWS = 20
+_LONGEST_CELL = 60
+app = typer.Typer(no_args_is_help=True)
+Id = Annotated[str, typer.Argument(metavar="ID", help="The submission's id.")]
+
+
+@app.callback()
+def _submissions() -> None:
+    """What vendors sent back."""
+
+
+def submit(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A .parquet, .jsonl, .json, .csv or .arrow file.")],
+    profile: Annotated[Path, typer.Option("--profile", metavar="FILE", help="Your profile file.")],
+    grant_id: Annotated[str | None, typer.Option("--grant", metavar="ID", help="The grant that it is under.")] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", metavar="FILE", help="Your private key, if it is not beside the profile.")
+    ] = None,
+    row_key: Annotated[
+        str | None,
+        typer.Option(
+            "--row-key", metavar="COLUMN", help="The column that identifies rows, if the broker does not say."
+        ),
+    ] = None,
+    ca: Annotated[
+        Path | None, typer.Option("--ca", metavar="F", help="The authority of the broker's certificate, PEM.")
+    ] = None,
+    client_cert: Annotated[
+        Path | None, typer.Option("--client-cert", metavar="F", help="Your certificate, if the broker asks for one.")
+    ] = None,
+    client_key: Annotated[Path | None, typer.Option("--client-key", metavar="F", help="Its private key, PEM.")] = None,
+    vault: UnusedVaultDir = None,  # noqa: ARG001
+    json: Json = False,
+) -> None:
+    """For a vendor: send columns back for rows that were granted to you, which the lab alone can read."""
+    from vault.client import connect
+
+    found = connect(profile, key, ca=ca, client_cert=client_cert, client_key=client_key).open(dataset)
+    warn_open(profile, key)
+    rows = _read(file)
+    with by_option(), _by_file(file):
+        done = found.submit(rows, grant_id, row_key=row_key)
+    emit({"dataset": dataset, **asdict(done)}, json, f"sent {done.rows} rows\nsubmission {done.id}")
+
+
+def _read(file: str) -> "pa.Table":
+    import pyarrow as pa
+
+    from vault.sources import open_source
+
+    with open_source(file) as source:
+        return pa.Table.from_batches(list(source.batches()), source.schema)
+
+
+class _by_file:  # noqa: N801
+    """Name the file where the client names what is in it."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        from vault.errors import InvalidInput
+
+        if isinstance(error, InvalidInput):
+            text = str(error)
+            if text.startswith("row_key:"):
+                error.args = (f"--row-key{text.removeprefix('row_key')}",)
+            elif text.startswith(("row ", "the column ", "the table")):
+                error.args = (f"{self._file}: {text}",)
+
+
+@app.command("list")
+def list_(
+    vendor: Annotated[str | None, typer.Option("--vendor", metavar="V", help="Only this vendor's.")] = None,
+    vault: VaultDir = None,
+    json: Json = False,
+) -> None:
+    """List what vendors sent back."""
+    states = open_vault(vault).submissions(vendor)
+    emit(
+        {"submissions": [asdict(state) for state in states]},
+        json,
+        lambda: table(
+            ("submission", "vendor", "dataset", "rows", "bytes", "received", "state"),
+            [
+                (each.id, each.vendor, each.dataset, each.rows, each.size, each.received[:19], _shown(each))
+                for each in states
+            ],
+        ),
+    )
+
+
+def _shown(state: "SubmissionState") -> str:
+    return f"{state.state} as version {state.version}" if state.version is not None else state.state
+
+
+@app.command()
+def show(identity: Id, vault: VaultDir = None, json: Json = False) -> None:
+    """Open a submission, say whether it could be accepted, and show its first rows. Nothing is taken over."""
+    from vault.sinks import plain_rows
+
+    detail = open_vault(vault).submission(identity)
+    first = detail.table.slice(0, _PREVIEW_ROWS)
+    columns = [{"name": field.name, "type": str(field.type)} for field in detail.table.schema]
+    document: dict[str, Any] = {
+        **asdict(detail.state),
+        "key": detail.key,
+        "columns": columns,
+        "delegates": list(detail.delegates),
+        "problem": detail.problem,
+    }
+    if json:
+        emit({**document, "first_rows": plain_rows(first)}, True, "")
+        return
+    state = detail.state
+    typer.echo(printable(f"{state.rows} rows of {state.vendor} for {state.dataset}, {state.state}"))
+    for name in detail.delegates:
+        typer.echo(printable(f"by delegation to {name}"))
+    typer.echo(printable(detail.problem) if detail.problem is not None else "nothing keeps it from being accepted")
+    table(first.column_names, [tuple(_short(cell) for cell in row.values()) for row in first.to_pylist()])
+
+
+def _short(cell: object) -> str:
+    text = " ".join(str(cell).split()) if cell is not None else ""
+    return text if len(text) <= _LONGEST_CELL else text[: _LONGEST_CELL - 1] + "…"
+
+
+@app.command()
+def accept(
+    identity: Id,
+    rename: Annotated[
+        list[str] | None, typer.Option("--rename", metavar="OLD=NEW", help="Give a column another name; repeatable.")
+    ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Fill the rows that columns of earlier submissions have no value for.")
+    ] = False,
+    vault: VaultDir = None,
+    json: Json = False,
+) -> None:
+    """Check a submission, and make its columns those of a new version. No vendor is granted them."""
+    done = open_vault(vault).accept_submission(identity, _renamed(rename or ()), merge=merge)
+    gone = f", {done.gone} rows are gone from the dataset" if done.gone else ""
+    kept = f", {done.kept} values were there already" if done.kept else ""
+    columns = ", ".join(done.columns)
+    emit(
+        asdict(done),
+        json,
+        printable(f"accepted {done.rows} rows as {columns} of {done.dataset} version {done.version}{gone}{kept}"),
+    )
+
+
+def _renamed(options: "Sequence[str]") -> dict[str, str]:
+    from vault.errors import InvalidInput
+
+    found: dict[str, str] = {}
+    for option in options:
+        old, equals, new = option.partition("=")
+        if not equals or not old or not new:
+            raise InvalidInput(f"--rename: {option[:80]!r} is not OLD=NEW")
+        if old in found:
+            raise InvalidInput(f"--rename {old[:80]}: the column has another name already")
+        found[old] = new
+    return found
+
+
+@app.command()
+def reject(
+    identity: Id,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; the log keeps it.")],
+    vault: VaultDir = None,
+    json: Json = False,
+) -> None:
+    """Refuse a submission; gc removes it. The vendor is told nothing."""
+    state = open_vault(vault).reject_submission(identity, reason)
+    emit(asdict(state), json, f"rejected {state.id}")

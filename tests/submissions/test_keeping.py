@@ -1,0 +1,226 @@
+"""What keeps submissions, and what ends them: gc, check, deletion, offboarding, restoring, and the owner's keys."""
+
+import json
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+import vault
+from tests.conftest import Lab
+from tests.support.log import acts
+from tests.support.restoring import PASSPHRASE
+from tests.support.submitting import Desk, labels
+from tests.support.tables import rows
+from vault.audit import Kind
+from vault.errors import Conflict, KeyUnavailable
+from vault.incident import verify_bundle
+from vault.owner import Vault
+from vault.submission import key_name
+from vault.workings import submissionkeys
+
+
+@pytest.fixture
+def desk(granted: Lab) -> Desk:
+    """Acme, which was granted id, prompt and lang of the English rows."""
+    return Desk(granted)
+
+
+def _objects(lab: Vault) -> set[str]:
+    return {info.name for info in lab.parts.store.list("submissions")}
+
+
+def test_gc_leaves_what_waits_and_removes_what_was_settled(desk: Desk) -> None:
+    """Accepted or rejected, once the grace time is over; what waits is never touched."""
+    lab = desk.lab.vault
+    waiting, taken, refused = desk.submit(labels(0)), desk.submit(labels(2)), desk.submit(labels(4))
+    lab.accept_submission(taken)
+    lab.reject_submission(refused, "no")
+    lab.gc(timedelta(hours=1))
+    assert len(_objects(lab)) == 3
+    assert lab.gc(timedelta(0)).objects >= 2
+    assert len(_objects(lab)) == 1
+    assert lab.submission(waiting).problem is None
+    assert lab.check().faults == []
+
+
+def test_gc_removes_what_no_row_names_once_no_upload_can_be_under_way(desk: Desk) -> None:
+    """An object that a killed broker left is kept for an hour, whatever the grace time is."""
+    lab = desk.lab.vault
+    lab.parts.store.put("submissions/0123456789abcdef0123456789abcdef", b"left over")
+    lab.gc(timedelta(0))
+    assert len(_objects(lab)) == 1
+    (path,) = (desk.lab.folder / "store" / "submissions").iterdir()
+    then = path.stat().st_mtime - 7200
+    os.utime(path, (then, then))
+    lab.gc(timedelta(0))
+    assert _objects(lab) == set()
+
+
+def test_check_knows_what_is_in_quarantine(desk: Desk) -> None:
+    """It counts them, and an object that is gone or was changed is a fault."""
+    lab = desk.lab.vault
+    first, second = desk.submit(labels(0)), desk.submit(labels(2))
+    report = lab.check()
+    assert (report.submissions, report.faults, report.garbage) == (2, [], [])
+    with lab.parts.catalog.read() as transaction:
+        places = {row.id: desk.lab.folder / "store" / row.object for row in transaction.submissions()}
+    places[first].unlink()
+    data = bytearray(places[second].read_bytes())
+    data[10] ^= 1
+    places[second].chmod(0o600)
+    places[second].write_bytes(data)
+    faults = lab.check().faults
+    assert any(first in fault and "missing" in fault for fault in faults)
+    assert any(second in fault and "not the one that was signed" in fault for fault in faults)
+
+
+def test_a_dataset_that_is_deleted_takes_what_waits_for_it_along(desk: Desk) -> None:
+    """It is rejected in the same change, and can be accepted into no other dataset of that name."""
+    lab = desk.lab.vault
+    identity = desk.submit(labels(0))
+    assert lab.delete("evals").submissions == 1
+    (state,) = lab.submissions()
+    assert (state.state, state.reason) == ("rejected", "the dataset was deleted")
+    lab.publish("evals", rows(100), key="id")
+    with pytest.raises(Conflict, match="rejected already"):
+        lab.accept_submission(identity)
+    assert Kind.SUBMISSION_REJECTED in {entry.kind for entry in acts(lab)}
+
+
+def test_what_a_vendor_sent_outlives_the_vendor(desk: Desk) -> None:
+    """Sealed to the owner and signed while it counted, it needs none of the vendor's keys: not after a rekey, a rewrap
+    or an offboarding.
+    """
+    lab = desk.lab.vault
+    identity = desk.submit(labels(0))
+    lab.rekey("acme")
+    lab.rewrap("acme")
+    lab.offboard("acme")
+    assert lab.accept_submission(identity).rows == 1
+
+
+def test_it_can_be_accepted_after_its_version_has_expired(desk: Desk) -> None:
+    """What was shown is then what the newest version shows; the rows that are not there count as gone."""
+    lab = desk.lab.vault
+    identity = desk.submit(labels(0, 98))
+    lab.publish("evals", rows(50), key="id", shard_rows=30)
+    lab.expire("evals", 1)
+    done = lab.accept_submission(identity)
+    assert (done.rows, done.gone) == (1, 1)
+
+
+def test_a_renamed_key_column_is_the_same_column(desk: Desk) -> None:
+    """Rows go by the column, whatever it is called by now."""
+    lab = desk.lab.vault
+    identity = desk.submit(labels(0))
+    lab.rename_column("evals", "id", "number")
+    assert lab.accept_submission(identity).rows == 1
+
+
+def test_another_row_key_is_told(desk: Desk) -> None:
+    """Where the dataset goes by another column since, nothing can be joined."""
+    identity = desk.submit(labels(0))
+    desk.lab.vault.publish("evals", rows(100), key="prompt")
+    with pytest.raises(Conflict, match="another row key by now"):
+        desk.lab.vault.accept_submission(identity)
+
+
+def test_old_submissions_open_after_the_key_was_rotated(desk: Desk) -> None:
+    """The key before is kept for what is sealed to it; new profiles have the new one."""
+    lab = desk.lab.vault
+    old = desk.submit(labels(0))
+    before, after = lab.rotate_submission_key()
+    assert desk.profile.submission_key is not None
+    assert before == key_name(desk.profile.submission_key) != after
+    new = Desk(desk.lab)
+    assert new.profile.submission_key is not None
+    assert key_name(new.profile.submission_key) == after
+    fresh = new.submit(labels(2))
+    assert lab.accept_submission(old).rows == 1
+    assert lab.accept_submission(fresh, {"label": "second"}).rows == 1
+    assert [entry.fields["key"] for entry in acts(lab) if entry.kind is Kind.SUBMISSION_KEY_MADE] == [before, after]
+
+
+def test_a_key_that_is_gone_is_missed_by_its_name(desk: Desk) -> None:
+    """In one sentence, and nothing is lost: the submission goes on waiting."""
+    identity = desk.submit(labels(0))
+    (desk.lab.folder / "owner" / "keys" / "submission.json").unlink()
+    with pytest.raises(KeyUnavailable, match="the submission key [0-9a-f]{32} is not here"):
+        desk.lab.vault.accept_submission(identity)
+    assert [each.state for each in desk.lab.vault.submissions()] == ["waiting"]
+
+
+def test_the_key_is_made_once_whoever_asks_first(desk: Desk) -> None:
+    """Every profile of a vault has the same key until it is rotated; it is a key file like the others."""
+    assert desk.profile.submission_key == Desk(desk.lab, "globex").profile.submission_key
+    path = desk.lab.folder / "owner" / "keys" / "submission.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert json.loads(path.read_text())["kind"] == "submission key"
+    assert submissionkeys.public_key(desk.lab.vault.parts) == desk.profile.submission_key
+
+
+def test_a_delegated_profile_has_the_key_too(desk: Desk, tmp_path: Path) -> None:
+    """It is handed on with the rest, and a bearer profile has none."""
+    own, other = tmp_path / "own.json", tmp_path / "other.json"
+    desk.lab.vault.issue_credential("acme", endpoint="http://127.0.0.1:1").save(own)
+    vault.client.delegate(own, "ann", other, expires=timedelta(hours=1))
+    assert json.loads(own.read_text())["submission_key"] == json.loads(other.read_text())["submission_key"]
+    bearer = desk.lab.vault.issue_credential("acme", endpoint="http://127.0.0.1:1", bearer=True)
+    assert "submission_key" not in bearer.profile.document()
+
+
+def test_a_restored_vault_has_what_waited(desk: Desk, tmp_path: Path) -> None:
+    """One that is in the newest snapshot, and one that came since, which only the log has: both can be accepted."""
+    lab = desk.lab.vault
+    first = desk.submit(labels(0))
+    settled = desk.submit(labels(10))
+    lab.backup()
+    second = desk.submit(labels(2))
+    lab.reject_submission(settled, "kept reason")
+    desk.parts.journal.settle()
+    vault.backup_keys(tmp_path / "keys.json", PASSPHRASE, desk.lab.folder)
+    restored = tmp_path / "restored"
+    vault.restore(
+        restored,
+        store=str(desk.lab.folder / "store"),
+        kms="local:",
+        keys=tmp_path / "keys.json",
+        passphrase=PASSPHRASE,
+    )
+    opened = vault.open(restored)
+    assert {each.id: each.state for each in opened.submissions()} == {
+        first: "waiting",
+        second: "waiting",
+        settled: "rejected",
+    }
+    assert [each.reason for each in opened.submissions() if each.id == settled] == ["kept reason"]
+    assert opened.accept_submission(first).rows == 1
+    assert opened.accept_submission(second, merge=True).rows == 1
+    assert opened.check().faults == []
+
+
+def test_the_key_under_another_passphrase_is_sealed_with_the_others(tmp_path: Path) -> None:
+    """`kms passphrase` takes it along, the retired ones too."""
+    lab = Lab(tmp_path / "lab", vault.init(tmp_path / "lab"))
+    lab.vault.add_vendor("acme")
+    lab.vault.rotate_submission_key()
+    lab.vault.rotate_submission_key()
+    from vault import deployment
+
+    deployment.change_passphrase(lab.folder, "a new passphrase")
+    found = [*(lab.folder / "owner" / "keys").rglob("submission*.json")]
+    assert len(found) == 2
+    assert {json.loads(path.read_text())["protection"] for path in found} == {"scrypt"}
+
+
+def test_a_containment_goes_through(desk: Desk, tmp_path: Path) -> None:
+    """What a vendor sent stands in no way of a freeze, a rekey and the proof of both; it can still be accepted."""
+    identity = desk.submit(labels(0))
+    lab = desk.lab.vault
+    assert lab.incident_report("acme").exposure is not None
+    lab.contain("acme", bundle=tmp_path / "acme.zip")
+    assert verify_bundle(tmp_path / "acme.zip", lab.parts.root.fingerprint).vendor == "acme"
+    assert lab.check().faults == []
+    assert lab.accept_submission(identity).rows == 1
