@@ -44,6 +44,7 @@ from readers import readers
 from report import report
 from revocation import revocation
 from scaling import scaling
+from sharing import sharing
 from startup import startup
 from streaming import leases, streams
 from telling import telling
@@ -62,6 +63,7 @@ _PROCESSES = {
     "readers": readers,
     "report": report,
     "requests": requests,
+    "sharing": sharing,
     "ray": scaling,
     "filesystem": filesystem,
     "long": long,
@@ -225,6 +227,7 @@ def main() -> None:
     options.add_argument("--readers", action="store_true", help="only what vendors' tools take for a slice")
     options.add_argument("--report", action="store_true", help="only the report of a vendor's exposure")
     options.add_argument("--requests", action="store_true", help="only what an S3 store is asked")
+    options.add_argument("--sharing", action="store_true", help="only Delta Sharing's client beside a static server")
     options.add_argument("--revocation", action="store_true", help="only how long an access goes on after its end")
     options.add_argument("--startup", action="store_true", help="only how long short commands take")
     options.add_argument("--ray", action="store_true", help="only publish and rekey on Ray, and the cost of its tasks")

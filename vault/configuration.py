@@ -17,6 +17,7 @@ from vault.errors import InvalidInput, NotFound
 from vault.keyring import CacheLimits
 from vault.model import DEFAULT_GRACE, FORMAT
 from vault.settings import SETTINGS, from_environment, nearest, put_over, renamed
+from vault.spool import SpoolLimits
 from vault.submission import Quarantine
 
 __all__ = ["DEFAULT_ENDPOINT", "Configuration", "WitnessPlace", "named"]
@@ -53,6 +54,7 @@ class Configuration:
     owner: str | None
     data_keys: CacheLimits = field(default_factory=CacheLimits)
     grace: timedelta = DEFAULT_GRACE
+    sharing: SpoolLimits = field(default_factory=SpoolLimits)
     witness: "WitnessPlace | None" = None
     sources: Mapping[str, str] = field(default_factory=dict)
     submissions: Quarantine = field(default_factory=Quarantine)
@@ -75,11 +77,26 @@ class Configuration:
             lines += ["", "[data_keys]", *written]
         if self.grace != DEFAULT_GRACE and "gc.grace" not in self.sources:
             lines += ["", "[gc]", f'grace = "{round(self.grace.total_seconds())}s"']
+        lines += self._sharing_text()
         kept = {each.name: getattr(self.submissions, each.name) for each in fields(Quarantine)}
         written = [f"{name} = {value}" for name, value in kept.items() if f"submissions.{name}" not in self.sources]
         if self.submissions != Quarantine() and written:
             lines += ["", "[submissions]", *written]
         return "\n".join(lines) + "\n"
+
+    def _sharing_text(self) -> list[str]:
+        usual = SpoolLimits()
+        written = {
+            "life": f'"{round(self.sharing.life.total_seconds())}s"',
+            "vendor_bytes": str(self.sharing.vendor_bytes),
+            "total_bytes": str(self.sharing.total_bytes),
+        }
+        lines = [
+            f"{name} = {value}"
+            for name, value in written.items()
+            if getattr(self.sharing, name) != getattr(usual, name) and f"sharing.{name}" not in self.sources
+        ]
+        return ["", "[sharing]", *lines] if lines else []
 
     @classmethod
     def read(cls, path: Path) -> "Configuration":
@@ -108,11 +125,24 @@ class Configuration:
         vault, store, catalog, kms, endpoint, fingerprint = values
         limits = _limits(label.of("data_keys"), document.get("data_keys", {}))
         grace = _grace(label.of("gc"), document.get("gc", {}))
+        sharing = _sharing(label.of("sharing"), document.get("sharing", {}))
         witness = _witness(label.of("witness"), document.get("witness"))
         quarantine = _quarantine(label.of("submissions"), document.get("submissions", {}))
         sources = {key: variable for key, (variable, _) in found.items()}
         return cls(
-            vault, store, catalog, kms, endpoint, fingerprint, owner, limits, grace, witness, sources, quarantine
+            vault,
+            store,
+            catalog,
+            kms,
+            endpoint,
+            fingerprint,
+            owner,
+            limits,
+            grace,
+            sharing,
+            witness,
+            sources,
+            quarantine,
         )
 
 
@@ -203,6 +233,24 @@ def _grace(where: str, document: Any) -> timedelta:
     if not isinstance(text, str):
         raise InvalidInput(f'{where} grace is a duration in quotes, such as "1h"')
     return duration(text, f"{where} grace" if where.endswith("]") else where)
+
+
+def _sharing(where: str, document: Any) -> SpoolLimits:
+    """The table ``[sharing]``: for how long a shared file's address is good (``life``), and caps of what is spooled."""
+    names = [each.name for each in fields(SpoolLimits)]
+    if not isinstance(document, dict) or not document.keys() <= set(names):
+        raise InvalidInput(f"{where} takes {', '.join(sorted(names))}")
+    given = dict(document)
+    if "life" in given:
+        if not isinstance(given["life"], str):
+            raise InvalidInput(f'{where} life is a duration in quotes, such as "1h"')
+        given["life"] = duration(given["life"], f"{where} life" if where.endswith("]") else where)
+    if any(type(given[name]) is not int for name in given.keys() - {"life"}):
+        raise InvalidInput(f"{where} takes whole numbers of bytes")
+    try:
+        return SpoolLimits(**given)
+    except InvalidInput as error:
+        raise InvalidInput(f"{where}: {error}") from error
 
 
 def _limits(where: str, document: Any) -> CacheLimits:

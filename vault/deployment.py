@@ -328,6 +328,7 @@ def _shared(
         "engine": LocalEngine(shared=serving, threads=None if store.is_local else _REQUESTS[serving]),
         "times": Times(catalog),
         "lately": Lately(keyring.age if serving else 0),
+        "spool": configuration.sharing,
         "clock": utcnow,
     }
     return shared, announcing

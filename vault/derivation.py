@@ -3,6 +3,7 @@
 ``docs/reference/format.md`` section 2. A data key is 32 uniformly random bytes, so HKDF needs no salt.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -19,12 +20,16 @@ __all__ = [
     "key_id",
     "lot_key",
     "parcel_key",
+    "spool_facts_key",
+    "spool_key",
+    "spool_name",
     "submission_key",
     "ticket_key",
 ]
 
 KEY_BYTES: Final = 32
 _COMMITMENT_BYTES = 16
+_NAME_BYTES = 16
 
 
 def _derive(data_key: bytes, info: bytes, length: int) -> bytes:
@@ -72,3 +77,30 @@ def submission_key(secret: bytes, purpose: str, bound: bytes) -> bytes:
 def key_id(data_key: bytes) -> str:
     """A data key's commitment as hex: ``HKDF(data key, info = canonical("dsvault key id"), 16 bytes)``."""
     return _derive(data_key, canonical("dsvault key id"), _COMMITMENT_BYTES).hex()
+
+
+def spool_key(data_keys: Sequence[bytes], salt: bytes, bound: bytes) -> bytes:
+    """The AES-256 key of one spooled file:
+    ``HKDF(data keys one behind the other, salt, info = canonical("dsvault spool key", number of keys, bound))``.
+
+    Who may not unwrap every one of them does not have it. The salt is the file's own: no two files share a key.
+    """
+    if not data_keys or any(len(key) != KEY_BYTES for key in data_keys):
+        raise IntegrityError("a data key is not 256 bits long")
+    info = canonical("dsvault spool key", len(data_keys), bound)
+    return HKDF(SHA256(), KEY_BYTES, salt=salt, info=info).derive(b"".join(data_keys))
+
+
+def spool_facts_key(metadata_key: bytes, salt: bytes) -> bytes:
+    """The AES-256 key of what is said of one spooled file:
+    ``HKDF(metadata key, info = canonical("dsvault spool facts key", salt))``.
+    """
+    return _derive(metadata_key, canonical("dsvault spool facts key", salt), KEY_BYTES)
+
+
+def spool_name(metadata_key: bytes, binding: bytes) -> str:
+    """The name of a spooled file as hex: ``HKDF(metadata key, info = canonical("dsvault spool name", binding), 16)``.
+
+    It is the same for every broker of the vault, and tells nobody else what the file is of.
+    """
+    return _derive(metadata_key, canonical("dsvault spool name", binding), _NAME_BYTES).hex()

@@ -11,10 +11,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import delta_sharing
 import pytest
 import urllib3
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
+from requests.exceptions import HTTPError
 
 import vault
 from tests.conftest import Lab
@@ -150,6 +152,20 @@ def test_a_token_of_the_issuer_is_a_credential(place: Place, issuer: Issuer, tmp
     assert len(json.loads(done.stdout)["rows"]) == 20
     (state,) = [state for state in place.lab.vault.credentials() if state.credential.id == place.credential]
     assert state.credential.provider is not None
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_token_reads_shared_files(place: Place, issuer: Issuer, tmp_path: Path) -> None:
+    """Delta Sharing's client presents it like any bearer token; each read of a file says whom it spoke of."""
+    profile = tmp_path / "token.share"
+    told = {"shareCredentialsVersion": 1, "endpoint": f"{place.endpoint}/delta-sharing/"}
+    profile.write_text(json.dumps({**told, "bearerToken": issuer.token()}))
+    assert len(delta_sharing.load_as_pandas(f"{profile}#dsvault.default.evals")) == 20
+    read = [entry for _, entry in place.lab.vault.audit_entries() if entry.kind.value == "shared file read"]
+    assert {(entry.fields["subject"], entry.fields["credential"]) for entry in read} == {("ann", place.credential)}
+    profile.write_text(json.dumps({**told, "bearerToken": issuer.token(aud="other")}))
+    with pytest.raises(HTTPError, match="401"):
+        delta_sharing.load_as_pandas(f"{profile}#dsvault.default.evals")
 
 
 @pytest.mark.parametrize(

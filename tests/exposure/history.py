@@ -123,6 +123,8 @@ class History:
 
     def __init__(self, seed: int, *, since: int | None = None, until: int | None = None) -> None:
         self.random = random.Random(seed)
+        #: Apart, so that files that are shared beside it do not make it another history.
+        self.sharing = random.Random(seed)
         self.entries: list[tuple[int, Entry]] = []
         self.now = START
         self.datasets = [Dataset(f"d{n}", f"{n}" * 32) for n in (1, 2)]
@@ -383,6 +385,8 @@ class History:
             self.lease(vendor, who, common, chosen, version, shards)
         else:
             self.stream(vendor, who, common, chosen, version, shards, grant)
+            if self.sharing.random() < 0.15:
+                self.share(vendor, {**who, "delegates": []}, common, chosen, version, shards, grant)
 
     def lease(self, vendor: str, who: Any, common: Any, keys: list[Key], version: Version, shards: list[int]) -> None:
         taken = shards[: self.random.randint(1, max(1, len(shards)))]
@@ -407,6 +411,34 @@ class History:
         # Whether the vendor fetched them nobody knows.
         fetched = {place for place in places if self.random.random() < 0.5}
         self.happened(keys, self.bound, set(places), fetched, places)
+
+    def share(
+        self, vendor: str, who: Any, common: Any, keys: list[Key], version: Version, shards: list[int], grant: Grant
+    ) -> None:
+        """Files are listed, which hands nobody a row, and some of them are read, in ranges or again."""
+        random_ = self.sharing
+        about = {**who, **common, "delivery": "sharing", "filtered": grant.where is not None}
+        about["masks"] = {key[3]: text for key in keys for place, text in key[4] if place == key[3]}
+        asked = self.add(Kind.FILES_ASKED, **about, shards=runs_of(shards), until=timestamp(self.now), nonce="f" * 32)
+        starts, lying = version.starts(), numbered(version)
+        identities = {place: identity for place, (identity, _) in lying.items()}
+        for shard in shards:
+            size = len(version.shards[shard].rows)
+            mask = np.array([grant.where is None or random_.random() < 0.5 for _ in range(size)])
+            rows = int(mask.sum())
+            if not rows:
+                continue
+            self.add(Kind.FILE_HANDED_OUT, **who, asked=asked, nonce="f" * 32, shard=shard, rows=rows, bytes=rows * 7)
+            places = {starts[shard] + int(row) for row in np.flatnonzero(mask)}
+            for _ in range(random_.choice([0, 0, 1, 3])):
+                served, part = [item_of(shard, mask)], random_.randint(1, 500)
+                told = {"served": served, "rows": rows, "bytes": part, "range": [0, part], "size": 500}
+                self.add(Kind.FILE_READ, **about, shards=[[shard, shard]], **told)
+                if vendor == "acme" and self.counts():
+                    self.count("bound", rows, part)
+                    # Which of its rows were in that range nobody can tell.
+                    some = {place for place in places if random_.random() < 0.6}
+                    self.happened(keys, self.bound, places, some, identities)
 
     def stream(
         self, vendor: str, who: Any, common: Any, keys: list[Key], version: Version, shards: list[int], grant: Grant

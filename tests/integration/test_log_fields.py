@@ -16,6 +16,7 @@ from vault.encoding import from_base64, from_timestamp
 from vault.errors import NotGranted
 from vault.policy import Request
 from vault.trust import Role
+from vault.wire import FILES_PATH, SharedTable
 from vault.workings.versions import OpenVersion, open_version
 
 
@@ -255,6 +256,10 @@ def test_the_page_on_the_log_has_every_kind_and_every_field(granted: Lab) -> Non
     lab.scan("evals").read_all()
     lab.grant("acme", "evals", ["answer"], delivery="lease")
     access.lease_page(parts, caller, Request("evals", columns=("answer",), lease=True))
+    (file, *_) = access.shared_files(
+        parts, access.Arrival(caller), SharedTable.of("evals", granted.vault.grants()[0].grant.id), access.Hints()
+    ).files
+    b"".join(access.shared_file(parts, file.path.removeprefix(FILES_PATH), "test").pieces(0, 4))
     lab.publish("evals", rows(10, start=100), append=True)
     lab.freeze("acme")
     lab.thaw("acme")

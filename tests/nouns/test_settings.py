@@ -6,7 +6,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from vault import deployment
 from vault.configuration import Configuration
 from vault.errors import IntegrityError, InvalidInput, NotFound, VaultError
 from vault.settings import SETTINGS, refuse_unknown
+from vault.spool import SpoolLimits
 from vault.submission import Quarantine
 from vault.trust import Role
 from vault_cli.main import app
@@ -49,8 +51,16 @@ def test_every_option_of_serve_has_its_variable() -> None:
 def test_every_key_of_the_file_has_its_variable() -> None:
     """What may stand in config.toml, but for the format, is a setting; so is what init takes for it."""
     keys = {each.key for each in SETTINGS if each.key is not None}
-    there = set(Configuration.__dataclass_fields__) - {"sources", "data_keys", "grace", "witness", "submissions"}
+    there = set(Configuration.__dataclass_fields__) - {
+        "sources",
+        "data_keys",
+        "grace",
+        "sharing",
+        "witness",
+        "submissions",
+    }
     tables = {"data_keys.age", "data_keys.keys", "data_keys.uses", "gc.grace", "witness.url", "witness.required"}
+    tables |= {"sharing.life", "sharing.vendor_bytes", "sharing.total_bytes"}
     tables |= {f"submissions.{each.name}" for each in fields(Quarantine)}
     assert keys == there | tables
     of_init = {each.option for each in SETTINGS if each.of == "init"}
@@ -294,3 +304,39 @@ def test_a_lost_root_document_is_not_taken_from_the_catalog(granted: Lab) -> Non
     (granted.folder / "broker" / "root.json").unlink()
     with pytest.raises(VaultError, match="root document cannot be read"):
         deployment.open_broker(granted.folder)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("DSVAULT_SHARING_LIFE", "10s", "DSVAULT_SHARING_LIFE: a shared file's address is good for 1m to 1d"),
+        ("DSVAULT_SHARING_LIFE", "long", "DSVAULT_SHARING_LIFE: 'long' is not a duration"),
+        ("DSVAULT_SHARING_VENDOR_BYTES", "0", "DSVAULT_SHARING_VENDOR_BYTES: a number of bytes is 1 or more"),
+        ("DSVAULT_SHARING_TOTAL_BYTES", "1.5", "DSVAULT_SHARING_TOTAL_BYTES takes whole numbers of bytes"),
+    ],
+)
+def test_what_is_said_of_sharing_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    """A life or a cap that is none is refused by the variable's name."""
+    monkeypatch.setenv("DSVAULT_STORE", "store")
+    monkeypatch.setenv("DSVAULT_CATALOG", "sqlite:///x")
+    monkeypatch.setenv("DSVAULT_KMS", "local:")
+    monkeypatch.setenv("DSVAULT_ROOT_FINGERPRINT", "0" * 64)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(InvalidInput) as refused:
+        Configuration.read(tmp_path / "config.toml")
+    assert said in str(refused.value)
+
+
+def test_what_is_said_of_sharing_is_written_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands in the file where it is not the usual, and comes back."""
+    monkeypatch.setenv("DSVAULT_STORE", "store")
+    monkeypatch.setenv("DSVAULT_CATALOG", "sqlite:///x")
+    monkeypatch.setenv("DSVAULT_KMS", "local:")
+    monkeypatch.setenv("DSVAULT_ROOT_FINGERPRINT", "0" * 64)
+    usual = Configuration.read(tmp_path / "config.toml")
+    assert "[sharing]" not in usual.text()
+    limits = SpoolLimits(timedelta(minutes=10), 5, 7)
+    text = replace(usual, sharing=limits).text()
+    assert Configuration.parse(text, tmp_path / "config.toml").sharing == limits

@@ -29,3 +29,10 @@ def test_no_number_is_larger_than_a_catalog_has_room_for() -> None:
     found = _counted(*[(Kind.LEASED, page)] * 3000)
     assert (found["requests"], found["bytes"]) == (3000, 0)
     assert 2**50 < found["rows"] < 2**63
+
+
+def test_a_shared_file_counts_when_it_is_handed_out() -> None:
+    """The request by itself, each file whole, and reading it costs nothing more."""
+    file = {"grant": "g", "rows": 3, "bytes": 5}
+    told = [(Kind.FILES_ASKED, {"grant": "g"}), (Kind.FILE_HANDED_OUT, file), (Kind.FILE_HANDED_OUT, file)]
+    assert _counted(*told, (Kind.FILE_READ, {**file, "bytes": 1})) == {"requests": 1, "rows": 6, "bytes": 10}

@@ -27,6 +27,8 @@ FILES: Final = (
     "tests/integration/test_key_cache.py",
     "tests/integration/test_fetch.py",
     "tests/integration/test_races.py",
+    "tests/sharing/test_clients.py",
+    "tests/sharing/test_names.py",
     "tests/broker/test_served_over_http.py",
     "tests/broker/test_workers.py",
     "tests/broker/test_readiness.py",

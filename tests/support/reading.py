@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from vault import access
-from vault.access import callers, leases, permits, records, streams
+from vault.access import callers, leases, permits, records, sharedfiles, streams, tables
 from vault.policy import Request
 from vault.workings import parts as workings_parts
 from vault.workings.parts import Parts
@@ -20,5 +20,5 @@ def read(parts: Parts, caller: access.Caller, dataset: str = "evals", **request:
 
 def later(monkeypatch: pytest.MonkeyPatch, by: timedelta) -> None:
     """Let the access path see a later time, by which expiry and days are judged."""
-    for module in (callers, leases, permits, records, streams):
+    for module in (callers, leases, permits, records, sharedfiles, streams, tables):
         monkeypatch.setattr(module, "trusted_now", lambda parts: workings_parts.trusted_now(parts) + by)

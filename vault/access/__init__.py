@@ -20,8 +20,10 @@ from vault.access.callers import (
 )
 from vault.access.leases import MOST_BYTES, LeasedObject, lease_page, leased_object
 from vault.access.permits import Offering, offerings
+from vault.access.sharedfiles import ReadableFile, shared_file
 from vault.access.streams import Delivery, open_delivery
 from vault.access.submissions import Received, receive
+from vault.access.tables import Files, Hints, SharedFile, ShownTable, list_tables, shared_files, show_table
 from vault.errors import VaultError
 from vault.keyring import KeyCounts
 from vault.policy import MOST_PARTS, Request
@@ -34,24 +36,33 @@ __all__ = [
     "Arrival",
     "Caller",
     "Delivery",
+    "Files",
+    "Hints",
     "KeyCounts",
     "LeasedObject",
     "Offering",
+    "ReadableFile",
     "Received",
     "Request",
     "Sent",
+    "SharedFile",
+    "ShownTable",
     "arrive",
     "authenticate",
     "authenticate_federated",
     "key_counts",
     "lease_page",
     "leased_object",
+    "list_tables",
     "missing",
     "offerings",
     "open_delivery",
     "providers",
     "receive",
     "settle",
+    "shared_file",
+    "shared_files",
+    "show_table",
     "vendor_ids",
     "watch",
 ]

@@ -20,7 +20,17 @@ from vault.wire import Token
 from vault.workings.names import own_holder_name
 from vault.workings.parts import Parts, holder_sealer, trusted_now
 
-__all__ = ["Arrival", "Caller", "Sent", "arrive", "authenticate", "authenticate_federated", "providers", "vendor_ids"]
+__all__ = [
+    "Arrival",
+    "Caller",
+    "Sent",
+    "arrive",
+    "authenticate",
+    "authenticate_federated",
+    "may_come_from",
+    "providers",
+    "vendor_ids",
+]
 
 _DENIED = "the credential is not valid"
 _USED = "the proof was used before"
@@ -349,6 +359,15 @@ def _check_possession(
         raise Unauthenticated("a delegation was ended")
     proof = check_proof(sent.proof, thumbprint=holder, token=token.text, method=sent.method, uris=sent.uris, now=now)
     return links, holder, proof
+
+
+def may_come_from(parts: Parts, credential: str, address: str) -> bool:
+    """Whether a credential, by its id, is one that may be used from an address; of none it may not."""
+    try:
+        networks = _credential(parts, credential)[1].networks
+    except Unauthenticated:
+        return False
+    return not networks or within(address, networks)
 
 
 def vendor_ids(parts: Parts, names: frozenset[str]) -> frozenset[str]:

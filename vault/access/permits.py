@@ -28,6 +28,7 @@ __all__ = [
     "delegated_filters",
     "fields_of",
     "grants_filter",
+    "live_version",
     "mask_key",
     "masks_of",
     "names_rows",
@@ -245,6 +246,14 @@ def _version(parts: Parts, row: CompartmentRow, number: int | None, *, held: boo
 
     found: OpenVersion = parts.lately.versions.get((row.id, head.digest, number), read)
     return found
+
+
+def live_version(parts: Parts, vendor: str, dataset: str, number: int) -> OpenVersion:
+    """A version of a vendor's compartment by its number, as it is now; raises NotFound where there is none any more."""
+    row = _grants(parts, vendor)[1].get(dataset)
+    if row is None:
+        raise NotFound("there is no compartment")
+    return _version(parts, row, number, held=False)
 
 
 def permitted(parts: Parts, caller: Caller, request: Request, *, held: bool = False) -> Permitted:

@@ -25,7 +25,7 @@ from vault.policy import Permit, Request, still_allowed
 from vault.workings.parts import Parts, trusted_now
 from vault.workings.reading import Placed, Position, ReadPlan, read_batches
 
-__all__ = ["Delivery", "open_delivery"]
+__all__ = ["Delivery", "open_delivery", "planned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def _opened(
     caller = arrival.caller
     allowed = permitted(parts, caller, request, held=held)
     permit = allowed.permit
-    keys, plan = _planned(parts, caller, allowed, gone)
+    keys, plan = planned(parts, caller, allowed, gone)
     total = _total(allowed, plan)
     cursors = _Cursors(parts, permit, plan, cursor)
     plan = cursors.plan
@@ -139,8 +139,8 @@ class _Cursors:
         return self._places.seal(Cursor(self._position.shard, self._position.row, self._sent))
 
 
-def _planned(
-    parts: Parts, caller: Caller, allowed: Permitted, gone: Callable[[], bool]
+def planned(
+    parts: Parts, caller: Caller, allowed: Permitted, gone: Callable[[], bool] = lambda: False
 ) -> tuple[ScopedKeyring, ReadPlan]:
     """What a permit reads, and the keyring that opens just that."""
     permit, version = allowed.permit, allowed.version

@@ -1,26 +1,22 @@
 """The broker's routes. No key, no chunk and no SQL passes through here."""
 
-import asyncio
 import base64
-import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from anyio import CancelScope, CapacityLimiter, to_thread
 from fastapi import Depends, FastAPI, Header, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.types import Receive, Scope, Send
 
 from vault import access, wire
 from vault._version import __version__
-from vault.broker import operating, problems, receiving
+from vault.broker import operating, problems, receiving, sharing
 from vault.broker.bounds import Bounds
 from vault.broker.closing import Closing
+from vault.broker.delivering import NOT_KEPT, Reading, Streaming, behind, ranged
 from vault.broker.describing import describe, of_route
 from vault.broker.lean import lean_route
 from vault.broker.metrics import Metrics
@@ -28,6 +24,7 @@ from vault.broker.observing import Observing
 from vault.broker.portions import Portions
 from vault.broker.shares import Shares
 from vault.broker.stream import ipc_stream
+from vault.configuration import DEFAULT_ENDPOINT
 from vault.errors import InvalidInput, Unauthenticated
 from vault.federation import Issuers
 from vault.policy import Request as ReadRequest
@@ -36,15 +33,8 @@ from vault.workings.parts import Parts
 
 __all__ = ["create_app"]
 
-_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
-_NOT_KEPT = {"Cache-Control": "no-store"}
-_Piece = TypeVar("_Piece")
-#: How often it is looked at whether a stream may go on, and how long it has then to end by itself.
-_LOOK_SECONDS, _END_SECONDS = 1.0, 2.0
 #: What is put together before it is sent; what is larger is sent as a stream, and watched as one.
 _WHOLE_BYTES = 1 << 20
-#: The threads for what the broker itself looks at, however many others read.
-_ASIDE = CapacityLimiter(8)
 #: Who reads the counters where nothing else is said.
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 
@@ -116,6 +106,14 @@ class _Broker:
         links = tuple(chains[0].split(",")) if chains else ()
         sent = access.Sent(request.method, self._addresses(request), proofs[0] if proofs else None, links)
         return access.arrive(self.parts, token, address, sent=sent, vendors=self.vendors)
+
+    def base(self, scope: MutableMapping[str, Any]) -> str:
+        """The base URL that addresses are handed out with: never by the request's own word.
+
+        The first that the broker was told of; where it was told of none, that of the socket that was asked.
+        """
+        told = self.endpoints[0].rstrip("/") if self.endpoints else DEFAULT_ENDPOINT
+        return next(iter(_own(scope)), told) if told == DEFAULT_ENDPOINT else told
 
     def _addresses(self, request: Request) -> tuple[str, ...]:
         """Where the request may have been sent to: never by its own word, which its Host header would be."""
@@ -210,7 +208,7 @@ def create_app(
         """A page of a lease: chunk keys, and where the ciphertext is."""
         asked, cursor = body.request(name, lease=True), _cursor(body.cursor, turn_away, who)
         page = access.lease_page(parts, who, asked, cursor, most_bytes=body.page_bytes, direct=body.direct)
-        return Response(page.encode(), media_type="application/json", headers=_NOT_KEPT)
+        return Response(page.encode(), media_type="application/json", headers=NOT_KEPT)
 
     deliveries: tuple[tuple[str, Callable[..., Response], type[_Body]], ...] = (
         ("read", read, ReadBody),
@@ -236,48 +234,16 @@ def create_app(
     ) -> Response:
         """The ciphertext of a leased chunk, whole or a range of it; the address is leave enough."""
         found = access.leased_object(parts, ticket, vendors=vendors)
-        return _ranged(found, range_, shares, head=request.method == "HEAD", count=metrics.streaming)
+        return ranged(found, range_, shares, head=request.method == "HEAD", count=metrics.streaming)
 
+    sharing.add(app, sharing.Sharing(parts, broker.arrival, broker.base, vendors, metrics, shares))
     describe(app)
     return app
-
-
-def _ranged(
-    found: access.LeasedObject,
-    asked: str,
-    shares: Shares,
-    *,
-    head: bool,
-    count: Callable[[Iterable[bytes]], Iterator[bytes]],
-) -> Response:
-    """One range, or the whole: a Range header that is not one range of bytes is passed over (RFC 9110 section 14.2)."""
-    headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **_NOT_KEPT}
-    start, stop, status = 0, found.size, 200
-    match = _RANGE.fullmatch(asked)
-    if match is not None and _is_range(match[1], match[2]):
-        first, last = match[1], match[2]
-        start = int(first) if first else max(0, found.size - int(last))
-        stop = min(found.size, int(last) + 1) if first and last else found.size
-        if start >= stop:
-            return problems.refusal(416, {"Content-Range": f"bytes */{found.size}"})
-        headers["Content-Range"], status = f"bytes {start}-{stop - 1}/{found.size}", 206
-    headers["Content-Length"] = str(stop - start)
-    if head:
-        return Response(status_code=status, headers=headers)
-    # As with a read: what is not there any more is refused with a status.
-    pieces = found.pieces(start, stop)
-    reading = _Reading(count(_behind(next(pieces, None), pieces)), found.check, shares, found.vendor)
-    return _Streaming(reading, status, headers)
 
 
 def _stays() -> bool:
     """Whether a client is gone, of one that nothing is known of."""
     return False
-
-
-def _is_range(first: str, last: str) -> bool:
-    """RFC 9110 section 14.1.1: neither nothing, nor one that ends before it begins."""
-    return bool(first or last) and not (first and last and int(last) < int(first))
 
 
 def _offered(offering: access.Offering) -> wire.OfferedGrant:
@@ -300,96 +266,15 @@ def _offered(offering: access.Offering) -> wire.OfferedGrant:
 def _sent(metrics: Metrics, closing: Closing, shares: Shares, delivery: access.Delivery, compression: str) -> Response:
     # The first batch is made before the answer begins, so that what fails at once fails with a status.
     first = next(delivery.batches, None)
-    batches = closing.until(_behind(first, delivery.batches))
+    batches = closing.until(behind(first, delivery.batches))
     stream = ipc_stream(delivery.schema, batches, delivery.cursor, compression, metrics.refused)
     pieces = metrics.streaming(stream)
     headers = {wire.ROWS_HEADER: str(delivery.total)} if delivery.total is not None else None
     if delivery.short and (first is None or first.nbytes <= _WHOLE_BYTES):
         # All of it is here: it is not worth handing piece by piece from thread to thread.
         return Response(b"".join(pieces), headers=headers, media_type=wire.ARROW_TYPE)
-    reading = _Reading(pieces, delivery.check, shares, delivery.permit.vendor)
-    return _Streaming(reading, headers=headers, media_type=wire.ARROW_TYPE)
-
-
-def _behind(first: _Piece | None, others: Iterator[_Piece]) -> Iterator[_Piece]:
-    """A batch or piece that was taken already, and what comes behind it; closing this ends the read."""
-    try:
-        if first is not None:
-            yield first
-        yield from others
-    finally:
-        others.close()  # type: ignore[attr-defined]
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """The pieces of a stream, whether it may go on, and of whose share of the threads they are made."""
-
-    pieces: Iterator[bytes]
-    check: Callable[[], None]
-    shares: Shares
-    vendor: str
-
-    async def taken(self) -> AsyncIterator[bytes]:
-        """The pieces, each made in a thread that is had for as long as that takes."""
-        while True:
-            await self.shares.take(self.vendor)
-            try:
-                piece = await run_in_threadpool(next, self.pieces, None)
-            finally:
-                self.shares.give(self.vendor)
-            if piece is None:
-                return
-            yield piece
-
-    async def close(self) -> None:
-        """End the read."""
-        await to_thread.run_sync(self.pieces.close, limiter=_ASIDE)  # type: ignore[attr-defined]
-
-    async def has_ended(self) -> bool:
-        """Whether it may not go on."""
-        return await to_thread.run_sync(self._ended, limiter=_ASIDE)
-
-    def _ended(self) -> bool:
-        try:
-            self.check()
-        except Exception:  # noqa: BLE001
-            # Whatever keeps it from being found out: what is not known to be allowed is not.
-            return True
-        return False
-
-
-class _Streaming(StreamingResponse):
-    """A stream that is closed as soon as nobody takes it any more, or may have it any more.
-
-    Left to the garbage collector, it would be ended at some time, in the midst of whatever a thread does then. A stream
-    looks itself whether it may go on, before each piece; one that is not read comes to none, and is watched from beside
-    it.
-    """
-
-    def __init__(self, reading: _Reading, *args: Any, **options: Any) -> None:
-        super().__init__(reading.taken(), *args, **options)
-        self._reading = reading
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
-        watching = asyncio.create_task(self._watch(scope.get("state", {})))
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            watching.cancel()
-            with CancelScope(shield=True):
-                await self._reading.close()
-
-    async def _watch(self, state: MutableMapping[str, Any]) -> None:
-        """Drop the connection when it may not go on, and does not end."""
-        while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            if await self._reading.has_ended():
-                await asyncio.sleep(_END_SECONDS)
-                if await self._reading.has_ended():
-                    state["drop"]()
-                    return
+    reading = Reading(pieces, delivery.check, shares, delivery.permit.vendor)
+    return Streaming(reading, headers=headers, media_type=wire.ARROW_TYPE)
 
 
 def _cursor(text: str | None, turn_away: Callable[[access.Arrival], None], who: access.Arrival) -> bytes | None:

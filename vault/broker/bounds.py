@@ -8,7 +8,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vault.broker.problems import refusal
-from vault.wire import SUBMISSION_TYPE
+from vault.wire import SHARING_PATH, SUBMISSION_TYPE
 
 __all__ = ["HEAD_BYTES", "Bounds"]
 
@@ -20,7 +20,7 @@ _PATH_BYTES: Final = 4608
 _QUERY_BYTES: Final = 1024
 _BODY_BYTES: Final = 64 * 1024
 #: What is asked for by POST, and with a body; elsewhere the method itself is refused.
-_ASKED_BELOW: Final = "/v1/datasets/"
+_ASKED_BELOW: Final = ("/v1/datasets/", SHARING_PATH)
 _BODY_TYPE: Final = "application/json"
 #: What takes another body, and a longer one; what is in it is read in pieces.
 _SUBMITTED_AT: Final = re.compile(r"/v1/datasets/[^/]+/submissions")
@@ -41,7 +41,7 @@ class Bounds:
         status = _refused(scope, self._most_submitted) if scope["type"] == "http" else None
         if status is not None:
             # Where it ends is open to doubt, and what comes behind it may be another's (RFC 9112 section 6.1).
-            await refusal(status, {"Connection": "close"})(scope, receive, send)
+            await refusal(status, {"Connection": "close"}, scope["path"])(scope, receive, send)
             return
         await self._app(scope, receive, send)
 

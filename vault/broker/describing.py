@@ -53,6 +53,14 @@ _SCHEMAS: Final[dict[str, _Schema]] = {
         },
         "required": ["type", "title", "detail"],
     },
+    "SharingError": _object(errorCode=_TEXT, message=_TEXT),
+    "SharingItems": {
+        "type": "object",
+        "properties": {"items": _list(_map(_TEXT)), "nextPageToken": _TEXT},
+        "required": ["items"],
+        "additionalProperties": False,
+    },
+    "Share": _object(share=_object(name=_TEXT)),
     "Health": _object(status={"const": "ok"}),
     "Grant": _object(
         dataset=_TEXT,
@@ -129,6 +137,16 @@ _OF_A_CALLER: Final = (401, 403)
 _OF_A_DATASET: Final = (*_OF_A_CALLER, 404, 409, 415, 429)
 
 
+def _shared_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The same below ``/delta-sharing/``, in its protocol's form; or not, where a request's path was not read."""
+    content = {"application/json": {"schema": _ref("SharingError")}}
+    either = {**content, wire.PROBLEM_TYPE: {"schema": _ref("Problem")}}
+    return {
+        each: {"description": _MEANING[each], "content": either if each in _ALWAYS else content}
+        for each in sorted({*_ALWAYS, *statuses})
+    }
+
+
 def _answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
     content = {wire.PROBLEM_TYPE: {"schema": _ref("Problem")}}
     return {each: {"description": _MEANING[each], "content": content} for each in sorted({*_ALWAYS, *statuses})}
@@ -148,6 +166,18 @@ _HEADS: Final = {
     status: {"description": found["description"]}
     for status, found in {200: _WHOLE, 206: _PART, **_answers(404, 416)}.items()
 }
+_LINES: Final = "application/x-ndjson"
+_OF_TABLES: Final = {
+    "Delta_Table_Version": "The table's version.",
+    "delta_sharing_capabilities": "responseformat=parquet",
+}
+_OF_A_TABLE: Final = _shared_answers(*_OF_A_CALLER, 404, 409)
+
+
+def _listing(name: str) -> dict[str, Any]:
+    return _good("A page of them.", "application/json", _ref(name))
+
+
 _ROUTES: Final[dict[str, dict[int | str, dict[str, Any]]]] = {
     "healthz": {200: _good("The process answers.", "application/json", _ref("Health")), **_answers()},
     "readyz": {
@@ -177,6 +207,28 @@ _ROUTES: Final[dict[str, dict[int | str, dict[str, Any]]]] = {
     },
     "object": {200: _WHOLE, 206: _PART, **_answers(404, 416)},
     "head_object": _HEADS,
+    "shares": {200: _listing("SharingItems"), **_shared_answers(*_OF_A_CALLER)},
+    "share": {200: _good("The share.", "application/json", _ref("Share")), **_shared_answers(*_OF_A_CALLER, 404)},
+    "schemas": {200: _listing("SharingItems"), **_shared_answers(*_OF_A_CALLER, 404)},
+    "tables": {200: _listing("SharingItems"), **_shared_answers(*_OF_A_CALLER, 404)},
+    "all_tables": {200: _listing("SharingItems"), **_shared_answers(*_OF_A_CALLER, 404)},
+    "version": {200: _good("Nothing; the header says it.", _LINES, _TEXT, **_OF_TABLES), **_OF_A_TABLE},
+    "metadata": {200: _good("Protocol and metadata, a line each.", _LINES, _TEXT, **_OF_TABLES), **_OF_A_TABLE},
+    "changes": _OF_A_TABLE,
+    "query": {
+        200: _good("Protocol, metadata and files, a line each.", _LINES, _TEXT, **_OF_TABLES),
+        **_OF_A_TABLE,
+        **_shared_answers(415),
+    },
+    "file": {
+        200: _good("The Parquet file.", _STREAM, _BINARY, Accept_Ranges="bytes", Content_Length="Its size."),
+        206: _PART,
+        **_shared_answers(403, 404, 416),
+    },
+    "head_file": {
+        status: {"description": found["description"]}
+        for status, found in {200: _WHOLE, 206: _PART, **_shared_answers(403, 404, 416)}.items()
+    },
 }
 #: Routes that return what is to be JSON; the others make their own answers.
 _PLAIN: Final = frozenset({"healthz", "readyz", "datasets"})
@@ -184,12 +236,17 @@ _PLAIN: Final = frozenset({"healthz", "readyz", "datasets"})
 _BODIES: Final[dict[str, _Schema]] = {
     "submit": {"requestBody": {"required": True, "content": {wire.SUBMISSION_TYPE: {"schema": _BINARY}}}}
 }
-_OPEN: Final = frozenset({"healthz", "readyz", "object", "head_object"})
+_OPEN: Final = frozenset({"healthz", "readyz", "object", "head_object", "file", "head_file"})
+#: Where a proof of possession is of no use.
+_OF_BEARERS: Final = frozenset(
+    {"shares", "share", "schemas", "tables", "all_tables", "version", "metadata", "changes", "query"}
+)
 
 
 def of_route(name: str) -> dict[str, Any]:
     """What a route is declared with: its answers, and who may ask."""
-    security: _Schema = {} if name in _OPEN else {"security": [{scheme: []} for scheme in _SECURITY]}
+    schemes = ["Bearer"] if name in _OF_BEARERS else list(_SECURITY)
+    security: _Schema = {} if name in _OPEN else {"security": [{scheme: []} for scheme in schemes]}
     return {
         "operation_id": name,
         "responses": _ROUTES[name],

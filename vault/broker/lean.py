@@ -27,7 +27,7 @@ def lean_route(
     model: type[BaseModel],
     shares: Shares,
 ) -> type[APIRoute]:
-    """A kind of route whose endpoint takes the request, the ``name`` in its path, its body, and who asks.
+    """A kind of route whose endpoint takes the request, what is in its path, its ``body``, and ``who`` asks.
 
     ``turn_away`` is told of whoever sent a body that is not valid.
     """
@@ -50,7 +50,7 @@ def lean_route(
                 except RequestValidationError:
                     turn_away(who)
                     raise
-                answered: Response = self.endpoint(request, request.path_params["name"], body, who)
+                answered: Response = self.endpoint(request, body=body, who=who, **request.path_params)
                 return answered
 
             async def wait(request: Request, data: bytes, who: Arrival) -> Response:

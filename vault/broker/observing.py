@@ -55,7 +55,7 @@ class Observing:
             if status:
                 raise  # the answer has begun: that it ends here is all that can be said
             self._metrics.refused("error")
-            await problems.answer(VaultError("unexpected"))(scope, receive, observed)
+            await problems.answer(VaultError("unexpected"), scope["path"])(scope, receive, observed)
         finally:
             caller = scope.get("state", {}).get("caller")
             about = {"vendor": caller.vendor, "credential": caller.credential} if caller is not None else {}

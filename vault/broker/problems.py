@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from vault import wire
-from vault.errors import Abandoned, InvalidInput, Unauthenticated, VaultError
+from vault.errors import Abandoned, InvalidInput, LimitReached, Unauthenticated, VaultError
 
 __all__ = ["CHALLENGE", "answer", "document", "install", "refusal"]
 
@@ -53,17 +53,27 @@ def document(status: int) -> tuple[int, bytes]:
     return status, _encoded(wire.problem_document(kind, detail))
 
 
-def refusal(status: int, headers: Mapping[str, str] | None = None) -> Response:
-    """The same as an answer."""
+def refusal(status: int, headers: Mapping[str, str] | None = None, path: str = "") -> Response:
+    """The same as an answer, in the form that is spoken below a path."""
     status, data = document(status)
-    return Response(data, status, headers={**_NOT_KEPT, **(headers or {})}, media_type=wire.PROBLEM_TYPE)
+    return _answer(status, json.loads(data), headers or {}, path)
 
 
-def answer(error: VaultError) -> Response:
-    """The answer that an error stands for."""
+def answer(error: VaultError, path: str = "") -> Response:
+    """The answer that an error stands for, in the form that is spoken below a path."""
     status, found = wire.problem(error)
-    headers = {"WWW-Authenticate": CHALLENGE} if status == 401 else {}
-    return Response(_encoded(found), status, headers={**_NOT_KEPT, **headers}, media_type=wire.PROBLEM_TYPE)
+    if path.startswith(wire.SHARING_PATH) and isinstance(error, LimitReached):
+        # Its clients take a 429 for "ask again soon", and ask for minutes.
+        status = 403
+    return _answer(status, found, {"WWW-Authenticate": CHALLENGE} if status == 401 else {}, path)
+
+
+def _answer(status: int, found: Mapping[str, Any], headers: Mapping[str, str], path: str) -> Response:
+    media_type = wire.PROBLEM_TYPE
+    if path.startswith(wire.SHARING_PATH):
+        code = wire.kind_of(found).replace("-", "_").upper()
+        found, media_type = {"errorCode": code, "message": found["detail"]}, "application/json"
+    return Response(_encoded(found), status, headers={**_NOT_KEPT, **headers}, media_type=media_type)
 
 
 def _encoded(found: Mapping[str, Any]) -> bytes:
@@ -80,15 +90,16 @@ def install(app: FastAPI) -> None:
 
 async def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, VaultError)
+    path = request.scope["path"]
     if isinstance(error, Abandoned):
         return answer(error)  # to nobody: it is no trouble of the broker's
     status, found = wire.problem(error)
     request.app.state.metrics.refused(wire.kind_of(found))
     if status >= 500:
         _LOG.error("%s: %s", type(error).__name__, error)
-    if isinstance(error, Unauthenticated) or request.scope["path"].startswith(wire.OBJECTS_PATH):
+    if isinstance(error, Unauthenticated) or path.startswith((wire.OBJECTS_PATH, wire.FILES_PATH)):
         await _evened(request)
-    return answer(error)
+    return answer(error, path)
 
 
 async def _evened(request: Request) -> None:
@@ -105,16 +116,16 @@ async def _evened(request: Request) -> None:
     await run_in_threadpool(time.sleep, max(0.0, due - time.perf_counter()))
 
 
-async def _on_invalid(_request: Request, error: Exception) -> Response:
+async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     fields = sorted({".".join(str(part) for part in item["loc"][1:2]) or "body" for item in error.errors()})
-    return answer(InvalidInput(f"the request is not valid: {', '.join(fields)[:200]}"))
+    return answer(InvalidInput(f"the request is not valid: {', '.join(fields)[:200]}"), request.scope["path"])
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = {"Allow": ", ".join(_methods(request))} if error.status_code == 405 else None
-    return refusal(error.status_code, headers)
+    return refusal(error.status_code, headers, request.scope["path"])
 
 
 def _methods(request: Request) -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vault.exposure.exposure import Amounts, Delivered, Flow
-from vault.exposure.gathering import BOUND, EXACT, LEASE, NO_END, Gathering
+from vault.exposure.gathering import BOUND, EXACT, FILE, LEASE, NO_END, Gathering
 from vault.exposure.world import EVER
 
 __all__ = ["Column", "delivered", "flows", "totals"]
@@ -15,7 +15,7 @@ __all__ = ["Column", "delivered", "flows", "totals"]
 Column = npt.NDArray[np.int64]
 #: So many deliveries are listed one by one, the newest; their rows and amounts count in any case.
 _LISTED: Final = 10_000
-_HOW: Final = {EXACT: "complete", BOUND: "broken off", NO_END: "no end", LEASE: "lease"}
+_HOW: Final = {EXACT: "complete", BOUND: "broken off", NO_END: "no end", LEASE: "lease", FILE: "shared file"}
 
 
 def flows(found: Gathering, numbers: Mapping[str, Column]) -> tuple[tuple[Flow, ...], Column]:

@@ -24,6 +24,7 @@ from vault.exposure.bags import Bag, read_items, read_shards
 __all__ = [
     "BOUND",
     "EXACT",
+    "FILE",
     "LEASE",
     "NO_END",
     "Act",
@@ -39,11 +40,12 @@ __all__ = [
 ]
 
 #: How a delivery counts: exactly what was served; what was sent and may not have arrived; anything up to what it may
-#: have had; and a lease, whose keys open it all.
+#: have had; a lease, whose keys open it all; and a part of a shared file, which may hold any of its rows.
 EXACT: Final = 0
 BOUND: Final = 1
 NO_END: Final = 2
 LEASE: Final = 3
+FILE: Final = 4
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -260,10 +262,7 @@ class Gathering:
             elif kind in (Kind.READ_WENT_ON, Kind.READ_ENDED):
                 self._go_on(Act(number, kind, time, fields, placed))
             elif self._counts(time, placed):
-                if kind == Kind.LEASED:
-                    self._lease(number, time, fields)
-                else:
-                    self._refuse(time, fields)
+                self._at_once(number, kind, time, fields)
         elif kind == Kind.KEYS_OPENED:
             if self._counts(time, placed):
                 self._unwrap(time, fields)
@@ -272,6 +271,15 @@ class Gathering:
             for place in told_of(kind, fields):
                 self.states[place] = self.states.get(place, 0) + 1
                 self._begun.clear()  # what begins from here on is of another state
+
+    def _at_once(self, number: int, kind: str, time: str, fields: Mapping[str, Any]) -> None:
+        """What one entry alone says; that files were listed hands nobody a row."""
+        if kind == Kind.LEASED:
+            self._lease(number, time, fields)
+        elif kind == Kind.FILE_READ:
+            self._file(number, time, fields)
+        elif kind == Kind.REFUSED:
+            self._refuse(time, fields)
 
     def _counts(self, time: str, placed: str) -> bool:
         """Whether an entry is of the period by its own time, by that of its place, or because it is between them."""
@@ -394,6 +402,13 @@ class Gathering:
         for place, data in places.items():
             self.leased.setdefault(place, []).append(data)
 
+    def _file(self, number: int, time: str, fields: Mapping[str, Any]) -> None:
+        what, who, keys = self._what(fields, fields.get("masks") or {}), self._who(fields), self._keys(fields)
+        rows, size, served = _number(fields["rows"]), _number(fields["bytes"]), read_items(fields["served"])
+        at = micro(time)
+        self.deliveries.add(number, at, at, what, who, keys, FILE, self.outcomes.of("shared file"), rows, size)
+        self._bag(what, False).put(served)
+
     def _refuse(self, time: str, fields: Mapping[str, Any]) -> None:
         refusal = Refusal(
             _text(fields["reason"]),
@@ -467,7 +482,17 @@ class Gathering:
 
 
 _OF_READS: Final = frozenset(
-    kind.value for kind in (Kind.READ_BEGUN, Kind.READ_WENT_ON, Kind.READ_ENDED, Kind.LEASED, Kind.REFUSED)
+    kind.value
+    for kind in (
+        Kind.READ_BEGUN,
+        Kind.READ_WENT_ON,
+        Kind.READ_ENDED,
+        Kind.LEASED,
+        Kind.FILES_ASKED,
+        Kind.FILE_HANDED_OUT,
+        Kind.FILE_READ,
+        Kind.REFUSED,
+    )
 )
 #: What concerns a vendor whomever it is about: what there is to read, who else has it, and the keys of all.
 _OF_ALL: Final = frozenset(

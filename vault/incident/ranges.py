@@ -25,7 +25,17 @@ __all__ = ["Asked", "Range", "read_range"]
 _KIND: Final = b'"kind":"'
 #: Entries of deliveries: each names the vendor that it is of by its id.
 _OF_DELIVERIES: Final = frozenset(
-    kind.value.encode() for kind in (Kind.READ_BEGUN, Kind.READ_WENT_ON, Kind.READ_ENDED, Kind.LEASED, Kind.REFUSED)
+    kind.value.encode()
+    for kind in (
+        Kind.READ_BEGUN,
+        Kind.READ_WENT_ON,
+        Kind.READ_ENDED,
+        Kind.LEASED,
+        Kind.FILES_ASKED,
+        Kind.FILE_HANDED_OUT,
+        Kind.FILE_READ,
+        Kind.REFUSED,
+    )
 )
 #: Entries that are checked, and then opened, at a time.
 _PAGE: Final = 500

@@ -108,8 +108,9 @@ def _columns(found: Exposure) -> Table:
         "Served, by column",
         "Rows are numbered from 0 as they lay in the version when they were read: an erasure moves the rows behind "
         "those that it takes. Exact is what complete reads were of. At most is what may have been served beside it: "
-        "rows of reads that broke off and may not have arrived, all that a read without an end may have had, and every "
-        "row of the chunks whose keys were handed out in leases.",
+        "rows of reads that broke off and may not have arrived, all that a read without an end may have had, every "
+        "row of the chunks whose keys were handed out in leases, and every row of a shared file that was read, also "
+        "in part.",
         ("dataset", "version", "columns", "masked", "exactly", "at most more", "first", "last"),
         (
             (

@@ -88,7 +88,8 @@ def _served(found: Exposure) -> list[str]:
         unsized = f", {total.unsized:,} of them without an end" if total.unsized else ""
         sentences.append(
             f"At most {plural(found.cells_at_most, 'more cell')} may have been served beside those: in "
-            f"{plural(total.bound_reads, 'delivery', 'deliveries')} that broke off, had no end or were leases{unsized}."
+            f"{plural(total.bound_reads, 'delivery', 'deliveries')} that broke off, had no end, or were leases or "
+            f"reads of shared files{unsized}."
         )
     return sentences
 

@@ -21,15 +21,20 @@ from vault.wire.messages import (
     problem,
     problem_document,
 )
+from vault.wire.sharing import DEFAULT_SCHEMA, FILES_PATH, SHARE, SHARING_PATH, SharedTable, grant_schema
 
 __all__ = [
     "ARROW_TYPE",
     "COMPRESSIONS",
     "CURSOR_KEY",
+    "DEFAULT_SCHEMA",
     "DELEGATION_HEADER",
+    "FILES_PATH",
     "OBJECTS_PATH",
     "PROBLEM_TYPE",
     "ROWS_HEADER",
+    "SHARE",
+    "SHARING_PATH",
     "SUBMISSION_TYPE",
     "WIRE_VERSION",
     "End",
@@ -39,9 +44,11 @@ __all__ = [
     "LeasedShard",
     "OfferedGrant",
     "Profile",
+    "SharedTable",
     "Token",
     "error_from_problem",
     "foreign_token",
+    "grant_schema",
     "kind_of",
     "moment",
     "problem",

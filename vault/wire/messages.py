@@ -28,6 +28,7 @@ from vault.errors import (
     Unavailable,
     VaultError,
 )
+from vault.wire.sharing import SHARING_PATH
 
 __all__ = [
     "ARROW_TYPE",
@@ -64,7 +65,6 @@ DELEGATION_HEADER: Final = "dsvault-delegation"
 ROWS_HEADER: Final = "dsvault-rows"
 #: How the bodies of a stream's batches may be compressed.
 COMPRESSIONS: Final = ("none", "lz4", "zstd")
-_DELTA_SHARING: Final = "/delta-sharing/"
 _TOKEN_PREFIX: Final = "dsv1"  # noqa: S105
 
 # Kind, HTTP status and class, most specific first. What is unknown and what is forbidden share one line.
@@ -218,7 +218,7 @@ class Profile:
             return common | {"thumbprint": self.thumbprint} | own | chain | sealed
         return common | {
             "shareCredentialsVersion": 1,
-            "endpoint": self.endpoint.rstrip("/") + _DELTA_SHARING,
+            "endpoint": self.endpoint.rstrip("/") + SHARING_PATH,
             "bearerToken": self.token.text,
             "expirationTime": self.expires,
         }
@@ -241,7 +241,7 @@ class Profile:
             endpoint, vault, vendor, expires, fingerprint = (str(document[field]) for field in fields)
             from_timestamp(expires)
             if thumbprint is None:
-                endpoint = endpoint.removesuffix(_DELTA_SHARING)
+                endpoint = endpoint.removesuffix(SHARING_PATH)
             chain = document.get("delegations", [])
             if not isinstance(chain, list) or not all(isinstance(link, str) and "," not in link for link in chain):
                 raise ValueError("a delegation is not one")

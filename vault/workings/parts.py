@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vault.engines import LocalEngine, Workers
     from vault.federation import Provider
     from vault.manifest import Listing, Manifest
+    from vault.spool import SpoolLimits
 
 __all__ = [
     "Lately",
@@ -186,6 +187,7 @@ class Parts:
     engine: "LocalEngine"
     times: "Times"
     lately: "Lately"
+    spool: "SpoolLimits"
     clock: Callable[[], datetime]
 
 

@@ -3,7 +3,8 @@ nothing.
 
 Requests count with the entry that begins them, rows and bytes with the entry that ends a read. A read whose end is
 missing counts with what its interim entries list, which may be less than left in the last minute before a crash. A
-submission that brokers put into quarantine is in the backup from the next snapshot on only, and in the log at once.
+shared file counts whole, each time that an address of it is handed out. A submission that brokers put into quarantine
+is in the backup from the next snapshot on only, and in the log at once.
 """
 
 from collections import defaultdict
@@ -20,6 +21,9 @@ __all__ = ["received", "recount"]
 _Counts = dict[str, int]
 #: Larger than any limit that holds, and small enough for a catalog's numbers.
 _MOST: Final = 2**53
+#: What begins a request, and what is charged whole as it is written.
+_REQUESTS: Final = frozenset({Kind.LEASED, Kind.FILES_ASKED, Kind.SUBMITTED, Kind.READ_BEGUN})
+_AT_ONCE: Final = frozenset({Kind.LEASED, Kind.FILE_HANDED_OUT})
 
 
 def recount(entries: Iterable[tuple[int, Entry]], grants: Collection[str]) -> Mapping[tuple[str, str], _Counts]:
@@ -32,13 +36,11 @@ def recount(entries: Iterable[tuple[int, Entry]], grants: Collection[str]) -> Ma
         if not isinstance(grant, str) or grant not in grants:
             continue
         counts = used[grant, timestamp(entry.time)[:10]]
-        if entry.kind is Kind.LEASED:
+        if entry.kind in _REQUESTS:
             counts["requests"] += 1
+        if entry.kind in _AT_ONCE:
             _add(counts, fields)
-        elif entry.kind is Kind.SUBMITTED:
-            counts["requests"] += 1
         elif entry.kind is Kind.READ_BEGUN:
-            counts["requests"] += 1
             open_reads[sequence, str(fields.get("nonce"))] = (counts, {"rows": 0, "bytes": 0})
         elif entry.kind is Kind.READ_WENT_ON:
             # Only the process that began a read knows its nonce: what names another is nobody's.

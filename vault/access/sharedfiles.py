@@ -1,0 +1,142 @@
+"""Reading a shared file by its address: a plain Parquet file, whole or in ranges, as often as its reader likes.
+
+An address is leave enough, as that of a signed object in a store would be, and here it gives rows in the clear. So each
+request is decided anew: the ticket's time, the vendor's head, the credential's networks, and that the version and every
+key it was sealed under are live still. And each is an entry of the log that says which columns and rows are in the
+file, durable before a key is opened and a byte leaves.
+"""
+
+import base64
+import hmac
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from vault import spool
+from vault.access.callers import may_come_from
+from vault.access.permits import live_version, mask_key
+from vault.access.spooling import data_keys, facts_of, spool_bound
+from vault.access.tables import file_bound
+from vault.audit import Kind
+from vault.cursors import SALT_BYTES, FileTicket, open_file_ticket
+from vault.derivation import spool_key, ticket_key
+from vault.encoding import ID_BYTES
+from vault.errors import KmsError, NotFound, NotGranted
+from vault.keyring import ScopedKeyring, WrappedKey
+from vault.policy import Basis, still_allowed
+from vault.workings.parts import Parts, own_metadata_key, trusted_now
+
+__all__ = ["ReadableFile", "shared_file"]
+
+_REFUSAL: Final = "the address is not one that was handed out, or its time is over"
+#: At most so many segments are fetched and opened at a time, one at first: clients ask for all of a file to see whether
+#: it is there, and leave. Before each run of them the head is looked at again.
+_SEGMENTS: Final = 16
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ReadableFile:
+    """The file that a ticket is for, ``size`` bytes."""
+
+    size: int
+    _parts: Parts
+    _basis: Basis
+    _ticket: FileTicket
+    _address: str
+    _facts: Any
+    _salt: bytes
+    _keys: list[WrappedKey] = field(default_factory=list)
+
+    @property
+    def vendor(self) -> str:
+        """Whose it is."""
+        return self._basis.vendor
+
+    def check(self) -> None:
+        """Raise Frozen or NotGranted when the vendor may not have it any more."""
+        still_allowed(self._basis, self._parts.heads.vendor(self.vendor), trusted_now(self._parts))
+
+    def pieces(self, start: int, stop: int) -> Iterator[bytes]:
+        """The bytes from ``start`` up to ``stop``, once it is written down that they leave. Raises AuditError."""
+        parts, ticket = self._parts, self._ticket
+        number = parts.journal.record(Kind.FILE_READ, **self._said(start, stop))
+        parts.journal.hold(number)
+        bound = spool_bound(parts, self.vendor, ticket.object, ticket.binding)
+        keyring = ScopedKeyring(parts.keyring, {key.scope for key in self._keys}, self.check)
+        key = spool_key([keyring.open(each) for each in self._keys], self._salt, bound)
+        first, run = start, 1
+        while first < stop:
+            self.check()
+            last = min(stop, (first // spool.SEGMENT_BYTES + run) * spool.SEGMENT_BYTES)
+            found = spool.window(self.size, first, last)
+            try:
+                data = parts.store.get_range(ticket.object, ticket.head + found.start, ticket.head + found.end)
+            except NotFound as error:
+                raise NotGranted(_REFUSAL) from error
+            plain = found.open(data, key, bound)
+            skipped = first - found.first * spool.SEGMENT_BYTES
+            yield plain[skipped : skipped + last - first]
+            first, run = last, min(4 * run, _SEGMENTS)
+
+    def _said(self, start: int, stop: int) -> dict[str, object]:
+        """What the entry says: any of the file's rows may be in any of its bytes."""
+        facts, ticket = self._facts, self._ticket
+        told = {name: facts[name] for name in ("vendor", "grant", "purpose", "dataset", "dataset_id", "version")}
+        return {
+            **told,
+            "vendor_id": self.vendor,
+            "credential": ticket.credential,
+            "delegates": [],
+            "subject": ticket.subject,
+            "address": self._address,
+            "delivery": "sharing",
+            **{name: facts[name] for name in ("columns", "column_ids", "masks", "filtered", "served", "rows")},
+            **facts["held"],
+            "shards": [[facts["shard"], facts["shard"]]],
+            "range": [start, stop],
+            "bytes": stop - start,
+            "size": self.size,
+        }
+
+
+def shared_file(parts: Parts, ticket: str, address: str, *, vendors: frozenset[str] | None = None) -> ReadableFile:
+    """The file that a ticket is for; it needs no credential beside.
+
+    Raises NotGranted, with one sentence, for any ticket that is not good here, now and from there, and Frozen.
+    """
+    refusal = NotGranted(_REFUSAL)
+    try:
+        data = base64.b64decode(ticket + "=" * (-len(ticket) % 4), altchars=b"-_", validate=True)
+    except ValueError:
+        raise refusal from None
+    vendor, sealed = data[:ID_BYTES].hex(), data[ID_BYTES:]
+    if len(sealed) < SALT_BYTES or (vendors is not None and vendor not in vendors):
+        raise refusal
+    try:
+        key = ticket_key(own_metadata_key(parts, vendor), sealed[:SALT_BYTES])
+    except (NotFound, KmsError):
+        # Of a holder whose keys are not here, nobody is told that there is one.
+        raise refusal from None
+    found = open_file_ticket(key, file_bound(parts, vendor), sealed)
+    basis = Basis(vendor, found.credential, found.grant, found.grant_digest, (), found.until)
+    still_allowed(basis, parts.heads.vendor(vendor), trusted_now(parts))
+    if not may_come_from(parts, found.credential, address):
+        raise refusal
+    try:
+        facts, salt, _ = facts_of(parts, vendor, found.object, found.binding, found.head)
+        keys = _live_keys(parts, vendor, facts)
+    except NotFound:
+        raise refusal from None
+    if keys is None or facts["size"] != found.size:
+        raise refusal
+    return ReadableFile(found.size, parts, basis, found, address, facts, salt, keys)
+
+
+def _live_keys(parts: Parts, vendor: str, facts: Any) -> list[WrappedKey] | None:
+    """The keys that a file was sealed under, or None where one was replaced: by a rekey, or since rows were erased."""
+    version, groups = live_version(parts, vendor, facts["dataset_id"], facts["version"]), facts["held"]["groups"]
+    if not version.manifest.groups >= set(groups):
+        return None
+    keys = data_keys(version.keys, groups, mask_key(parts, vendor) if facts["hashed"] else None)
+    ids = "".join(key.key_id for key in keys)
+    return keys if hmac.compare_digest(ids, "".join(facts["keys"])) else None
