@@ -6,6 +6,9 @@
 from collections.abc import Sequence
 from typing import Final
 
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES256
+from cryptography.hazmat.primitives.ciphers.modes import CTR
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -19,6 +22,7 @@ __all__ = [
     "cursor_key",
     "key_id",
     "lot_key",
+    "lots",
     "parcel_key",
     "spool_facts_key",
     "spool_key",
@@ -29,6 +33,7 @@ __all__ = [
 
 KEY_BYTES: Final = 32
 _COMMITMENT_BYTES = 16
+_LOT_BYTES = 8
 _NAME_BYTES = 16
 
 
@@ -58,6 +63,13 @@ def lot_key(metadata_key: bytes, compartment: str) -> bytes:
     ``HKDF(metadata key, info = canonical("dsvault lot key", compartment))``.
     """
     return _derive(metadata_key, canonical("dsvault lot key", compartment), KEY_BYTES)
+
+
+def lots(key: bytes, count: int) -> bytes:
+    """A lot of 8 bytes for each of so many shards: the key stream of AES-256-CTR (NIST SP 800-38A section 6.5) from
+    counter 0 on, under a lot key, which encrypts nothing. The lot of a shard does not depend on how many there are.
+    """
+    return Cipher(AES256(key), CTR(bytes(16))).encryptor().update(bytes(_LOT_BYTES * count))
 
 
 def parcel_key(metadata_key: bytes, job: str) -> bytes:

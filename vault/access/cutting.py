@@ -10,18 +10,13 @@ from itertools import accumulate
 
 import numpy as np
 import pyarrow as pa
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import AES256
-from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from vault.access.permits import Permitted
-from vault.derivation import lot_key
+from vault.derivation import lot_key, lots
 from vault.manifest import Listing
 from vault.workings.parts import Parts, own_metadata_key
 
 __all__ = ["drawn", "shards_of_part"]
-
-_LOT_BYTES = 8
 
 
 def shards_of_part(parts: Parts, allowed: Permitted) -> pa.Array | None:
@@ -46,9 +41,8 @@ def shards_of_part(parts: Parts, allowed: Permitted) -> pa.Array | None:
 
 
 def drawn(key: bytes, shards: int, of: int) -> "np.ndarray[tuple[int], np.dtype[np.uint64]]":
-    """For each of so many shards one of ``of`` parts: the words of AES-256-CTR's key stream, modulo ``of``."""
-    stream = Cipher(AES256(key), CTR(bytes(16))).encryptor().update(bytes(_LOT_BYTES * shards))
-    return np.frombuffer(stream, "<u8") % np.uint64(of)
+    """For each of so many shards one of ``of`` parts: its lot, modulo ``of``."""
+    return np.frombuffer(lots(key, shards), "<u8") % np.uint64(of)
 
 
 def _neighbours(allowed: Permitted, group: str, index: int, of: int) -> pa.Array:
