@@ -11,7 +11,10 @@ import pytest
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.algorithms import AES256
+from cryptography.hazmat.primitives.ciphers.modes import CTR
 from cryptography.hazmat.primitives.hashes import SHA256, Hash
 from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
@@ -63,6 +66,17 @@ def test_aes_256_gcm_opens_and_refuses_what_nist_says() -> None:
             opened += 1
     assert opened >= 100
     assert refused >= 100
+
+
+def test_aes_256_ctr_makes_the_key_stream_of_rfc_3686() -> None:
+    """AES-256 in counter mode, over zeros as it draws lots: the plaintext and ciphertext of every vector differ by it."""
+    count = 0
+    for record in _records("ciphers/AES/CTR/aes-256-ctr.txt", "Count"):
+        plain, sealed = _hex(record, "plaintext"), _hex(record, "ciphertext")
+        stream = Cipher(AES256(_hex(record, "key")), CTR(_hex(record, "iv"))).encryptor().update(bytes(len(plain)))
+        assert bytes(left ^ right for left, right in zip(plain, stream, strict=True)) == sealed
+        count += 1
+    assert count >= 3
 
 
 def test_aes_256_gcm_seals_what_nist_says() -> None:
