@@ -76,19 +76,20 @@ class Rows(IterableDataset[Any]):  # type: ignore[misc]
         """This worker's share of this epoch; raises what reading does, in a worker too with its one sentence."""
         worker = get_worker_info()
         number, of = (worker.id, worker.num_workers) if worker is not None else (0, 1)
-        batches = self._batches(self._rank * of + number, self._world_size * of)
+        batches = self._batches(number, of)
         with told():
             if self._batch_size is None:
                 yield from (row for batch in batches for row in batch.to_pylist())
             else:
                 yield from (_tensors(batch) for batch in _cut(batches, self._batch_size))
 
-    def _batches(self, share: int, shares: int) -> Iterator[pa.RecordBatch]:
+    def _batches(self, worker: int, workers: int) -> Iterator[pa.RecordBatch]:
         epoch, version = self._epoch.tolist()
         order = np.arange(self._parts)
         if self._shuffle:
             np.random.default_rng([self._seed, epoch]).shuffle(order)
-        for index in order[share::shares].tolist():
+        # First by rank: ranks may have different numbers of workers.
+        for index in order[self._rank :: self._world_size][worker::workers].tolist():
             chance = np.random.default_rng([self._seed, epoch, index])
             reader = self._source.scan(**self._options, part=(index, self._parts), version=version)
             for batch in reader:
