@@ -3,14 +3,17 @@
 import json
 import pickle
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import vault
 from tests.support.shown import GRANTED, Shown, expected, table
 from vault.errors import Conflict, InvalidInput, NotGranted
+from vault.readers import Extent, Readers
 
 torch = pytest.importorskip("torch", reason="torch is not installed: make torch")
 from torch.utils.data import DataLoader  # noqa: E402
@@ -137,6 +140,34 @@ def test_a_revoked_grant_comes_out_of_a_loader(given: Shown) -> None:
         list(loader)
     with pytest.raises(NotGranted, match="^no dataset or column of that name is granted to you$"):
         list(loader)
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_a_worker_opens_what_it_reads_from_or_says_that_it_cannot(given: Shown, start: str) -> None:
+    """What names no file that it could open is not sent, and not read over what a parent holds."""
+    rows = _Unsent(given.dataset).to_torch(parts=2)
+    assert sorted(_ids(rows)) == _IDS
+    with pytest.raises(InvalidInput, match="^these rows cannot be read by another process; [^\n]+$"):
+        list(_loader(rows, 1, multiprocessing_context=start))
+    with pytest.raises(InvalidInput, match="cannot be read by another process"):
+        pickle.dumps(rows)
+
+
+@dataclass(frozen=True)
+class _Unsent(Readers):
+    """Rows of another's, which does not say how to open it."""
+
+    whole: Any
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self.whole.schema
+
+    def scan(self, *args: Any, **options: Any) -> pa.RecordBatchReader:
+        return self.whole.scan(*args, **options)
+
+    def extent(self, *args: Any, **options: Any) -> Extent:
+        return self.whole.extent(*args, **options)
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,10 @@ class Readers(ABC):
         """The length of the condition that a further one would be added to."""
         return 0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How another process has the same: whoever derives from this opens it anew there, and sends nothing secret."""
+        raise InvalidInput("these rows cannot be read by another process; read them without workers (num_workers=0)")
+
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """All rows through Arrow's C stream interface."""
         return self.scan().__arrow_c_stream__(requested_schema)
@@ -163,6 +167,10 @@ class PartReaders(Readers):
     part: tuple[int, int]
     version: int
     options: dict[str, Any]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As the whole is sent."""
+        return PartReaders, (self.whole, self.part, self.version, self.options)
 
     @property
     def schema(self) -> pa.Schema:

@@ -15,7 +15,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from vault.errors import InvalidInput
 from vault.readers.parts import usual_parts
 from vault.readers.readers import Readers
-from vault.readers.workers import told
+from vault.readers.workers import own, told
 
 __all__ = ["Rows"]
 
@@ -89,9 +89,10 @@ class Rows(IterableDataset[Any]):  # type: ignore[misc]
         if self._shuffle:
             np.random.default_rng([self._seed, epoch]).shuffle(order)
         # First by rank: ranks may have different numbers of workers.
+        source = own(self._source)
         for index in order[self._rank :: self._world_size][worker::workers].tolist():
             chance = np.random.default_rng([self._seed, epoch, index])
-            reader = self._source.scan(**self._options, part=(index, self._parts), version=version)
+            reader = source.scan(**self._options, part=(index, self._parts), version=version)
             for batch in reader:
                 yield batch.take(pa.array(chance.permutation(batch.num_rows))) if self._shuffle else batch
 
