@@ -1,7 +1,8 @@
 """One set of readers for a vendor's slice and for the lab's own versions.
 
 Whoever derives from `Readers` gives a schema and a scan; what a scan refuses, its readers refuse with the same words.
-One that can be read in parts says so by its extent, and takes ``part`` and ``version`` in its scan.
+One that can be read in parts says so by its extent, and takes ``part`` and ``version`` in its scan. One that workers of
+a loader may read pickles to what it is opened by, and to nothing secret.
 """
 
 from abc import ABC, abstractmethod
@@ -142,10 +143,6 @@ class Readers(ABC):
         """The length of the condition that a further one would be added to."""
         return 0
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """How another process has the same: whoever derives from this opens it anew there, and sends nothing secret."""
-        raise InvalidInput("these rows cannot be read by another process; read them without workers (num_workers=0)")
-
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """All rows through Arrow's C stream interface."""
         return self.scan().__arrow_c_stream__(requested_schema)
@@ -167,10 +164,6 @@ class PartReaders(Readers):
     part: tuple[int, int]
     version: int
     options: dict[str, Any]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """As the whole is sent."""
-        return PartReaders, (self.whole, self.part, self.version, self.options)
 
     @property
     def schema(self) -> pa.Schema:

@@ -49,7 +49,12 @@ def own(source: Readers) -> Readers:
     """
     if not _in_worker():
         return source
-    found: Readers = pickle.loads(pickle.dumps(source))  # noqa: S301 - of this very process
+    try:
+        found: Readers = pickle.loads(pickle.dumps(source))  # noqa: S301 - of this very process
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InvalidInput(
+            "these rows cannot be read by another process; read them without workers (num_workers=0)"
+        ) from error
     return found
 
 
