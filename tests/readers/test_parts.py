@@ -1,6 +1,7 @@
 """A slice is read in parts, each by itself."""
 
 import json
+import os
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,22 @@ def test_a_client_goes_to_another_process_by_its_profiles_file(published: Lab, t
     assert there.client.profile.token.secret == client.profile.token.secret
     with pytest.raises(InvalidInput, match="cannot be sent to another process"):
         pickle.dumps(vault.connect_with_token("http://127.0.0.1:1", lambda: "x"))
+
+
+def test_a_forked_process_has_connections_of_its_own(published: Lab) -> None:
+    """What comes on its parent's is not for it; the parent goes on with its own."""
+    published.vault.grant("acme", "evals", ["id"])
+    with broker(published.folder) as endpoint:
+        client = vault.connect(published.profile("acme", endpoint))
+        assert client.datasets() == ["evals"]
+        before = client.connection._http
+        child = os.fork()
+        if child == 0:
+            read = client.datasets() == ["evals"]
+            os._exit(0 if read and client.connection._http is not before else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert client.datasets() == ["evals"]
+        assert client.connection._http is before
 
 
 def test_nothing_of_it_is_granted_in_parts(published: Lab) -> None:

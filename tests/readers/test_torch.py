@@ -2,14 +2,19 @@
 
 import json
 import pickle
+import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
+import vault
 from tests.support.shown import GRANTED, Shown, expected, table
 from vault.errors import Conflict, InvalidInput, NotGranted
+from vault.readers import Extent, Readers
 
 torch = pytest.importorskip("torch", reason="torch is not installed: make torch")
 from torch.utils.data import DataLoader  # noqa: E402
@@ -70,10 +75,15 @@ def test_an_epochs_order_is_by_seed_and_epoch(given: Shown) -> None:
 
 
 def test_ranks_share_the_parts(given: Shown) -> None:
-    """Of three processes with two workers each, every row comes to one."""
-    shares = [given.dataset.to_torch(parts=9, rank=rank, world_size=3, shuffle=True) for rank in range(3)]
-    found = [_ids(_loader(share, 2)) for share in shares[:1]] + [_ids(share) for share in shares[1:]]
-    assert sorted(chain(*found)) == _IDS
+    """Every row comes to one of three processes, of which one has two workers, and to one of these."""
+    given.lab.vault.grant("globex", "shown", ["id"])
+    whole = vault.connect(given.lab.profile("globex", given.endpoint)).dataset("shown")
+    shares = [whole.to_torch(parts=3, rank=rank, world_size=3) for rank in range(3)]
+    found = [_ids(_loader(shares[0], 2)), *(_ids(share) for share in shares[1:])]
+    assert sorted(chain(*found)) == list(range(90))
+    assert [len(ids) for ids in found] == [30, 30, 30]
+    shares = [whole.to_torch(parts=9, rank=rank, world_size=3, shuffle=True, seed=2) for rank in range(3)]
+    assert sorted(chain(*map(_ids, shares))) == list(range(90))
     for options in ({"rank": 1}, {"rank": 3, "world_size": 3}, {"rank": True, "world_size": 2}):
         with pytest.raises(InvalidInput, match="^rank"):
             given.dataset.to_torch(**options)
@@ -131,6 +141,32 @@ def test_a_revoked_grant_comes_out_of_a_loader(given: Shown) -> None:
         list(loader)
     with pytest.raises(NotGranted, match="^no dataset or column of that name is granted to you$"):
         list(loader)
+
+
+def test_a_worker_opens_what_it_reads_from_or_says_that_it_cannot(given: Shown) -> None:
+    """What cannot be opened by what it names is not read over what a worker's parent holds."""
+    rows = _Unsent(given.dataset).to_torch(parts=2)
+    assert sorted(_ids(rows)) == _IDS
+    with pytest.raises(InvalidInput, match="^these rows cannot be read by another process; [^\n]+$"):
+        list(_loader(rows, 1, multiprocessing_context="fork"))
+
+
+@dataclass(frozen=True)
+class _Unsent(Readers):
+    """Rows of another's, which holds what is of its process alone."""
+
+    whole: Any
+    lock: Any = field(default_factory=threading.Lock)
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self.whole.schema
+
+    def scan(self, *args: Any, **options: Any) -> pa.RecordBatchReader:
+        return self.whole.scan(*args, **options)
+
+    def extent(self, *args: Any, **options: Any) -> Extent:
+        return self.whole.extent(*args, **options)
 
 
 @pytest.mark.parametrize(

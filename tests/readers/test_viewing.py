@@ -154,6 +154,18 @@ def test_another_process_opens_the_vault_for_itself(lab: Lab, whole: OwnedDatase
     assert len(sent) < 600
 
 
+@pytest.mark.parametrize("way", ["fork", "spawn"])
+def test_workers_of_a_loader_read_the_labs_own_rows(lab: Lab, whole: OwnedDataset, way: str) -> None:
+    """Each part once, by a vault that its worker opened, and each read in the log."""
+    pytest.importorskip("torch", reason="torch is not installed: make torch")
+    from torch.utils.data import DataLoader
+
+    rows = whole.to_torch(columns=["id"], batch_size=25)
+    loader = DataLoader(rows, batch_size=None, num_workers=2, multiprocessing_context=way)
+    assert sorted(number for batch in loader for number in batch["id"].tolist()) == list(range(90))
+    assert len(_reads(lab)) == 3
+
+
 def test_what_there_is_not_is_said(lab: Lab) -> None:
     """A dataset, a version, one that has expired, and a time before the first: each in one sentence, when it is named."""
     before = dt.datetime.now(dt.UTC)

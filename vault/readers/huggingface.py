@@ -14,7 +14,7 @@ from datasets.builder import Key
 from vault.errors import InvalidInput
 from vault.readers.parts import usual_parts
 from vault.readers.readers import Readers
-from vault.readers.workers import told
+from vault.readers.workers import own, told
 
 __all__ = ["in_memory", "streaming"]
 
@@ -36,8 +36,9 @@ class _Rows(datasets.ArrowBasedBuilder):  # type: ignore[misc]
 
     def _generate_tables(self, parts: list[tuple[int, int]]) -> Iterator[tuple[Key, pa.Table]]:
         with told():
+            source = own(self.source)
             for part in parts:
-                batches = self.source.scan(**self.options, part=part, version=self.version)
+                batches = source.scan(**self.options, part=part, version=self.version)
                 for number, batch in enumerate(batches):
                     yield Key(part[0], number), pa.Table.from_batches([batch]).cast(self.schema)
 

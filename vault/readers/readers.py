@@ -1,7 +1,8 @@
 """One set of readers for a vendor's slice and for the lab's own versions.
 
 Whoever derives from `Readers` gives a schema and a scan; what a scan refuses, its readers refuse with the same words.
-One that can be read in parts says so by its extent, and takes ``part`` and ``version`` in its scan.
+One that can be read in parts says so by its extent, and takes ``part`` and ``version`` in its scan. One that workers of
+a loader may read pickles to what it is opened by, and to nothing secret.
 """
 
 from abc import ABC, abstractmethod

@@ -15,7 +15,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from vault.errors import InvalidInput
 from vault.readers.parts import usual_parts
 from vault.readers.readers import Readers
-from vault.readers.workers import told
+from vault.readers.workers import own, told
 
 __all__ = ["Rows"]
 
@@ -76,21 +76,23 @@ class Rows(IterableDataset[Any]):  # type: ignore[misc]
         """This worker's share of this epoch; raises what reading does, in a worker too with its one sentence."""
         worker = get_worker_info()
         number, of = (worker.id, worker.num_workers) if worker is not None else (0, 1)
-        batches = self._batches(self._rank * of + number, self._world_size * of)
+        batches = self._batches(number, of)
         with told():
             if self._batch_size is None:
                 yield from (row for batch in batches for row in batch.to_pylist())
             else:
                 yield from (_tensors(batch) for batch in _cut(batches, self._batch_size))
 
-    def _batches(self, share: int, shares: int) -> Iterator[pa.RecordBatch]:
+    def _batches(self, worker: int, workers: int) -> Iterator[pa.RecordBatch]:
         epoch, version = self._epoch.tolist()
         order = np.arange(self._parts)
         if self._shuffle:
             np.random.default_rng([self._seed, epoch]).shuffle(order)
-        for index in order[share::shares].tolist():
+        # First by rank: ranks may have different numbers of workers.
+        source = own(self._source)
+        for index in order[self._rank :: self._world_size][worker::workers].tolist():
             chance = np.random.default_rng([self._seed, epoch, index])
-            reader = self._source.scan(**self._options, part=(index, self._parts), version=version)
+            reader = source.scan(**self._options, part=(index, self._parts), version=version)
             for batch in reader:
                 yield batch.take(pa.array(chance.permutation(batch.num_rows))) if self._shuffle else batch
 
