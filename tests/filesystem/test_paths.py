@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -382,9 +383,12 @@ def test_erased_rows_are_not_read_for_long(served: tuple[Lab, Path]) -> None:
     files = _opened(profile, keep_seconds=2)
     assert pq.read_table(_FILE, filesystem=files).num_rows == 50
     lab.vault.erase("evals", keys=[0, 2])
-    deadline = time.monotonic() + 20
-    while (found := pq.read_table(_FILE, filesystem=files).num_rows) == 50 and time.monotonic() < deadline:
+    deadline, found = time.monotonic() + 20, 50
+    while found == 50 and time.monotonic() < deadline:
         time.sleep(0.2)
+        # A tool that has the footer of the old file when the new one is made fails, and reads it the next time.
+        with suppress(OSError):
+            found = pq.read_table(_FILE, filesystem=files).num_rows
     assert found == 48
 
 

@@ -11,6 +11,7 @@ import datasets
 import pyarrow as pa
 import pytest
 
+from tests.support.loaders import drained
 from tests.support.shown import GRANTED, Shown, expected
 from vault.errors import InvalidInput
 
@@ -69,7 +70,7 @@ def test_a_loader_splits_the_shards(given: Shown, start: str) -> None:
     loader = DataLoader(dataset, batch_size=None, num_workers=2, multiprocessing_context=start)
     assert sorted(row["id"] for row in loader) == _IDS
     with given.revoked():
-        list(loader)
+        drained(loader)
 
 
 def test_in_memory(given: Shown) -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 import vault
+from tests.support.loaders import drained
 from tests.support.shown import GRANTED, Shown, expected, table
 from vault.errors import Conflict, InvalidInput, NotGranted
 from vault.readers import Extent, Readers
@@ -128,7 +129,7 @@ def test_an_epoch_is_of_one_version(given: Shown) -> None:
     next(reading)
     given.lab.vault.publish("shown", table().slice(0, 50), key="id")
     with pytest.raises(Conflict, match="^version: it is version 2 that is read now, and not 1$"):
-        list(_loader(dataset, 1))
+        drained(_loader(dataset, 1))
     dataset.set_epoch(1)
     assert dataset.version == 2
     assert sorted(_ids(_loader(dataset, 1))) == [number for number in _IDS if number < 50]
@@ -138,9 +139,9 @@ def test_a_revoked_grant_comes_out_of_a_loader(given: Shown) -> None:
     """As the error that it is, with its one sentence and no traceback in it."""
     loader = _loader(given.dataset.to_torch(parts=4), 2)
     with given.revoked():
-        list(loader)
+        drained(loader)
     with pytest.raises(NotGranted, match="^no dataset or column of that name is granted to you$"):
-        list(loader)
+        drained(loader)
 
 
 def test_a_worker_opens_what_it_reads_from_or_says_that_it_cannot(given: Shown) -> None:
@@ -148,7 +149,7 @@ def test_a_worker_opens_what_it_reads_from_or_says_that_it_cannot(given: Shown) 
     rows = _Unsent(given.dataset).to_torch(parts=2)
     assert sorted(_ids(rows)) == _IDS
     with pytest.raises(InvalidInput, match="^these rows cannot be read by another process; [^\n]+$"):
-        list(_loader(rows, 1, multiprocessing_context="fork"))
+        drained(_loader(rows, 1, multiprocessing_context="fork"))
 
 
 @dataclass(frozen=True)

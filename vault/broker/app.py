@@ -187,8 +187,8 @@ def create_app(
         offered = [_offered(offering).document() for offering in access.offerings(parts, who)]
         return {
             "format": list(wire.WIRE_VERSION),
-            "grants": offered,
             "submissions": {"most_bytes": bounds.most_bytes},
+            "grants": offered,
         }
 
     def read(

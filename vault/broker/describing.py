@@ -74,7 +74,7 @@ _SCHEMAS: Final[dict[str, _Schema]] = {
         limits=_map(_NUMBER),
         delivery={"enum": ["stream", "lease"]},
         shards={**_or_null(_NUMBER), "description": "How many there are, or null where rows are kept back."},
-        key={**_or_null(_TEXT), "description": "The column that identifies rows, where it is granted as it is."},
+        row_key={**_or_null(_TEXT), "description": "The column that identifies rows, where it is granted as it is."},
     ),
     "Grants": _object(format=_FORMAT, grants=_list(_ref("Grant")), submissions=_object(most_bytes=_NUMBER)),
     "Submission": _object(format=_FORMAT, submission=_TEXT, received=_TEXT),

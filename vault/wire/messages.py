@@ -293,7 +293,7 @@ class OfferedGrant:
             "limits": dict(self.limits),
             "delivery": self.delivery,
             "shards": self.shards,
-            "key": self.key,
+            "row_key": self.key,
         }
 
     @classmethod
@@ -312,7 +312,7 @@ class OfferedGrant:
                 dict(document.get("limits") or {}),
                 str(document.get("delivery")),
                 int(document["shards"]) if document.get("shards") is not None else None,
-                str(document["key"]) if document.get("key") is not None else None,
+                str(document["row_key"]) if document.get("row_key") is not None else None,
             )
         except (KeyError, TypeError, ValueError, IntegrityError, pa.ArrowException) as error:
             raise Unavailable("the broker's answer is not one that this client understands") from error
