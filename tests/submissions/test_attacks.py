@@ -5,6 +5,7 @@ import hashlib
 import json
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -311,6 +312,15 @@ def test_few_bytes_that_stand_for_very_many_are_not_decoded(
     with pytest.raises(InvalidInput, match="cannot be decoded within 4 MiB|too large"):
         desk.lab.vault.accept_submission(identity)
     desk.lab.vault.reject_submission(identity, "too large")
+
+
+def test_no_module_of_the_owners_directory_is_run(desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Who looks at a submission may do so in a directory with a vendor's files: none of them is taken for a module."""
+    (tmp_path / "resource.py").write_text("open('ran', 'w').close()")
+    identity = desk.submit(labels(0))
+    monkeypatch.chdir(tmp_path)
+    assert desk.lab.vault.submission(identity).table.num_rows == 1
+    assert not (tmp_path / "ran").exists()
 
 
 def test_another_number_of_rows_than_was_signed_is_refused(desk: Desk) -> None:

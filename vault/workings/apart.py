@@ -44,14 +44,15 @@ def decoded_apart(
     table that is larger than ``most`` bytes or cannot be decoded within the bounds.
     """
     asked = canonical(key, identity.chunk, identity.encode(), schema.serialize().to_pybytes())
-    # No setting of ours, least of all a passphrase; and not what finds this very package.
+    # No setting of ours, least of all a passphrase; and no module of the directory that it is started in, which may be
+    # where a vendor's files are.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DSVAULT")}
     with subprocess.Popen(
-        [sys.executable, "-m", __name__],
+        [sys.executable, "-P", "-m", __name__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**inherited, **_ENVIRONMENT},
+        env={**inherited, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         close_fds=True,
     ) as process:
         assert process.stdin is not None
