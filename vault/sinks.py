@@ -23,7 +23,7 @@ import pyarrow as pa
 from vault.encoding import new_id
 from vault.errors import InvalidInput
 
-__all__ = ["ENDINGS", "check_ending", "plain_rows", "replacing", "write_reader", "write_table_as"]
+__all__ = ["ENDINGS", "check_ending", "plain_rows", "replacing", "representable", "write_reader", "write_table_as"]
 
 ENDINGS: Final = (".arrow", ".csv", ".jsonl", ".parquet")
 
@@ -136,6 +136,20 @@ def _csv(schema: pa.Schema, batches: Iterator[pa.RecordBatch], file: IO[bytes]) 
 def plain_rows(table: pa.Table) -> list[dict[str, Any]]:
     """Rows of values that JSON holds, as a .jsonl file would have them."""
     return [json.loads(_json(row)) for row in table.to_pylist()]
+
+
+def representable(table: pa.Table) -> pa.Table:
+    """The table, with a text instead of each column of which Python has no form for a value.
+
+    Such are days after the year 9999, and time stamps in a zone that there is not.
+    """
+    for place, name in enumerate(table.column_names):
+        try:
+            table.column(place).to_pylist()
+        except (ArithmeticError, LookupError, ValueError, pa.ArrowException):
+            instead = f"a value of {table.schema.field(place).type} that cannot be shown"
+            table = table.set_column(place, name, pa.array([instead] * table.num_rows, pa.string()))
+    return table
 
 
 def _cell(value: Any) -> Any:

@@ -47,7 +47,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         return
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
-        shown.add_column(heading, overflow="fold")
+        shown.add_column(Text(printable(heading)), overflow="fold")
     for row in rows:
         shown.add_row(*(Text(printable(cell)) for cell in row))
     Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200).print(shown)

@@ -123,10 +123,10 @@ def _shown(state: "SubmissionState") -> str:
 @app.command()
 def show(identity: Id, vault: VaultDir = None, json: Json = False) -> None:
     """Open a submission, say whether it could be accepted, and show its first rows. Nothing is taken over."""
-    from vault.sinks import plain_rows
+    from vault.sinks import plain_rows, representable
 
     detail = open_vault(vault).submission(identity)
-    first = detail.table.slice(0, _PREVIEW_ROWS)
+    first = representable(detail.table.slice(0, _PREVIEW_ROWS))
     columns = [{"name": field.name, "type": str(field.type)} for field in detail.table.schema]
     document: dict[str, Any] = {
         **asdict(detail.state),

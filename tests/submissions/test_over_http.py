@@ -235,6 +235,27 @@ def test_the_commands_of_both_sides(served: Served, tmp_path: Path) -> None:
     assert (again.returncode, again.stderr.count("\n")) == (1, 1)
 
 
+def test_whatever_was_sent_can_be_looked_at(served: Served) -> None:
+    """Names act on no terminal, and values that Python has no form for are told, and keep nothing else from view."""
+    lab, odd = served.lab, "a\x1b[2J\u202e[red]\nb"
+    sent = {
+        "id": pa.array([0], pa.int64()),
+        odd: pa.array(["beside"]),
+        "day": pa.array([2**31 - 1], pa.date32()),
+        "long": pa.array([2**62], pa.duration("s")),
+        "zone": pa.array([1], pa.timestamp("us", "No/Zone")),
+    }
+    identity = vault.connect(served.path).dataset("evals").submit(pa.table(sent)).id
+    found = dsvault("submissions", "show", identity, "--vault", str(lab.folder))
+    assert found.returncode == 0, found.stderr
+    assert all(character.isprintable() for character in found.stdout.replace("\n", ""))
+    for text in ("a·[2J·[red]·b", "beside", "a value of date32[day] that cannot be shown"):
+        assert text in "".join(found.stdout.split("\n")), text
+    (row,) = _json(lab, "submissions", "show", identity)["first_rows"]
+    assert (row["id"], row[odd]) == (0, "beside")
+    assert row["zone"] == "a value of timestamp[us, tz=No/Zone] that cannot be shown"
+
+
 @pytest.mark.parametrize(
     ("table", "why"),
     [
