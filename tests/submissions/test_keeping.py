@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -56,6 +57,19 @@ def test_gc_removes_what_no_row_names_once_no_upload_can_be_under_way(desk: Desk
     os.utime(path, (then, then))
     lab.gc(timedelta(0))
     assert _objects(lab) == set()
+
+
+def test_no_other_row_gives_up_what_waits(desk: Desk) -> None:
+    """A broker may add rows: one that names the object of another, and says that it was settled, has it not removed."""
+    lab = desk.lab.vault
+    identity = desk.submit(labels(0))
+    with lab.parts.catalog.write() as transaction:
+        (row,) = transaction.submissions()
+        other = replace(row, id="0" * 32, received="2099", state="rejected", settled="2026-01-01T00:00:00.000000Z")
+        transaction.add_submission(other)
+    lab.gc(timedelta(0))
+    assert lab.submission(identity).problem is None
+    assert lab.check().submissions == 1
 
 
 def test_check_knows_what_is_in_quarantine(desk: Desk) -> None:

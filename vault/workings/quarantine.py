@@ -38,7 +38,9 @@ def kept(parts: OwnerParts, grace: timedelta) -> Kept:
     # Listed before the catalog is read: an object that is seen here, and is in the catalog by then, is found there.
     listed = list(parts.store.list(FOLDER))
     with parts.catalog.read() as transaction:
-        rows = {row.object: row for row in transaction.submissions()}
+        every = transaction.submissions()
+    # A broker adds rows: one that it says is settled takes no object from another that waits.
+    rows = {row.object: row for row in sorted(every, key=lambda row: row.state == WAITING)}
     now = parts.clock()
     garbage, recent = [], 0
     for info in listed:
@@ -51,7 +53,7 @@ def kept(parts: OwnerParts, grace: timedelta) -> Kept:
             garbage.append(info)
         else:
             recent += 1
-    return Kept(tuple(row for row in rows.values() if row.state == WAITING), tuple(garbage), recent)
+    return Kept(tuple(row for row in every if row.state == WAITING), tuple(garbage), recent)
 
 
 def check_kept(parts: OwnerParts, row: SubmissionRow, *, whole: bool) -> None:
