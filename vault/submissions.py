@@ -281,7 +281,22 @@ def _named(found: Vouched, rename: Mapping[str, str]) -> pa.Table:
     fresh = [rename.get(name, name) for name in labels]
     check_column_names(fresh, "--rename" if rename else "the submission")
     unsupported(table.schema)
+    for each in table.schema:
+        _check_zones(each.name, each.type)
     return table.rename_columns([table.column_names[0], *fresh])
+
+
+def _check_zones(name: str, kind: pa.DataType) -> None:
+    """Raise InvalidInput for a time zone that no reader knows: accepted, it would spoil the lab's own reads."""
+    if pa.types.is_timestamp(kind) and kind.tz is not None:
+        try:
+            pa.scalar(0, kind).as_py()
+        except (pa.ArrowException, OSError, ValueError, LookupError) as error:
+            raise InvalidInput(f"the column {name!r} has times in the zone {kind.tz[:80]!r}, which is none") from error
+    if pa.types.is_dictionary(kind):
+        _check_zones(name, kind.value_type)
+    for number in range(kind.num_fields):
+        _check_zones(name, kind.field(number).type)
 
 
 def _rows_left(parts: OwnerParts, found: Vouched, dataset: Dataset) -> pa.ChunkedArray:
