@@ -157,16 +157,20 @@ def _note(parts: OwnerParts, row: SubmissionRow) -> dict[str, Any]:
     return found
 
 
-def _row(parts: OwnerParts, identity: str) -> tuple[SubmissionRow, _Names]:
-    """A submission by its id; raises NotFound, and Conflict where two vendors gave one the same."""
+def _row(parts: OwnerParts, identity: str, vendor_name: str | None = None) -> tuple[SubmissionRow, _Names]:
+    """A submission by its id, or that of one vendor; raises NotFound, and Conflict where two vendors' have it.
+
+    Ids are random: a second one of another vendor is a copy that a broker's role has put there.
+    """
+    wanted = vendor_named(parts, vendor_name).id if vendor_name is not None else None
     with parts.catalog.read() as transaction:
-        rows = transaction.submissions(submission=identity)
+        rows = transaction.submissions(vendor=wanted, submission=identity)
         names = _Names.read(parts, transaction)
     if not rows:
         raise NotFound(f"there is no submission {identity[:80]}")
     waiting = [row for row in rows if row.state == WAITING] or rows
     if len(waiting) > 1:
-        raise Conflict(f"more than one vendor sent a submission of the id {identity[:80]}; none was taken over")
+        raise Conflict(f"more than one vendor sent a submission of the id {identity[:80]}; say whose with --vendor")
     return waiting[0], names
 
 
@@ -175,13 +179,13 @@ def _waiting(row: SubmissionRow) -> None:
         raise Conflict(f"the submission {row.id} was {row.state} already")
 
 
-def submission(parts: OwnerParts, identity: str) -> SubmissionDetail:
+def submission(parts: OwnerParts, identity: str, vendor_name: str | None = None) -> SubmissionDetail:
     """Open a submission and check it as `accept` does, without taking anything over.
 
     Raises NotFound, IntegrityError where it is not what a vendor signed for its grant, and InvalidInput where it cannot
     be decoded. What is wrong with its rows or columns is told instead.
     """
-    row, names = _row(parts, identity)
+    row, names = _row(parts, identity, vendor_name)
     found = vouched(parts, row)
     problem = None
     try:
@@ -202,7 +206,12 @@ def _present(names: _Names, row: SubmissionRow) -> Dataset:
 
 
 def accept(
-    parts: OwnerParts, identity: str, rename: Mapping[str, str] | None = None, *, merge: bool = False
+    parts: OwnerParts,
+    identity: str,
+    rename: Mapping[str, str] | None = None,
+    *,
+    merge: bool = False,
+    vendor_name: str | None = None,
 ) -> Accepted:
     """Take a submission's columns over as columns of a new version, which shares every other chunk.
 
@@ -212,7 +221,7 @@ def accept(
     or column at fault; then nothing was changed.
     """
     for _ in range(_TRIES):
-        row, names = _row(parts, identity)
+        row, names = _row(parts, identity, vendor_name)
         _waiting(row)
         try:
             dataset = _present(names, row)
@@ -220,7 +229,7 @@ def accept(
             ready = _checked(parts, found, dataset, rename or {}, merge=merge)
         except (Conflict, InvalidInput):
             # By now another may have accepted it, whose columns are in the way.
-            _waiting(_row(parts, identity)[0])
+            _waiting(_row(parts, identity, vendor_name)[0])
             raise
         with suppress(Conflict):
             return _join(parts, row, names.vendors[row.vendor], found, dataset, ready)
@@ -409,14 +418,14 @@ def _settle(
     )
 
 
-def reject(parts: OwnerParts, identity: str, reason: str) -> SubmissionState:
+def reject(parts: OwnerParts, identity: str, reason: str, vendor_name: str | None = None) -> SubmissionState:
     """Refuse a submission; gc removes its object. It need not be one that can be opened. The vendor is told nothing.
 
     Raises NotFound, Conflict for one that was settled before, and InvalidInput for a reason that is none.
     """
     if not reason.strip() or len(reason) > _LONGEST_REASON or not reason.isprintable():
         raise InvalidInput(f"--reason: give 1 to {_LONGEST_REASON} printable characters; the log keeps them")
-    row, names = _row(parts, identity)
+    row, names = _row(parts, identity, vendor_name)
     _waiting(row)
     dataset = names.datasets.get(row.dataset) or Dataset(row.dataset, row.dataset, None, None)
     with parts.catalog.write() as transaction:

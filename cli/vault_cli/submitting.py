@@ -24,6 +24,7 @@ _PREVIEW_ROWS = 20
 _LONGEST_CELL = 60
 app = typer.Typer(no_args_is_help=True)
 Id = Annotated[str, typer.Argument(metavar="ID", help="The submission's id.")]
+Whose = Annotated[str | None, typer.Option("--vendor", metavar="V", help="Whose, where another has the same id.")]
 
 
 @app.callback()
@@ -121,11 +122,11 @@ def _shown(state: "SubmissionState") -> str:
 
 
 @app.command()
-def show(identity: Id, vault: VaultDir = None, json: Json = False) -> None:
+def show(identity: Id, vendor: Whose = None, vault: VaultDir = None, json: Json = False) -> None:
     """Open a submission, say whether it could be accepted, and show its first rows. Nothing is taken over."""
     from vault.sinks import plain_rows, representable
 
-    detail = open_vault(vault).submission(identity)
+    detail = open_vault(vault).submission(identity, vendor)
     first = representable(detail.table.slice(0, _PREVIEW_ROWS))
     columns = [{"name": field.name, "type": str(field.type)} for field in detail.table.schema]
     document: dict[str, Any] = {
@@ -160,11 +161,12 @@ def accept(
     merge: Annotated[
         bool, typer.Option("--merge", help="Fill the rows that columns of earlier submissions have no value for.")
     ] = False,
+    vendor: Whose = None,
     vault: VaultDir = None,
     json: Json = False,
 ) -> None:
     """Check a submission, and make its columns those of a new version. No vendor is granted them."""
-    done = open_vault(vault).accept_submission(identity, _renamed(rename or ()), merge=merge)
+    done = open_vault(vault).accept_submission(identity, _renamed(rename or ()), merge=merge, vendor=vendor)
     gone = f", {done.gone} rows are gone from the dataset" if done.gone else ""
     kept = f", {done.kept} values were there already" if done.kept else ""
     columns = ", ".join(done.columns)
@@ -193,9 +195,10 @@ def _renamed(options: "Sequence[str]") -> dict[str, str]:
 def reject(
     identity: Id,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; the log keeps it.")],
+    vendor: Whose = None,
     vault: VaultDir = None,
     json: Json = False,
 ) -> None:
     """Refuse a submission; gc removes it. The vendor is told nothing."""
-    state = open_vault(vault).reject_submission(identity, reason)
+    state = open_vault(vault).reject_submission(identity, reason, vendor)
     emit(asdict(state), json, f"rejected {state.id}")

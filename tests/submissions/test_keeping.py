@@ -15,7 +15,7 @@ from tests.support.restoring import PASSPHRASE
 from tests.support.submitting import Desk, labels
 from tests.support.tables import rows
 from vault.audit import Kind
-from vault.errors import Conflict, KeyUnavailable
+from vault.errors import Conflict, IntegrityError, KeyUnavailable
 from vault.incident import verify_bundle
 from vault.owner import Vault
 from vault.submission import key_name
@@ -70,6 +70,24 @@ def test_no_other_row_gives_up_what_waits(desk: Desk) -> None:
     lab.gc(timedelta(0))
     assert lab.submission(identity).problem is None
     assert lab.check().submissions == 1
+
+
+def test_a_copy_under_another_vendor_is_in_nobodys_way(desk: Desk) -> None:
+    """A broker may add one: said whose it is, the one that was sent is accepted, and the copy is none, and refused."""
+    lab = desk.lab.vault
+    identity = desk.submit(labels(0))
+    with lab.parts.catalog.write() as transaction:
+        (row,) = transaction.submissions()
+        globex = next(state.id for state in lab.vendors() if state.name == "globex")
+        transaction.add_submission(replace(row, vendor=globex))
+    for act in (lab.submission, lab.accept_submission):
+        with pytest.raises(Conflict, match="say whose with --vendor"):
+            act(identity)
+    with pytest.raises(IntegrityError):
+        lab.accept_submission(identity, vendor="globex")
+    assert lab.submission(identity, "acme").problem is None
+    assert lab.accept_submission(identity, vendor="acme").version == 2
+    assert lab.reject_submission(identity, "a copy", "globex").state == "rejected"
 
 
 def test_check_knows_what_is_in_quarantine(desk: Desk) -> None:

@@ -481,25 +481,33 @@ class Vault(Keys, Evidence):
 
         return submissions.submissions(self.parts, vendor)
 
-    def submission(self, submission: str) -> "SubmissionDetail":
-        """A submission, opened and checked; its ``table`` is what the vendor sent."""
+    def submission(self, submission: str, vendor: str | None = None) -> "SubmissionDetail":
+        """A submission, opened and checked; its ``table`` is what the vendor sent.
+
+        ``vendor`` is whose it is, where the catalog has another of the same id.
+        """
         from vault import submissions
 
-        return submissions.submission(self.parts, submission)
+        return submissions.submission(self.parts, submission, vendor)
 
     def accept_submission(
-        self, submission: str, rename: Mapping[str, str] | None = None, *, merge: bool = False
+        self,
+        submission: str,
+        rename: Mapping[str, str] | None = None,
+        *,
+        merge: bool = False,
+        vendor: str | None = None,
     ) -> "Accepted":
         """Make a submission's columns those of a new version; ``merge`` fills nulls of earlier ones' columns."""
         from vault import submissions
 
-        return submissions.accept(self.parts, submission, rename, merge=merge)
+        return submissions.accept(self.parts, submission, rename, merge=merge, vendor_name=vendor)
 
-    def reject_submission(self, submission: str, reason: str) -> "SubmissionState":
+    def reject_submission(self, submission: str, reason: str, vendor: str | None = None) -> "SubmissionState":
         """Refuse a submission, for a reason that the log keeps; its vendor is told nothing."""
         from vault import submissions
 
-        return submissions.reject(self.parts, submission, reason)
+        return submissions.reject(self.parts, submission, reason, vendor)
 
     def rotate_submission_key(self) -> tuple[str | None, str]:
         """Make a new key for vendors to seal to, for profiles from now on; returns the names of the old one and it."""
