@@ -18,11 +18,12 @@ from vault.access.callers import Arrival, Caller
 from vault.access.permits import Permitted, permitted
 from vault.access.places import Places
 from vault.access.records import Charge, begin, mark, refusals_recorded
+from vault.access.tickets import REFUSAL, presented
 from vault.audit import Kind
 from vault.cursors import SALT_BYTES, Cursor, Ticket, open_ticket, seal_ticket
 from vault.derivation import chunk_key, ticket_key
-from vault.encoding import ID_BYTES, canonical, timestamp, to_base64
-from vault.errors import KmsError, LimitReached, NotFound, NotGranted
+from vault.encoding import canonical, timestamp, to_base64
+from vault.errors import LimitReached, NotFound, NotGranted
 from vault.keyring import ScopedKeyring
 from vault.limits import Usage, left
 from vault.manifest import Shard
@@ -42,7 +43,6 @@ MOST_BYTES: Final = 4 << 30
 _MOST_CHUNKS: Final = 1024
 #: Ciphertext goes through the broker in pieces of this many bytes; before each, the head is looked at again.
 _PIECE: Final = 4 << 20
-_REFUSAL: Final = "the address is not one that was handed out, or its time is over"
 
 
 def lease_page(
@@ -217,7 +217,7 @@ class LeasedObject:
                 yield self._parts.store.get_range(self._name, at, min(stop, at + _PIECE))
             except NotFound as error:
                 # Such as one that was superseded by a rekey, once gc has run.
-                raise NotGranted(_REFUSAL) from error
+                raise NotGranted(REFUSAL) from error
 
     @property
     def vendor(self) -> str:
@@ -234,19 +234,7 @@ def leased_object(parts: Parts, ticket: str, *, vendors: frozenset[str] | None =
 
     Raises NotGranted, with one sentence, for any ticket that is not good here and now, and Frozen.
     """
-    refusal = NotGranted(_REFUSAL)
-    try:
-        data = base64.b64decode(ticket + "=" * (-len(ticket) % 4), altchars=b"-_", validate=True)
-    except ValueError:
-        raise refusal from None
-    vendor, sealed = data[:ID_BYTES].hex(), data[ID_BYTES:]
-    if len(sealed) < SALT_BYTES or (vendors is not None and vendor not in vendors):
-        raise refusal
-    try:
-        key = ticket_key(own_metadata_key(parts, vendor), sealed[:SALT_BYTES])
-    except (NotFound, KmsError):
-        # Of a holder whose keys are not here, nobody is told that there is one.
-        raise refusal from None
+    vendor, key, sealed = presented(parts, ticket, vendors)
     found = open_ticket(key, _ticket_bound(parts, vendor), sealed)
     basis = Basis(vendor, found.credential, found.grant, found.grant_digest, found.delegations, found.until)
     still_allowed(basis, parts.heads.vendor(vendor), trusted_now(parts))

@@ -6,7 +6,6 @@ key it was sealed under are live still. And each is an entry of the log that say
 file, durable before a key is opened and a byte leaves.
 """
 
-import base64
 import hmac
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,18 +16,17 @@ from vault.access.callers import may_come_from
 from vault.access.permits import live_version, mask_key
 from vault.access.spooling import data_keys, facts_of, spool_bound
 from vault.access.tables import file_bound
+from vault.access.tickets import REFUSAL, presented
 from vault.audit import Kind
-from vault.cursors import SALT_BYTES, FileTicket, open_file_ticket
-from vault.derivation import spool_key, ticket_key
-from vault.encoding import ID_BYTES
-from vault.errors import KmsError, NotFound, NotGranted
+from vault.cursors import FileTicket, open_file_ticket
+from vault.derivation import spool_key
+from vault.errors import NotFound, NotGranted
 from vault.keyring import ScopedKeyring, WrappedKey
 from vault.policy import Basis, still_allowed
-from vault.workings.parts import Parts, own_metadata_key, trusted_now
+from vault.workings.parts import Parts, trusted_now
 
 __all__ = ["ReadableFile", "shared_file"]
 
-_REFUSAL: Final = "the address is not one that was handed out, or its time is over"
 #: At most so many segments are fetched and opened at a time, one at first: clients ask for all of a file to see whether
 #: it is there, and leave. Before each run of them the head is looked at again.
 _SEGMENTS: Final = 16
@@ -72,7 +70,7 @@ class ReadableFile:
             try:
                 data = parts.store.get_range(ticket.object, ticket.head + found.start, ticket.head + found.end)
             except NotFound as error:
-                raise NotGranted(_REFUSAL) from error
+                raise NotGranted(REFUSAL) from error
             plain = found.open(data, key, bound)
             skipped = first - found.first * spool.SEGMENT_BYTES
             yield plain[skipped : skipped + last - first]
@@ -104,31 +102,19 @@ def shared_file(parts: Parts, ticket: str, address: str, *, vendors: frozenset[s
 
     Raises NotGranted, with one sentence, for any ticket that is not good here, now and from there, and Frozen.
     """
-    refusal = NotGranted(_REFUSAL)
-    try:
-        data = base64.b64decode(ticket + "=" * (-len(ticket) % 4), altchars=b"-_", validate=True)
-    except ValueError:
-        raise refusal from None
-    vendor, sealed = data[:ID_BYTES].hex(), data[ID_BYTES:]
-    if len(sealed) < SALT_BYTES or (vendors is not None and vendor not in vendors):
-        raise refusal
-    try:
-        key = ticket_key(own_metadata_key(parts, vendor), sealed[:SALT_BYTES])
-    except (NotFound, KmsError):
-        # Of a holder whose keys are not here, nobody is told that there is one.
-        raise refusal from None
+    vendor, key, sealed = presented(parts, ticket, vendors)
     found = open_file_ticket(key, file_bound(parts, vendor), sealed)
     basis = Basis(vendor, found.credential, found.grant, found.grant_digest, (), found.until)
     still_allowed(basis, parts.heads.vendor(vendor), trusted_now(parts))
     if not may_come_from(parts, found.credential, address):
-        raise refusal
+        raise NotGranted(REFUSAL)
     try:
         facts, salt, _ = facts_of(parts, vendor, found.object, found.binding, found.head)
         keys = _live_keys(parts, vendor, facts)
     except NotFound:
-        raise refusal from None
+        raise NotGranted(REFUSAL) from None
     if keys is None or facts["size"] != found.size:
-        raise refusal
+        raise NotGranted(REFUSAL)
     return ReadableFile(found.size, parts, basis, found, address, facts, salt, keys)
 
 

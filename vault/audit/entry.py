@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from vault.encoding import from_json, from_timestamp, json_bytes, timestamp
 from vault.errors import IntegrityError
 
-__all__ = ["Entry", "Kind"]
+__all__ = ["DELIVERIES", "Entry", "Kind"]
 
 
 class Kind(StrEnum):
@@ -63,6 +63,21 @@ class Kind(StrEnum):
     RESTORED = "vault restored"
     #: No process of dsvault's writes it: it stands for what cannot be opened or read.
     UNREADABLE = "unreadable entry"
+
+
+#: What is written of deliveries: each of these names the vendor that it is of by its id.
+DELIVERIES: Final = frozenset(
+    {
+        Kind.READ_BEGUN,
+        Kind.READ_WENT_ON,
+        Kind.READ_ENDED,
+        Kind.LEASED,
+        Kind.FILES_ASKED,
+        Kind.FILE_HANDED_OUT,
+        Kind.FILE_READ,
+        Kind.REFUSED,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from vault.audit import Kind
+from vault.audit import DELIVERIES, Kind
 from vault.encoding import from_base64
 from vault.errors import IntegrityError
 from vault.exposure.bags import Bag, read_items, read_shards
@@ -481,19 +481,7 @@ class Gathering:
         return what._replace(state=what.state + self.states.get((what.dataset_id, what.version), 0))
 
 
-_OF_READS: Final = frozenset(
-    kind.value
-    for kind in (
-        Kind.READ_BEGUN,
-        Kind.READ_WENT_ON,
-        Kind.READ_ENDED,
-        Kind.LEASED,
-        Kind.FILES_ASKED,
-        Kind.FILE_HANDED_OUT,
-        Kind.FILE_READ,
-        Kind.REFUSED,
-    )
-)
+_OF_READS: Final = frozenset(kind.value for kind in DELIVERIES)
 #: What concerns a vendor whomever it is about: what there is to read, who else has it, and the keys of all.
 _OF_ALL: Final = frozenset(
     {

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Final
 
-from vault.audit import Kind, Opener, check_leaves
+from vault.audit import DELIVERIES, Kind, Opener, check_leaves
 from vault.catalog import Catalog
 from vault.encoding import from_timestamp, timestamp
 from vault.errors import IntegrityError
@@ -24,19 +24,7 @@ __all__ = ["Asked", "Range", "read_range"]
 
 _KIND: Final = b'"kind":"'
 #: Entries of deliveries: each names the vendor that it is of by its id.
-_OF_DELIVERIES: Final = frozenset(
-    kind.value.encode()
-    for kind in (
-        Kind.READ_BEGUN,
-        Kind.READ_WENT_ON,
-        Kind.READ_ENDED,
-        Kind.LEASED,
-        Kind.FILES_ASKED,
-        Kind.FILE_HANDED_OUT,
-        Kind.FILE_READ,
-        Kind.REFUSED,
-    )
-)
+_OF_DELIVERIES: Final = frozenset(kind.value.encode() for kind in DELIVERIES)
 #: Entries that are checked, and then opened, at a time.
 _PAGE: Final = 500
 #: No clock is wrong by so much.
