@@ -7,6 +7,7 @@ import json
 import os
 import time
 import urllib.parse
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -597,15 +598,14 @@ def test_a_dictionary_column_leaves_without_hidden_values(published: Lab) -> Non
     assert table_of(data)["kind"].to_pylist() == ["shown"] * 20
 
 
-def test_gc_takes_files_whose_time_is_over(granted: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gc_takes_files_whose_time_is_over(granted: Lab) -> None:
     """What an address may still be good for stays; two lives later all of it is gone."""
     parts = granted.broker_parts()
     listed(parts, arrival(granted, parts))
     granted.vault.gc()
     assert len(_objects(granted)) == 4
-    real = collect.trusted_now
-    monkeypatch.setattr(collect, "trusted_now", lambda found: real(found) + timedelta(hours=2, seconds=1))
-    assert granted.vault.gc().objects >= 4
+    later = replace(granted.vault.parts, clock=lambda: utcnow() + timedelta(hours=2, seconds=1))
+    assert collect.collect(later).objects >= 4
     assert not _objects(granted)
 
 
