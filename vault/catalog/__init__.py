@@ -24,7 +24,8 @@ from vault.catalog.records import (
     VersionRow,
 )
 from vault.catalog.sealed import FieldSealer, SealedBlob, SealedValue
-from vault.catalog.transaction import WAITING, Transaction
+from vault.catalog.submitted import WAITING
+from vault.catalog.transaction import Transaction
 
 __all__ = [
     "BACKED_UP",
