@@ -3,17 +3,11 @@
 Run as a program it reads once, with one tool, and prints the seconds and the peak memory of that.
 """
 
-import ctypes
-import gc
-import re
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
+import apart
 import pyarrow.parquet as pq
 from data import mixed
 from serving import brokers
@@ -74,46 +68,15 @@ def filesystem(folder: Path, *, quick: bool) -> None:
     sys.stdout.write(
         f"{table.num_rows} rows, {table.nbytes / 1e6:.0f} MB of Arrow memory; medians of {runs} interleaved runs, each "
         "in a process of its own, which makes the file once.\n\n"
-        "| read with | `dsvault://` | plain Parquet file | ratio | peak memory | of the plain one |\n"
-        "| --- | --- | --- | --- | --- | --- |\n"
     )
     del table
+    apart.header("`dsvault://`")
     with brokers(folder / "lab", 1) as (server,):
         lab.issue_credential("acme", endpoint=server.url).save(profile)
         for name in _KINDS:
-            found: dict[Path, list[list[float]]] = {profile: [], plain: []}
-            for _ in range(runs):
-                for place, measured in found.items():
-                    command = [sys.executable, __file__, name, str(place)]
-                    done = subprocess.run(command, check=True, capture_output=True, text=True)
-                    measured.append([float(each) for each in done.stdout.split()])
-            (ours, most), (theirs, their_most) = (
-                [statistics.median(column) for column in zip(*measured, strict=True)] for measured in found.values()
-            )
-            sys.stdout.write(
-                f"| {name} | {ours:.3f} s | {theirs:.3f} s | {ours / theirs:.2f} | {most:.0f} MiB "
-                f"| {their_most:.0f} MiB |\n"
-            )
-            sys.stdout.flush()
-
-
-def _run(name: str, place: Path) -> None:
-    for library in ("duckdb", "pandas"):
-        if library in name.lower():
-            __import__(library)
-    gc.collect()
-    pa.default_memory_pool().release_unused()
-    ctypes.CDLL(None).malloc_trim(0)
-    # "5" lets the kernel's mark of the highest resident set begin anew (Linux, proc(5)).
-    Path("/proc/self/clear_refs").write_text("5")
-    began = time.perf_counter()
-    kept = _KINDS[name](place)
-    seconds = time.perf_counter() - began
-    assert kept is not None
-    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert peak is not None
-    sys.stdout.write(f"{seconds} {int(peak[1]) / 1024}\n")
+            apart.row(__file__, name, profile, plain, runs)
 
 
 if __name__ == "__main__":
-    _run(sys.argv[1], Path(sys.argv[2]))
+    apart.begin(sys.argv[1], ("duckdb", "pandas"))
+    apart.finish(lambda: _KINDS[sys.argv[1]](Path(sys.argv[2])))

@@ -3,19 +3,12 @@
 Run as a program it reads once, with one library, and prints the seconds and the peak memory of that.
 """
 
-import ctypes
-import gc
-import os
-import re
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import apart
 import pyarrow.parquet as pq
 from data import mixed
 from serving import brokers
@@ -26,9 +19,11 @@ __all__ = ["readers"]
 
 _NUMBERS = ["id", "score", "embedding"]
 _BATCH = 4096
+_LIBRARIES = ("datasets", "duckdb", "pandas", "polars", "ray.data", "torch")
 _QUERY = "select count(*), sum(tokens), max(length(prompt)), count(messages) from rows"
-#: By name: what reads the slice, and what reads the plain file.
+#: By name: what reads the slice, and what reads the plain file. Of those of `_LAB` the engineer has the vault itself.
 _KINDS: dict[str, tuple[Callable[[Any], object], Callable[[str], object]]] = {}
+_LAB = "in the lab, "
 
 
 def _kind(name: str, plain: Callable[[str], object]) -> Callable[[Callable[[Any], object]], None]:
@@ -36,6 +31,28 @@ def _kind(name: str, plain: Callable[[str], object]) -> Callable[[Callable[[Any]
         _KINDS[name] = (ours, plain)
 
     return keep
+
+
+def _few(frame: Any) -> object:
+    import polars as pl
+
+    return frame.filter((pl.col("label") == "good") & (pl.col("score") > 0.9)).select("id", "tokens").collect()
+
+
+def _plain_lazily(path: str) -> object:
+    import polars as pl
+
+    return _few(pl.scan_parquet(path))
+
+
+def _blocks(rows: Any) -> int:
+    return sum(len(table) for table in rows.iter_batches(batch_size=_BATCH, batch_format="pyarrow"))
+
+
+def _plain_ray(path: str) -> object:
+    import ray.data
+
+    return _blocks(ray.data.read_parquet(path))
 
 
 def _plain_duckdb(path: str) -> object:
@@ -128,63 +145,65 @@ def _torch(dataset: Any) -> object:
     return sum(len(batch["id"]) for batch in DataLoader(rows, batch_size=None))
 
 
+@_kind("polars, lazily: two columns, a condition on two more", _plain_lazily)
+def _lazily(dataset: Any) -> object:
+    return _few(dataset.scan_polars())
+
+
+@_kind("Ray.Data: Arrow batches from two workers", _plain_ray)
+def _ray(profile: Any) -> object:
+    import ray.data
+
+    from vault.raydata import SliceSource
+
+    return _blocks(ray.data.read_datasource(SliceSource("evals", profile=profile, parts=4)))
+
+
+_KINDS.update((_LAB + name, _KINDS[name]) for name in list(_KINDS) if name.startswith(("pyarrow", "pandas", "polars")))
+
+
 def readers(folder: Path, *, quick: bool) -> None:
     """Print the table."""
-    table, runs = mixed(30_000 if quick else 400_000), 3
+    folder = folder.absolute()  # Ray's workers have another directory
+    plain, runs, table = folder / "plain.parquet", 3, mixed(30_000 if quick else 400_000)
     lab = vault.init(folder / "lab")
     lab.add_vendor("acme")
     lab.publish("evals", table, shard_rows=table.num_rows // 4)
     lab.grant("acme", "evals", table.column_names)
-    pq.write_table(table, folder / "plain.parquet", compression="zstd", row_group_size=65_536)
+    pq.write_table(table, plain, compression="zstd", row_group_size=65_536)
     sys.stdout.write(
         f"{table.num_rows} rows, {table.nbytes / 1e6:.0f} MB of Arrow memory, in 4 shards; medians of {runs} "
         "interleaved runs, each in a process of its own.\n\n"
-        "| read with | slice | plain Parquet file | ratio | peak memory | of the plain one |\n"
-        "| --- | --- | --- | --- | --- | --- |\n"
     )
     del table
+    apart.header("slice")
     with brokers(folder / "lab", 1) as (server,):
         profile = folder / "acme.json"
         lab.issue_credential("acme", endpoint=server.url).save(profile)
         for name in _KINDS:
-            found: dict[Path, list[tuple[float, float]]] = {profile: [], folder / "plain.parquet": []}
-            for _ in range(runs):
-                for place, measured in found.items():
-                    command = [sys.executable, __file__, name, str(place)]
-                    done = subprocess.run(command, check=True, capture_output=True, text=True)
-                    seconds, peak = done.stdout.split()
-                    measured.append((float(seconds), float(peak)))
-            (ours, ours_peak), (plain, plain_peak) = (
-                [statistics.median(column) for column in zip(*measured, strict=True)] for measured in found.values()
-            )
-            sys.stdout.write(
-                f"| {name} | {ours:.3f} s | {plain:.3f} s | {ours / plain:.2f} | {ours_peak:.0f} MiB "
-                f"| {plain_peak:.0f} MiB |\n"
-            )
-            sys.stdout.flush()
+            place = folder / "lab" if name.startswith(_LAB) else profile
+            apart.row(__file__, name, place, plain, runs)
 
 
-def _run(name: str, place: str) -> None:
+def _read(name: str, place: str) -> Callable[[], object]:
+    """What is to be timed; Ray's cluster is started before it."""
     ours, plain = _KINDS[name]
-    for library in ("datasets", "duckdb", "pandas", "polars", "torch"):
-        if library in name.lower():
-            __import__(library)
-    gc.collect()
-    pa.default_memory_pool().release_unused()
-    ctypes.CDLL(None).malloc_trim(0)
-    # "5" lets the kernel's mark of the highest resident set begin anew (Linux, proc(5)).
-    Path("/proc/self/clear_refs").write_text("5")
-    began = time.perf_counter()
-    kept = plain(place) if place.endswith(".parquet") else ours(vault.connect(place).open("evals"))
-    seconds = time.perf_counter() - began
-    assert kept is not None
-    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert peak is not None
-    sys.stdout.write(f"{seconds} {int(peak[1]) / 1024}\n")
-    sys.stdout.flush()
-    # Of a plain Parquet file datasets leaves threads behind, on which the interpreter aborts when it ends.
-    os._exit(0)
+    if "Ray" in name:
+        from ray.data import DataContext
+
+        from vault.engines import RayEngine
+
+        RayEngine(workers=2)
+        DataContext.get_current().enable_progress_bars = False
+    if place.endswith(".parquet"):
+        return lambda: plain(place)
+    if "Ray" in name:
+        return lambda: ours(place)
+    if name.startswith(_LAB):
+        return lambda: ours(vault.open(place).dataset("evals"))
+    return lambda: ours(vault.connect(place).open("evals"))
 
 
 if __name__ == "__main__":
-    _run(*sys.argv[1:])
+    apart.begin(sys.argv[1], _LIBRARIES)
+    apart.finish(_read(*sys.argv[1:]))

@@ -26,9 +26,10 @@ import sys, time
 from dataclasses import replace
 from pathlib import Path
 import vault
-from vault import publish, rotate
+from vault import rotate
 from vault.engines import RayEngine
 from vault.worker import RayWorkers
+from vault.workings import publication
 
 def stand(*_arguments):
     print("ready", flush=True)
@@ -37,7 +38,7 @@ def stand(*_arguments):
 folder, address, act = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 lab = vault.open(folder, engine="ray", ray_address=address)
 if act == "publish":
-    publish._Publication.finish = stand
+    publication.Publication.finish = stand
     lab.publish("evals", sys.argv[4], shard_rows=50)
 else:
     rotate._moved = stand
