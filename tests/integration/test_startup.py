@@ -90,3 +90,12 @@ def test_the_package_itself_is_light() -> None:
     """What a name of it needs is loaded when the name is used."""
     script = "import json, sys; import vault; json.dump(sorted(set(sys.argv[1:]) & set(sys.modules)), sys.stdout)"
     assert _loaded(script, *_HEAVY, "cryptography", "fsspec", "sqlalchemy", "vault.client", "vault.owner") == []
+
+
+def test_a_lazy_frame_loads_nothing_but_polars(granted: Lab) -> None:
+    """Least of all pandas, which Arrow looks for at every list that an array is made of."""
+    script = (
+        "import json, sys, vault; vault.open(sys.argv[1]).dataset('evals').scan_polars(); "
+        "json.dump([name for name in ('pandas', 'duckdb', 'pyarrow.dataset') if name in sys.modules], sys.stdout)"
+    )
+    assert _loaded(script, str(granted.folder)) == []

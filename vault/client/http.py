@@ -69,9 +69,17 @@ class Connection:
 
     def _connect(self) -> None:
         self._http = _pool(self._trust.broker_context())
-        # A store is shown no certificate of this client's: it is not whom that is for.
-        self._store = _pool(self._trust.store_context())
+        self._store: urllib3.PoolManager | None = None
         self._process = os.getpid()
+
+    def _stores(self) -> urllib3.PoolManager:
+        """Connections to the lab's store, which most slices need none of: the system's authorities take 25 ms to read.
+
+        It is shown no certificate of this client's: it is not whom that is for.
+        """
+        if self._store is None:
+            self._store = _pool(self._trust.store_context())
+        return self._store
 
     def _look_whose(self) -> None:
         """A process that was forked has connections of its own: what comes on its parent's is not for it."""
@@ -137,7 +145,7 @@ class Connection:
             raise Unavailable("the lab's store is neither https nor on this machine, so nothing is fetched from it")
         url, whose = (self.endpoint + address, "broker") if own else (address, "store")
         self._look_whose()
-        pool = self._http if own else self._store
+        pool = self._http if own else self._stores()
         headers = dict(pool.headers)
         if start is not None:
             headers["Range"] = f"bytes={start}-{start + size - 1}"

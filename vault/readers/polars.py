@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import polars as pl
+import pyarrow as pa
 from polars.io.plugins import register_io_source
 
 from vault.errors import InvalidInput
@@ -32,7 +33,8 @@ def lazy_frame(source: Readers, options: dict[str, Any]) -> pl.LazyFrame:
     if taken:
         raise InvalidInput(f"{sorted(taken)[0]}: say it in the query, or in lazy() before")
     whole = source.schema
-    empty = pl.DataFrame(whole.empty_table())
+    # Arrow's own empty table is made of lists, for each of which it asks pandas first, and loads it for that.
+    empty = pl.DataFrame(pa.Table.from_batches([], whole))
     room = LONGEST_CONDITION - _RESERVE - source.condition_length()
     masked = source.unsearchable(**options)
 
