@@ -21,10 +21,13 @@ from tests.conftest import Lab
 from tests.support.brokers import broker
 from tests.support.reading import later
 from tests.support.sharing import arrival, caller, entries, fetched, listed, table_of
+from tests.support.tables import rows
 from vault import access, collect, spool
 from vault.access import sharedfiles, spooling
+from vault.access.plainfile import PlainFile
 from vault.audit import Kind
 from vault.client.http import Connection
+from vault.delta import shape_of
 from vault.encoding import utcnow
 from vault.errors import (
     Abandoned,
@@ -419,6 +422,20 @@ def test_hints_tell_nothing_of_hidden_rows(published: Lab) -> None:
         document = _equal("id", number)
         assert [file.id for file in listed(parts, who, texts=texts)] == every
         assert [file.id for file in listed(parts, who, document=document)] == every
+
+
+def test_a_file_tells_nothing_of_the_rows_that_stood_between_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same rows are the same bytes, in whatever batches they come: where one ends, hidden rows were counted too."""
+    monkeypatch.setattr("vault.access.plainfile.GROUP_BYTES", 2 << 20)
+    texts = pa.array([f"{number} " * 400 for number in range(5000)])  # several pages in each row group
+    table, files = rows(5000).append_column("long", texts), []
+    for cut in (5000, 1700, 611, 7):
+        file = PlainFile(shape_of(table.schema))
+        for batch in table.to_batches(max_chunksize=cut):
+            file.add(batch)
+        files.append(bytes(file.end()))
+    assert pq.ParquetFile(io.BytesIO(files[0])).num_row_groups > 2
+    assert len(set(files)) == 1
 
 
 def test_hints_tell_nothing_of_what_is_under_a_mask(published: Lab) -> None:

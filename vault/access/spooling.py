@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from vault import spool
 from vault.access.permits import Permitted, mask_key
+from vault.access.plainfile import PlainFile
 from vault.delta import Shape
 from vault.derivation import spool_facts_key, spool_key, spool_name
 from vault.encoding import canonical
@@ -33,7 +33,6 @@ __all__ = ["Spool", "Spooled", "data_keys", "facts_of", "spool_bound"]
 
 #: What is read of an object at first: prefix and facts, in nearly every case.
 _AT_FIRST: Final = 4096
-_COMPRESSION: Final = "snappy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +126,14 @@ class Spool:
         return Spooled(name, binding, head, facts["size"], facts["rows"], facts["charged"], facts["shard"])
 
     def _build(self, shard: int, name: str, binding: str) -> None:
-        table, charged, served = self._rows(shard)
-        data = memoryview(_parquet(self._shape.table(table)) if table.num_rows else b"").cast("B")
-        facts = {**self._said(), "shard": shard, "size": len(data), "rows": table.num_rows}
-        facts |= {"charged": charged, "served": served}
+        gathered, file = Gathered(), PlainFile(self._shape)
+        for placed in read_batches(self._parts, self._keys, replace(self._plan, among=pa.array([shard], pa.int32()))):
+            first = placed.first
+            gathered.add(shard, first, first + placed.batch.num_rows, placed.of, placed.keep)
+            file.add(placed.batch)
+        data = file.end()
+        facts = {**self._said(), "shard": shard, "size": len(data), "rows": file.rows}
+        facts |= {"charged": file.charged, "served": gathered.take()}
         salt, bound = spool.new_salt(), spool_bound(self._parts, self._vendor, name, binding)
         key = spool_key([self._keys.open(each) for each in self._wrapped], salt, bound) if data else None
         facts_key = spool_facts_key(own_metadata_key(self._parts, self._vendor), salt)
@@ -143,16 +146,6 @@ class Spool:
                 write(memoryview(piece))
 
         self._parts.store.put_pieces(name, produce)
-
-    def _rows(self, shard: int) -> tuple[pa.Table, int, list[dict[str, Any]]]:
-        """The rows of a shard that leave, what they come to as a stream, and which they are."""
-        plan, gathered, batches = replace(self._plan, among=pa.array([shard], pa.int32())), Gathered(), []
-        for placed in read_batches(self._parts, self._keys, plan):
-            first = placed.first
-            gathered.add(shard, first, first + placed.batch.num_rows, placed.of, placed.keep)
-            batches.append(placed.batch)
-        table = pa.Table.from_batches(batches, plan.schema)
-        return table, sum(batch.nbytes for batch in batches), gathered.take()
 
     def _said(self) -> dict[str, Any]:
         """What an entry of the log will say of each read of a file, and what has to hold for it still."""
@@ -192,13 +185,6 @@ class _Room:
             raise LimitReached("the files that are spooled for you are as many as may be; fetch some less, or later")
         if self._total < 0:
             raise LimitReached("the vault's spool of shared files is full; ask the lab")
-
-
-def _parquet(table: pa.Table) -> pa.Buffer:
-    """A table as a Parquet file, in memory: statistics and dictionaries are of these rows, and there are no others."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression=_COMPRESSION, row_group_size=max(1, table.num_rows))
-    return sink.getvalue()
 
 
 def _fields(paths: Any) -> bytes:
