@@ -9,7 +9,16 @@ import pytest
 from vault.filters import hinted
 
 _SCHEMA = pa.schema(
-    [("id", pa.int64()), ("name", pa.string()), ("score", pa.float64()), ("day", pa.date32()), ("open", pa.bool_())]
+    [
+        *(
+            ("id", pa.int64()),
+            ("name", pa.string()),
+            ("score", pa.float64()),
+            ("day", pa.date32()),
+            ("open", pa.bool_()),
+        ),
+        ("single", pa.float32()),
+    ]
 )
 
 
@@ -51,6 +60,9 @@ _ODD = _op("equal", _column("gone"), _literal("5"))
         (_op("equal", _literal("1"), _literal("1")), []),
         (_op("equal", _column("id"), _literal("1.5")), []),
         (_op("equal", _column("id"), _literal("1", "decimal")), []),
+        # 0.1 in single precision is above 0.1, and a client means the one or the other.
+        (_op("lessThanOrEqual", _column("single", "float"), _literal("0.1", "double")), []),
+        (_op("lessThanOrEqual", _column("score", "double"), _literal("0.1", "float")), []),
         (_op("equal", _column("id"), {"op": "literal", "value": 1, "valueType": "long"}), []),
         ({"op": "column", "name": "id"}, []),
         ([], []),
@@ -66,6 +78,12 @@ def test_texts_are_conditions_each() -> None:
     """Those that are none, or of other columns, are passed over."""
     found = hinted(("id = 5", "gone = 5", "f(id)", "", "name LIKE 'a%'"), None, _SCHEMA)
     assert [each.filter.text() for each in found] == ['"id" = 5', "\"name\" LIKE 'a%'"]
+
+
+@pytest.mark.parametrize("text", ["single <= 0.1", "name = 'a\\\\b'", 'name = "id"', "id = 5 OR single = 0.1"])
+def test_what_a_client_may_mean_otherwise_is_passed_over(text: str) -> None:
+    """Spark compares single precision as such, reads a backslash as an escape, and double quotes as a text."""
+    assert hinted((text,), None, _SCHEMA) == []
 
 
 def test_a_huge_document_is_passed_over() -> None:

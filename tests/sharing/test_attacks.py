@@ -453,6 +453,13 @@ def test_hints_tell_nothing_of_columns_that_are_not_granted(published: Lab) -> N
     assert len(listed(parts, who, texts=("id = 3",))) == len(listed(parts, who, texts=("nothing = 3",))) == 4
 
 
+def test_hints_tell_nothing_of_rows_that_a_limit_keeps_back(published: Lab) -> None:
+    """Else whoever may have a row in all would find the greatest id by halves, without one being counted."""
+    published.vault.grant("acme", "evals", ["id"], limits={"rows": 1000})
+    parts = published.broker_parts()
+    assert len(listed(parts, arrival(published, parts), texts=("id > 1000",))) == 4
+
+
 def test_hints_leave_shards_out_where_nothing_is_hidden(published: Lab) -> None:
     """Without a filter they do what they are for, and the files that are left are the very same."""
     published.vault.grant("acme", "evals", ["id", "prompt"])

@@ -160,8 +160,11 @@ def _fields(plan: ReadPlan, until: datetime) -> dict[str, object]:
 
 
 def _pruned(allowed: Permitted, plan: ReadPlan, hints: Hints) -> ReadPlan:
-    """The plan without shards that no wanted row can be in, as far as that says nothing of hidden rows."""
-    if allowed.filters:
+    """The plan without shards that no wanted row can be in, as far as that says nothing of hidden rows.
+
+    Nor of rows that a limit may keep back: which files come tells of the values of all, and costs nothing of it.
+    """
+    if allowed.filters or allowed.closed:
         return plan
     # Whole columns that leave as they are: statistics are of what is under a mask, too.
     seen = [each for each in plan.columns if each.fields is None and not allowed.permit.grant.masked(each.id)]

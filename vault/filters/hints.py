@@ -1,8 +1,10 @@
 """Hints of Delta Sharing about which rows somebody is looking for, as row filters.
 
 A hint only ever has fewer shards looked at, and promises nothing: what cannot be understood of one is passed over, so
-that what is left lets more rows through and never fewer. The forms are those of the protocol's "JSON predicates for
-Filtering" and "SQL Expressions for Filtering".
+that what is left lets more rows through and never fewer. So is what its client may mean otherwise than a row filter
+does: single-precision numbers, which it compares as such; in a text of SQL backslashes, which escape there, and double
+quotes, which there are texts. The forms are those of the protocol's "JSON predicates for Filtering" and "SQL
+Expressions for Filtering".
 """
 
 import json
@@ -21,6 +23,7 @@ __all__ = ["hinted"]
 _MOST_DEPTH: Final = 32
 _MOST_NODES: Final = 1000
 _MOST_HINTS: Final = 64
+_IMPRECISE: Final = (pa.float16(), pa.float32())
 _COMPARISONS: Final = {
     "equal": "=",
     "lessThan": "<",
@@ -28,7 +31,7 @@ _COMPARISONS: Final = {
     "greaterThan": ">",
     "greaterThanOrEqual": ">=",
 }
-_NUMBERS: Final = frozenset({"int", "integer", "long", "short", "byte", "float", "double"})
+_NUMBERS: Final = frozenset({"int", "integer", "long", "short", "byte", "double"})
 _TEXTS: Final = frozenset({"string", "date", "timestamp"})
 _WRONG: Final = (InvalidInput, AttributeError, KeyError, LookupError, TypeError, ValueError, RecursionError)
 
@@ -38,13 +41,16 @@ def hinted(texts: Iterable[str], document: str | None, schema: pa.Schema) -> lis
 
     ``texts`` are SQL conditions, and ``document`` a JSON predicate. Columns that are not in the schema are not there.
     """
+    plain = pa.schema([field for field in schema if field.type not in _IMPRECISE])
     found = [_of_text(text) for text in list(texts)[:_MOST_HINTS]]
     found += _of_document(document) if document is not None else []
-    bound = [_bound(each, schema) for each in found if each is not None]
+    bound = [_bound(each, plain) for each in found if each is not None]
     return [each for each in bound if each is not None]
 
 
 def _of_text(text: str) -> Filter | None:
+    if "\\" in text or '"' in text:
+        return None
     try:
         return parse(text, "predicateHints")
     except InvalidInput:
