@@ -7,6 +7,7 @@ killed and run again: before that transaction nothing has changed.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -61,9 +62,8 @@ class Erased:
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """Which rows: those whose key is among these values, and those that a predicate keeps."""
+    """Which rows: those whose key is among these values; and of a version without keys those that a predicate finds."""
 
-    key: str | None = None
     values: pa.Array | None = None
     where: str | None = None
 
@@ -82,22 +82,20 @@ def erase(
     erased from all. ``progress`` is told (bytes done, bytes in all). Raises InvalidInput, NotFound, Conflict, and
     KeyUnavailable where the KMS refuses a vendor's key; then nothing was changed.
     """
-    sealer = parts.sealer()
-    with parts.catalog.read() as transaction:
-        dataset = dataset_named(transaction, sealer, name)
-        place = transaction.compartment(parts.owner, dataset.id)
-        people = {holder.id: holder for holder in holders(transaction, sealer)}
     if (keys is None) == (where is None):
         raise InvalidInput("say which rows: with --keys or with --where, not both")
-    if keys is not None and dataset.key is None:
-        raise InvalidInput(f"--keys: the dataset '{name}' was published without --key; say which rows with --where")
-    if place is None:
-        raise NotFound(f"the dataset '{name}' has no version")
+    sealer = parts.sealer()
     for _ in range(_TRIES):
-        try:
+        with parts.catalog.read() as transaction:
+            dataset = dataset_named(transaction, sealer, name)
+            place = transaction.compartment(parts.owner, dataset.id)
+            people = {holder.id: holder for holder in holders(transaction, sealer)}
+        if keys is not None and dataset.key is None:
+            raise InvalidInput(f"--keys: the dataset '{name}' was published without --key; say which rows with --where")
+        if place is None:
+            raise NotFound(f"the dataset '{name}' has no version")
+        with suppress(Conflict):
             return _Run(parts, dataset, place, people, progress).run(keys, where)
-        except Conflict:
-            continue
     raise Conflict(f"the dataset '{name}' kept changing while rows were erased; try again")
 
 
@@ -139,6 +137,7 @@ class _Run:
             raise NotFound(f"the dataset '{dataset.name}' has no version")
         self._head: CompartmentHead = head
         self._versions = versions
+        self._names = _key_names(dataset, versions)
         # By version and old chunk: the owner's new chunk, or None where no row of it is left. One that lost no row is
         # without statistics here: it has those that it had.
         self._new: dict[tuple[int, str], Entry | None] = {}
@@ -166,44 +165,51 @@ class _Run:
     # Which rows
 
     def _choice(self, keys: Sequence[object] | None, where: str | None) -> tuple[_Choice, int]:
-        key = self._dataset.key
+        newest = self._versions[-1].manifest
+        kind = newest.schema.field(self._dataset.key).type if self._dataset.key is not None else None
         if keys is not None:
-            assert key is not None
-            values = _values(keys, self._versions[-1].manifest.schema.field(key).type)
+            values = _values(keys, kind)
             found = self._keys_among(values)
-            return _Choice(key, found), len(pc.unique(values)) - len(found)
+            return _Choice(found), len(pc.unique(values)) - len(found)
         assert where is not None
         parse(where)
         fitting = [version for version in self._versions if _fits(where, version)]
         for version in self._versions:
-            if version not in fitting and (key is None or not fitting):
+            if version not in fitting and (kind is None or not fitting):
                 bind(parse(where), version.manifest.schema)  # says which column is wrong
-        if key is None:
-            return _Choice(where=where), 0
-        pieces = [piece for version in fitting for piece in self._matching_keys(version, where, key)]
-        values = pc.unique(pa.chunked_array(pieces)) if pieces else None
-        return _Choice(key, values), 0
+        pieces = [piece for version in fitting for piece in self._matching_keys(version, where, kind)]
+        return _Choice(pc.unique(pa.chunked_array(pieces)) if pieces else None, where), 0
 
     def _keys_among(self, values: pa.Array) -> pa.Array:
-        """Of these keys those that some version has."""
-        assert self._dataset.key is not None
-        known = pa.array([], values.type)
+        """Of these keys those that some version has; raises InvalidInput for a version that has none to look at."""
+        known = pa.array([False] * len(values), pa.bool_())
         for version in self._versions:
-            if version.manifest.column(self._dataset.key) is None:
-                continue
-            for shard in version.shards():
-                column = self._columns(version, shard, [self._dataset.key]).column(0).cast(values.type)
-                known = pc.unique(
-                    pa.concat_arrays([known, pc.unique(column.filter(pc.is_in(column, value_set=values)))])
+            name = self._names[version.manifest.version]
+            if name is None:
+                raise InvalidInput(
+                    f"--keys: version {version.manifest.version} has no column of row keys, so that nobody can tell "
+                    "which of its rows are meant: expire it, or erase with --where"
                 )
-        return known
+            for shard in version.shards():
+                column = self._columns(version, shard, [name]).column(0)
+                known = pc.or_(known, _among(values, pc.unique(column)))
+        return values.filter(known)
 
-    def _matching_keys(self, version: OpenVersion, where: str, key: str) -> Iterable[pa.Array]:
-        condition = bind(parse(where), version.manifest.schema)
-        names = sorted({*condition.filter.columns(), key})
+    def _matching_keys(self, version: OpenVersion, where: str, kind: pa.DataType | None) -> Iterable[pa.Array]:
+        condition, name = bind(parse(where), version.manifest.schema), self._names[version.manifest.version]
+        if name is None or kind is None:
+            return
+        names = sorted({*condition.filter.columns(), name})
         for shard in version.shards():
             table = self._columns(version, shard, names)
-            yield from table.column(key).filter(condition.true_of(table)).chunks
+            found = table.column(name).filter(condition.true_of(table))
+            try:
+                yield from found.cast(kind).chunks
+            except pa.ArrowInvalid as error:
+                raise InvalidInput(
+                    f"--where: it finds rows of version {version.manifest.version}, whose row keys are of another "
+                    "type: expire that version, or erase with --keys"
+                ) from error
 
     def _columns(self, version: OpenVersion, shard: Shard, names: Sequence[str]) -> pa.Table:
         found: dict[str, pa.ChunkedArray] = {}
@@ -226,13 +232,15 @@ class _Run:
 
     def _keep(self, version: OpenVersion, shard: Shard, choice: _Choice) -> pa.ChunkedArray | None:
         """True for each row that stays; None where all do."""
-        if choice.where is not None:
-            condition = bind(parse(choice.where), version.manifest.schema)
-            return pc.invert(condition.true_of(self._columns(version, shard, sorted(condition.filter.columns()))))
-        if choice.values is None or version.manifest.column(str(choice.key)) is None:
+        name = self._names[version.manifest.version]
+        if name is not None:
+            if choice.values is None:
+                return None
+            return pc.invert(_among(self._columns(version, shard, [name]).column(0), choice.values))
+        if choice.where is None or not _fits(choice.where, version):
             return None
-        column = self._columns(version, shard, [str(choice.key)]).column(0)
-        return pc.invert(pc.is_in(column.cast(choice.values.type), value_set=choice.values))
+        condition = bind(parse(choice.where), version.manifest.schema)
+        return pc.invert(condition.true_of(self._columns(version, shard, sorted(condition.filter.columns()))))
 
     # Staging
 
@@ -451,6 +459,38 @@ def _column(version: OpenVersion, name: str) -> Column:
     if column is None:
         raise NotFound(f"there is no column {name!r}")
     return column
+
+
+def _key_names(dataset: Dataset, versions: Sequence[OpenVersion]) -> dict[int, str | None]:
+    """What the column that identifies rows is called in each version, by its number; None where it has none.
+
+    A column that was renamed has its id still, and one of another type its name: so it is followed from the newest
+    version back.
+    """
+    ids: set[str] = set()
+    names = {dataset.key}
+    found: dict[int, str | None] = {}
+    for version in reversed(versions):
+        columns = version.manifest.columns
+        column = next((each for each in columns if each.id in ids), None)
+        column = column or next((each for each in columns if each.name in names), None)
+        found[version.manifest.version] = column.name if column is not None else None
+        if column is not None:
+            ids.add(column.id)
+            names.add(column.name)
+        elif version is versions[-1] and dataset.key is not None:
+            raise Conflict("the dataset was changed in the meantime")  # its key was renamed between two looks at it
+    return found
+
+
+def _among(column: pa.ChunkedArray | pa.Array, values: pa.Array) -> pa.ChunkedArray | pa.Array:
+    """Which elements are among some values; as texts, where their types have nothing else in common."""
+    if column.type != values.type:
+        try:
+            column = column.cast(values.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            column, values = column.cast(pa.large_string()), values.cast(pa.large_string())
+    return pc.is_in(column, value_set=values)
 
 
 def _fits(where: str, version: OpenVersion) -> bool:

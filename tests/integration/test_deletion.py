@@ -247,6 +247,49 @@ def test_a_dataset_without_a_key_is_erased_from_by_predicate(lab: Lab) -> None:
         lab.vault.erase("evals", keys=[1])
 
 
+def test_rows_leave_versions_in_which_the_key_column_has_another_name_or_type(lab: Lab) -> None:
+    """A renamed column is the same one, and one that became text names the same rows: by keys and by a predicate."""
+    table = rows(40).select(["id", "prompt", "lang"])
+    lab.vault.publish("evals", table, key="id", shard_rows=10)
+    lab.vault.rename_column("evals", "id", "row")
+    renamed = table.rename_columns(["row", "prompt", "lang"])
+    lab.vault.publish("evals", renamed.set_column(0, "row", renamed["row"].cast("string")), key="row", shard_rows=10)
+    done = lab.vault.erase("evals", keys=["7", "nobody"])
+    assert (done.rows, done.unknown_keys) == ({1: 1, 2: 1, 3: 1}, 1)
+    assert lab.vault.erase("evals", where="prompt = 'prompt number 11'").rows == {1: 1, 2: 1, 3: 1}
+    for version, name in ((1, "id"), (2, "row"), (3, "row")):
+        left = lab.vault.scan("evals", columns=[name], version=version).read_all()[name].cast("int64").to_pylist()
+        assert left == [number for number in range(40) if number not in {7, 11}]
+    assert b"prompt number 7" not in _everything(lab)
+    assert lab.vault.check().ok
+
+
+def test_a_rename_in_the_midst_is_erased_from_too(several: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The erasure begins again with the name that the key column has by then."""
+    real = erasure.live_versions
+
+    def looked(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        several.vault.rename_column("evals", "id", "row")
+        return real(*arguments)
+
+    monkeypatch.setattr(erasure, "live_versions", looked)
+    assert several.vault.erase("evals", keys=[2]).rows == {1: 1, 2: 1, 3: 1, 4: 1}
+    assert 2 not in several.vault.scan("evals", columns=["row"]).read_all()["row"].to_pylist()
+
+
+def test_a_version_without_keys_is_not_passed_over_in_silence(lab: Lab) -> None:
+    """Nobody can tell whether a row is in it: by keys that is said, and a predicate is asked of its own rows."""
+    lab.vault.publish("evals", rows(20).select(["prompt", "lang"]), shard_rows=10)
+    lab.vault.publish("evals", rows(20), key="id", shard_rows=10)
+    with pytest.raises(InvalidInput, match="^--keys: version 1 has no column of row keys"):
+        lab.vault.erase("evals", keys=[3])
+    assert lab.vault.erase("evals", where="prompt = 'prompt number 3'").rows == {1: 1, 2: 1}
+    assert b"prompt number 3" not in _everything(lab)
+    lab.vault.expire("evals", keep=1)
+    assert lab.vault.erase("evals", keys=[4]).rows == {2: 1}
+
+
 def test_everything_can_be_erased(lab: Lab) -> None:
     """A version that loses all its rows is an empty one, and can be read and added to."""
     lab.vault.publish("evals", rows(20), key="id", shard_rows=10)

@@ -1,5 +1,6 @@
 """Data frames of a granted slice: equal rows, only granted columns, in the log, and refused once it is revoked."""
 
+import importlib.util
 from decimal import Decimal
 from typing import Any
 
@@ -82,3 +83,24 @@ def test_options_of_a_scan(given: Shown) -> None:
     parts = [given.dataset.to_polars(part=(index, 3)) for index in range(3)]
     assert sorted(pl.concat(parts)["id"].to_list()) == expected()["id"].to_pylist()
     assert pl.concat([pl.DataFrame(part) for part in given.dataset.parts(3)]).equals(pl.concat(parts))
+
+
+@pytest.mark.parametrize(
+    ("package", "read"),
+    [
+        ("pandas", lambda dataset: dataset.to_pandas()),
+        ("polars", lambda dataset: dataset.to_polars()),
+        ("polars", lambda dataset: dataset.scan_polars()),
+        ("torch", lambda dataset: dataset.to_torch()),
+        ("datasets", lambda dataset: dataset.to_datasets(in_memory=True)),
+    ],
+)
+def test_a_package_that_is_not_there_is_named_before_anything_is_read(
+    given: Shown, monkeypatch: pytest.MonkeyPatch, package: str, read: Any
+) -> None:
+    """With what installs it, and no read in the log, which would count against the grant's limits."""
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else real(name, *rest))
+    with pytest.raises(InvalidInput, match=rf"^{package} is not installed: pip install 'dsvault\[{package}\]'$"):
+        read(given.dataset)
+    assert given.reads() == []

@@ -155,6 +155,8 @@ def test_an_address_is_read_whole_and_in_ranges_again_and_again(shared: Shared) 
     head = urllib3.request("HEAD", file["url"])
     assert (head.status, int(head.headers["content-length"])) == (200, file["size"])
     assert head.headers["accept-ranges"] == "bytes"
+    ranged = urllib3.request("HEAD", file["url"], headers={"Range": "bytes=0-3"})
+    assert (ranged.status, int(ranged.headers["content-length"])) == (200, file["size"])  # ranges are of a GET alone
     whole = urllib3.request("GET", file["url"]).data
     assert len(whole) == file["size"]
     assert whole[:4] == whole[-4:] == b"PAR1"

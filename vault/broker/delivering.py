@@ -60,10 +60,11 @@ def ranged(
     count: Callable[[Iterable[bytes]], Iterator[bytes]],
     path: str = "",
 ) -> Response:
-    """One range, or the whole: a Range header that is not one range of bytes is passed over (RFC 9110 section 14.2)."""
+    """One range, or the whole: a Range header of a HEAD, or that is not one range of bytes, is passed over (RFC 9110
+    section 14.2)."""
     headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **NOT_KEPT}
     start, stop, status = 0, found.size, 200
-    match = _RANGE.fullmatch(asked)
+    match = _RANGE.fullmatch(asked) if not head else None
     if match is not None and _is_range(match[1], match[2]):
         first, last = match[1], match[2]
         start = int(first) if first else max(0, found.size - int(last))

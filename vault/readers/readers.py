@@ -5,6 +5,7 @@ One that can be read in parts says so by its extent, and takes ``part`` and ``ve
 a loader may read pickles to what it is opened by, and to nothing secret.
 """
 
+import importlib.util
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,7 @@ class Readers(ABC):
         """
         if dtype_backend not in {None, "pyarrow"}:
             raise InvalidInput("dtype_backend: use pyarrow, or leave it out")
+        _needs("pandas")
         table = self.to_arrow(**options)
         if dtype_backend is None:
             return table.to_pandas()
@@ -72,6 +74,7 @@ class Readers(ABC):
 
     def to_polars(self, **options: Any) -> Any:
         """The rows as a polars DataFrame; takes the options of `scan`. Needs polars."""
+        _needs("polars")
         import polars as pl  # an optional extra
 
         return pl.DataFrame(self.to_arrow(**options))
@@ -91,6 +94,7 @@ class Readers(ABC):
 
         It is read in ``parts``, by default as many as there are shards, which a loader's workers share. Needs torch.
         """
+        _needs("torch")
         from vault.readers.torch import Rows  # an optional extra
 
         return Rows(
@@ -110,6 +114,7 @@ class Readers(ABC):
         It reads as it is iterated over, and writes nothing: the library's cache would be rows in plaintext on disk.
         With ``in_memory`` it is a `datasets.Dataset` of all rows in memory, which `save_to_disk` writes for who asks.
         """
+        _needs("datasets")
         from vault.readers import huggingface  # an optional extra
 
         if in_memory:
@@ -127,6 +132,7 @@ class Readers(ABC):
 
         The options are those of `scan` beside ``columns``, ``where`` and ``limit``, which are the query's.
         """
+        _needs("polars")
         from vault.readers.polars import lazy_frame  # with an optional extra
 
         return lazy_frame(self, options)
@@ -146,6 +152,12 @@ class Readers(ABC):
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """All rows through Arrow's C stream interface."""
         return self.scan().__arrow_c_stream__(requested_schema)
+
+
+def _needs(package: str) -> None:
+    """Raise InvalidInput where an extra's package is not there: before anything is read, and so counted, for it."""
+    if importlib.util.find_spec(package) is None:
+        raise InvalidInput(f"{package} is not installed: pip install 'dsvault[{package}]'")
 
 
 def _without_limit(options: dict[str, Any]) -> dict[str, Any]:
