@@ -229,7 +229,7 @@ def open_envelope(text: str) -> tuple[str, Envelope]:
     try:
         signer, claims = open_claims(text, _TYPE)
         return signer, _read(claims)
-    except (ValueError, TypeError, KeyError, IntegrityError) as error:
+    except (ValueError, TypeError, LookupError, IntegrityError) as error:
         raise InvalidInput("the envelope of the submission is not one, or was changed") from error
 
 
