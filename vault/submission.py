@@ -48,6 +48,8 @@ _SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 #: The domain label of the signature: no proof, request or delegation of the same key is one.
 _TYPE: Final = "dsvault-submission+jwt"
 _NONCE: Final = 12
+#: Of a sealed secret: the encapsulated key, the secret, and its tag.
+_WRAPPED: Final = 32 + KEY_BYTES + 16
 _MOST_ROWS: Final = 2**53
 _LENGTH: Final = struct.Struct(">I")
 
@@ -244,6 +246,8 @@ def _read(claims: Mapping[str, Any]) -> Envelope:
         raise ValueError("an id is none")
     version, rows, size = (_number(claims[name]) for name in ("version", "rows", "size"))
     wrapped = from_base64(claims["wrapped"], "a secret")
+    if len(wrapped) != _WRAPPED:
+        raise ValueError("a sealed secret is none")
     submission, vault, credential, grant, sealed_to = (str(claims[name]) for name in names)
     digest = str(claims["sha256"])
     return Envelope(submission, vault, credential, grant, version, rows, size, digest, sealed_to, wrapped)
