@@ -18,7 +18,7 @@ from vault.catalog import CompartmentRow, HeadRow
 from vault.compact import chosen
 from vault.encoding import new_id, timestamp
 from vault.errors import Conflict, InvalidInput, NotFound
-from vault.filters import bind, parse
+from vault.filters import BoundFilter, bind, parse
 from vault.manifest import (
     ChunkRef,
     Entry,
@@ -173,12 +173,27 @@ class _Run:
             return _Choice(found), len(pc.unique(values)) - len(found)
         assert where is not None
         parse(where)
-        fitting = [version for version in self._versions if _fits(where, version)]
+        fitting = [version for version in self._versions if self._fits(where, version)]
         for version in self._versions:
             if version not in fitting and (kind is None or not fitting):
-                bind(parse(where), version.manifest.schema)  # says which column is wrong
+                self._condition(where, version)  # says which column is wrong
         pieces = [piece for version in fitting for piece in self._matching_keys(version, where, kind)]
         return _Choice(pc.unique(pa.chunked_array(pieces)) if pieces else None, where), 0
+
+    def _condition(self, where: str, version: OpenVersion) -> BoundFilter:
+        """The predicate over a version, where a column may have another name than by now; raises InvalidInput."""
+        ids = {column.name: column.id for column in self._versions[-1].manifest.columns}
+        names = {column.id: column.name for column in version.manifest.columns}
+        condition = parse(where)
+        then = {name: names.get(ids.get(name, ""), name) for name in condition.columns()}
+        return bind(condition.rename(then), version.manifest.schema)
+
+    def _fits(self, where: str, version: OpenVersion) -> bool:
+        try:
+            self._condition(where, version)
+        except InvalidInput:
+            return False
+        return True
 
     def _keys_among(self, values: pa.Array) -> pa.Array:
         """Of these keys those that some version has; raises InvalidInput for a version that has none to look at."""
@@ -196,7 +211,7 @@ class _Run:
         return values.filter(known)
 
     def _matching_keys(self, version: OpenVersion, where: str, kind: pa.DataType | None) -> Iterable[pa.Array]:
-        condition, name = bind(parse(where), version.manifest.schema), self._names[version.manifest.version]
+        condition, name = self._condition(where, version), self._names[version.manifest.version]
         if name is None or kind is None:
             return
         names = sorted({*condition.filter.columns(), name})
@@ -237,9 +252,9 @@ class _Run:
             if choice.values is None:
                 return None
             return pc.invert(_among(self._columns(version, shard, [name]).column(0), choice.values))
-        if choice.where is None or not _fits(choice.where, version):
+        if choice.where is None or not self._fits(choice.where, version):
             return None
-        condition = bind(parse(choice.where), version.manifest.schema)
+        condition = self._condition(choice.where, version)
         return pc.invert(condition.true_of(self._columns(version, shard, sorted(condition.filter.columns()))))
 
     # Staging
@@ -491,14 +506,6 @@ def _among(column: pa.ChunkedArray | pa.Array, values: pa.Array) -> pa.ChunkedAr
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             column, values = column.cast(pa.large_string()), values.cast(pa.large_string())
     return pc.is_in(column, value_set=values)
-
-
-def _fits(where: str, version: OpenVersion) -> bool:
-    try:
-        bind(parse(where), version.manifest.schema)
-    except InvalidInput:
-        return False
-    return True
 
 
 def _values(keys: Sequence[object], kind: pa.DataType) -> pa.Array:

@@ -264,6 +264,17 @@ def test_rows_leave_versions_in_which_the_key_column_has_another_name_or_type(la
     assert lab.vault.check().ok
 
 
+def test_a_predicate_finds_rows_of_versions_in_which_its_column_had_another_name(lab: Lab) -> None:
+    """Also a row that the newest version has no more, and so no key of."""
+    table = rows(20)
+    lab.vault.publish("evals", table, key="id", shard_rows=10)
+    lab.vault.rename_column("evals", "prompt", "question")
+    later = table.slice(10).rename_columns(["question" if name == "prompt" else name for name in table.column_names])
+    lab.vault.publish("evals", later, key="id", shard_rows=10)
+    assert lab.vault.erase("evals", where="question = 'prompt number 3'").rows == {1: 1, 2: 1}
+    assert b"prompt number 3" not in _everything(lab)
+
+
 def test_a_rename_in_the_midst_is_erased_from_too(several: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """The erasure begins again with the name that the key column has by then."""
     real = erasure.live_versions
