@@ -110,11 +110,12 @@ def check_chain(
         try:
             signer, claims = open_claims(text, _TYPE)
             link, holder = _read(claims)
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            place = claims["credential"], claims["previous"]
+        except (ValueError, TypeError, LookupError, OverflowError) as error:
             raise Unauthenticated("a delegation is not one") from error
         if not hmac.compare_digest(signer, thumbprint):
             raise Unauthenticated("a delegation is not signed by whom it comes from")
-        if claims["credential"] != credential or claims["previous"] != previous:
+        if place != (credential, previous):
             raise Unauthenticated("a delegation is of another chain")
         if link.expires <= now:
             raise Unauthenticated("a delegation has expired")
@@ -130,6 +131,8 @@ def _read(claims: Mapping[str, Any]) -> tuple[Link, str]:
         raise ValueError("a field is not what it is to be")
     if not isinstance(columns, list | None) or not isinstance(where, str | None) or not isinstance(dataset, str | None):
         raise ValueError("a field is not what it is to be")  # noqa: TRY004 -- what comes from outside is a value
+    if not claims["jkt"].isascii():
+        raise ValueError("a thumbprint is none")  # and could not be compared as one
     if len(claims["to"]) > _LONGEST_NAME or (where is not None and len(where) > _LONGEST_WHERE):
         raise ValueError("a field is too long")
     taken = tuple(columns) if columns is not None else None

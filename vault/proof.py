@@ -148,11 +148,12 @@ def _import(document: Any) -> Any:
     from joserfc.errors import JoseError
     from joserfc.jwk import ECKey, OKPKey
 
-    if not isinstance(document, Mapping) or _CURVES.get(document.get("kty", "")) != document.get("crv"):
+    kind = document.get("kty") if isinstance(document, Mapping) else None
+    if not isinstance(kind, str) or kind not in _CURVES or document.get("crv") != _CURVES[kind]:
         raise ValueError("not a key of a kind that is taken")
     try:
-        return (OKPKey if document["kty"] == "OKP" else ECKey).import_key(dict(document))
-    except JoseError as error:
+        return (OKPKey if kind == "OKP" else ECKey).import_key(dict(document))
+    except (JoseError, LookupError, TypeError, ValueError) as error:
         raise ValueError("not a key") from error
 
 
