@@ -95,3 +95,10 @@ def test_a_huge_document_is_passed_over() -> None:
     assert len(hinted((), json.dumps(_op("and", *[_IS_5] * 3000)), _SCHEMA)) <= 500
     assert hinted((), json.dumps(_op("in", _column("id"), *[_literal("1")] * 3000)), _SCHEMA) == []
     assert hinted((), "[" * 30_000, _SCHEMA) == []
+
+
+def test_many_large_texts_are_looked_at_for_no_longer_than_one() -> None:
+    """Each value is compared with what is known of every shard: a body of them would hold up everybody's requests."""
+    text = f"id IN ({', '.join(map(str, range(600)))})"
+    assert len(hinted([text] * 28, None, _SCHEMA)) == 1
+    assert len(hinted([text, "id = 5"], json.dumps(_op("in", _column("id"), *[_literal("1")] * 600)), _SCHEMA)) == 2

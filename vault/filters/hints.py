@@ -42,27 +42,42 @@ def hinted(texts: Iterable[str], document: str | None, schema: pa.Schema) -> lis
     ``texts`` are SQL conditions, and ``document`` a JSON predicate. Columns that are not in the schema are not there.
     """
     plain = pa.schema([field for field in schema if field.type not in _IMPRECISE])
-    found = [_of_text(text) for text in list(texts)[:_MOST_HINTS]]
-    found += _of_document(document) if document is not None else []
+    left = [_MOST_NODES]
+    found = [_of_text(text, left) for text in list(texts)[:_MOST_HINTS]]
+    found += _of_document(document, left) if document is not None else []
     bound = [_bound(each, plain) for each in found if each is not None]
     return [each for each in bound if each is not None]
 
 
-def _of_text(text: str) -> Filter | None:
-    if "\\" in text or '"' in text:
+def _of_text(text: str, left: list[int]) -> Filter | None:
+    if "\\" in text or '"' in text or left[0] <= 0:
         return None
     try:
-        return parse(text, "predicateHints")
+        found = parse(text, "predicateHints")
     except InvalidInput:
         return None
+    left[0] -= _size(found.root)
+    return found if left[0] >= 0 else None
 
 
-def _of_document(text: str) -> list[Filter | None]:
+def _size(node: Node) -> int:
+    """How many nodes a condition comes to: each is compared with the statistics of every shard."""
+    match node:
+        case And(items) | Or(items):
+            return 1 + sum(map(_size, items))
+        case Not(item):
+            return 1 + _size(item)
+        case In(_, values, _):
+            return 1 + len(values)
+        case _:
+            return 3
+
+
+def _of_document(text: str, left: list[int]) -> list[Filter | None]:
     """The members of the conjunction that a predicate is, each by itself."""
     try:
         root = json.loads(text)
         several = root["children"] if root.get("op") == "and" else [root]
-        left = [_MOST_NODES]
         return [_filter(each, left) for each in several]
     except _WRONG:
         return []
