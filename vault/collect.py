@@ -1,10 +1,10 @@
 """Removing what nothing needs any more.
 
 First vendors' compartments are narrowed to what their live grants need; then what retired manifests and dead jobs
-left behind is deleted, objects before the rows that name them, and shared files whose time is over. The store is
-listed before the catalog is read: an object that is seen there was put by a job that the catalog already knew. Nothing
-is deleted while anything about what is in use is in doubt, nor before the log, which a rolled-back catalog contradicts,
-was verified.
+left behind is deleted, objects before the rows that name them, and shared files that are over, or of before. The store
+is listed before the catalog is read: an object that is seen there was put by a job that the catalog already knew.
+Nothing is deleted while anything about what is in use is in doubt, nor before the log, which a rolled-back catalog
+contradicts, was verified.
 
 Where the KMS refuses a vendor's key on purpose, nobody can tell which objects that vendor's manifests name. Only those
 are deleted then that another compartment's forgotten manifests name, since no two compartments share an object.
@@ -21,8 +21,6 @@ from vault.encoding import from_timestamp, timestamp
 from vault.errors import IntegrityError
 from vault.manifest import layout_of, shards_of
 from vault.model import DEFAULT_GRACE, MANIFEST_GROUP
-from vault.objects import ObjectInfo
-from vault.spool import FOLDER, ends, vendor_of
 from vault.trust import Label, ManifestStatement, Signed
 from vault.workings.containment import KIND as CONTAINMENT
 from vault.workings.fanout import Needs, needs_of
@@ -31,6 +29,7 @@ from vault.workings.names import Holder, datasets, holders
 from vault.workings.parts import OwnerParts
 from vault.workings.quarantine import kept
 from vault.workings.rotation import KIND, compartment_of
+from vault.workings.spoolend import spent_files
 from vault.workings.telling import about_columns, about_compartment
 from vault.workings.trouble import naming
 from vault.workings.usage import Usage, objects_named, survey
@@ -78,7 +77,7 @@ def collect(parts: OwnerParts, grace: timedelta = DEFAULT_GRACE, *, at_once: str
     unsettled = len(unused) - len(garbage)
     if usage.closed:
         garbage = [info for info in garbage if info.name in condemned]
-    garbage += _spooled(parts, at_once)
+    garbage += spent_files(parts, grace, at_once)
     quarantine = kept(parts, grace)
     garbage += quarantine.garbage
     unsettled += quarantine.recent
@@ -96,17 +95,6 @@ def collect(parts: OwnerParts, grace: timedelta = DEFAULT_GRACE, *, at_once: str
     parts.backups.prune()
     left = tuple(sorted(set(usage.closed.values())))
     return Collected(len(garbage), size, manifests, len(dropped), unsettled, left)
-
-
-def _spooled(parts: OwnerParts, at_once: str | None) -> list[ObjectInfo]:
-    """Spooled files that no address is good for any more: those of windows that are over, and all of one holder's.
-
-    Their names say so; what is in them is nobody's question. A broker that is asked for one meanwhile builds it anew.
-    """
-    # By this machine's own clock: what a forged entry says of the time keeps nobody from removing them.
-    now = parts.clock()
-    listed = parts.store.list(FOLDER)
-    return [info for info in listed if ends(info.name) <= now or (at_once and vendor_of(info.name) == at_once)]
 
 
 def _survey(parts: OwnerParts) -> Usage:

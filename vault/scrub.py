@@ -22,6 +22,7 @@ from vault.workings.permissions import live_for_vendor
 from vault.workings.putting import Checksum
 from vault.workings.quarantine import check_kept, kept
 from vault.workings.reading import identity_of
+from vault.workings.spoolend import spent_files
 from vault.workings.trouble import stopped
 from vault.workings.usage import survey
 from vault.workings.versions import OpenVersion
@@ -112,6 +113,9 @@ def check(
         report.retired_tries += tries
         report.faults += [fault] if fault is not None else []
         progress(report.bytes)
+    spent = spent_files(parts, DEFAULT_GRACE)
+    report.garbage += [info.name for info in spent]
+    report.garbage_bytes += sum(info.size for info in spent)
     for info in listed:
         if info.name in usage.objects:
             continue

@@ -22,7 +22,7 @@ from tests.support.brokers import broker
 from tests.support.reading import later
 from tests.support.sharing import arrival, caller, entries, fetched, listed, table_of
 from tests.support.tables import rows
-from vault import access, collect, spool
+from vault import access, collect, scrub, spool
 from vault.access import sharedfiles, spooling
 from vault.access.plainfile import PlainFile
 from vault.audit import Kind
@@ -631,6 +631,32 @@ def test_gc_takes_files_whose_time_is_over(granted: Lab) -> None:
     later = replace(granted.vault.parts, clock=lambda: utcnow() + timedelta(hours=2, seconds=1))
     assert collect.collect(later).objects >= 4
     assert not _objects(granted)
+
+
+@pytest.mark.parametrize("how", ["erased", "deleted", "rekeyed"])
+def test_gc_without_grace_takes_files_of_before(granted: Lab, how: str) -> None:
+    """Whoever has an old catalog could open what was erased there; with its grace time gc leaves them as it does chunks."""
+    parts, lab = granted.broker_parts(), granted.vault
+    listed(parts, arrival(granted, parts))
+    if how == "erased":
+        lab.erase("evals", keys=[2])
+    elif how == "deleted":
+        lab.delete("evals")
+    else:
+        lab.rekey(vendor="acme")
+    lab.gc()
+    assert len(_objects(granted)) == 4
+    lab.gc(timedelta(0))
+    assert _objects(granted) == []
+
+
+def test_check_counts_the_files_that_gc_may_remove(granted: Lab) -> None:
+    """Those whose time is over are garbage as chunks are."""
+    parts = granted.broker_parts()
+    listed(parts, arrival(granted, parts))
+    assert granted.vault.check().garbage == []
+    later = replace(granted.vault.parts, clock=lambda: utcnow() + timedelta(hours=3))
+    assert len(scrub.check(later).garbage) == 4
 
 
 def test_containment_leaves_no_spooled_file(granted: Lab) -> None:
