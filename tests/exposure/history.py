@@ -430,10 +430,14 @@ class History:
                 continue
             self.add(Kind.FILE_HANDED_OUT, **who, asked=asked, nonce="f" * 32, shard=shard, rows=rows, bytes=rows * 7)
             places = {starts[shard] + int(row) for row in np.flatnonzero(mask)}
+            first = None
             for _ in range(random_.choice([0, 0, 1, 3])):
-                served, part = [item_of(shard, mask)], random_.randint(1, 500)
-                told = {"served": served, "rows": rows, "bytes": part, "range": [0, part], "size": 500}
-                self.add(Kind.FILE_READ, **about, shards=[[shard, shard]], **told)
+                part = random_.randint(1, 500)
+                # Of several that are alike one says which rows the file has, and the others which one that is.
+                which = {"again": first} if first is not None else {"served": [item_of(shard, mask)]}
+                told = {**which, "rows": rows, "bytes": part, "range": [0, part], "size": 500}
+                number = self.add(Kind.FILE_READ, **about, shards=[[shard, shard]], **told)
+                first = number if first is None and random_.random() < 0.8 else first
                 if vendor == "acme" and self.counts():
                     self.count("bound", rows, part)
                     # Which of its rows were in that range nobody can tell.

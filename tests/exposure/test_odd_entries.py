@@ -274,3 +274,54 @@ def test_a_grant_and_a_credential_are_made_once() -> None:
         )
     ]  # fmt: skip
     assert could == [ALL, ALL]
+
+
+FILE: Mapping[str, Any] = {
+    **{name: value for name, value in BEGUN.items() if name not in ("limit", "resumed", "where")},
+    "delivery": "sharing",
+    "shards": [[0, 0]],
+    "rows": 10,
+    "bytes": 5,
+    "range": [0, 5],
+    "size": 500,
+}
+
+
+def test_a_read_of_a_file_like_an_earlier_one_adds_to_the_amounts_alone() -> None:
+    """The earlier one says which rows the file has; both are deliveries."""
+    found = told(
+        ("shared file read", {**FILE, "served": [{"shards": [0, 0]}]}), ("shared file read", {**FILE, "again": 3})
+    )
+    assert (bound(found), found.odd) == (set(range(10)), ())
+    assert (found.total.bound_reads, found.total.bound_bytes) == (2, 10)
+
+
+@pytest.mark.parametrize("again", [4, 2, 99, -1, "3", None, True, [3]])
+def test_a_read_of_a_file_like_none_is_named(again: Any) -> None:
+    """One that refers to itself, to what is no such read, or to nothing, cannot say what was read."""
+    found = told(("read begun", BEGUN), ("shared file read", {**FILE, "again": again}))
+    assert found.odd == (4,)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_a_read_of_a_file_is_of_the_rows_of_one_before_the_period(size: int) -> None:
+    """What the earlier one was of counts with the later, also where they are gathered apart."""
+    published = {
+        "dataset": "evals", "dataset_id": "d", "version": 1, "rows": 20, "columns": ["id"], "column_ids": ["i"],
+        "groups": ["x"], "layout": [[0, 1, 10, None]], "base": None,
+    }  # fmt: skip
+    entries = [
+        ("vendor added", {"vendor": "acme", "vendor_id": VENDOR}),
+        ("version published", published),
+        ("shared file read", {**FILE, "served": [{"shard": 0, "rows": [[2, 4]]}]}),
+        ("shared file read", {**FILE, "again": 3}),
+    ]
+    whole: Gathering | None = None
+    for start in range(0, len(entries), size):
+        each = Gathering(VENDOR, "2026-01-01T00:00:03.500000Z")
+        for number, (kind, fields) in enumerate(entries[start : start + size], start + 1):
+            each.add(number, kind, f"2026-01-01T00:00:{number:02}.000000Z", fields)
+        whole = each if whole is None else (whole.take(each), whole)[1]
+    assert whole is not None
+    found = settle(whole)
+    assert (bound(found), found.odd, found.total.bound_reads) == ({2, 3, 4}, (), 1)

@@ -52,6 +52,9 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _WRONG: Final = (AttributeError, IndexError, IntegrityError, KeyError, OverflowError, TypeError, ValueError)
 _MOST: Final = 2**53
 _CHUNK_BYTES: Final = 16
+#: For how long a read of a shared file may be referred to, in microseconds, and how many come between two clearings.
+_FILES_FOR: Final = 600_000_000
+_MOST_FILES: Final = 1024
 _ONLY_TEXT: Final = frozenset({str})
 _Key = TypeVar("_Key")
 _Beginning = tuple[int, int, int, list[Any], tuple[int, int] | None, int | None, bool]
@@ -228,6 +231,10 @@ class Gathering:
         self.unwrapped: dict[tuple[str, str, int, str], Tally] = {}
         #: By compartment, group and epoch: ids of chunks.
         self.leased: dict[tuple[str, str, int], list[bytes]] = {}
+        #: Reads of shared files that others may refer to, by number: when they were, and what was not counted then.
+        self.files: dict[int, tuple[int, list[Any] | None]] = {}
+        #: Reads that refer to one of an earlier range: by number, which, and what they are of.
+        self.again: dict[int, tuple[int, int]] = {}
         self.odd: list[int] = []
         #: How often the log has said by now how the rows of a version lie.
         self.states: dict[tuple[str, int], int] = {}
@@ -263,6 +270,8 @@ class Gathering:
                 self._go_on(Act(number, kind, time, fields, placed))
             elif self._counts(time, placed):
                 self._at_once(number, kind, time, fields)
+            elif kind == Kind.FILE_READ and "served" in fields:
+                self._remember(number, micro(time), fields["served"])
         elif kind == Kind.KEYS_OPENED:
             if self._counts(time, placed):
                 self._unwrap(time, fields)
@@ -403,11 +412,29 @@ class Gathering:
             self.leased.setdefault(place, []).append(data)
 
     def _file(self, number: int, time: str, fields: Mapping[str, Any]) -> None:
+        """A read of a shared file; one of many alike refers to the one that says which rows the file has."""
         what, who, keys = self._what(fields, fields.get("masks") or {}), self._who(fields), self._keys(fields)
-        rows, size, served = _number(fields["rows"]), _number(fields["bytes"]), read_items(fields["served"])
-        at = micro(time)
+        rows, size, at = _number(fields["rows"]), _number(fields["bytes"]), micro(time)
+        if "served" in fields:
+            items = read_items(fields["served"])
+            self._remember(number, at, None)
+            self._bag(what, False).put(items)
+        else:
+            self._refer(number, _number(fields["again"]), what)
         self.deliveries.add(number, at, at, what, who, keys, FILE, self.outcomes.of("shared file"), rows, size)
-        self._bag(what, False).put(served)
+
+    def _remember(self, number: int, at: int, served: list[Any] | None) -> None:
+        if len(self.files) % _MOST_FILES == 0:
+            self.files = {each: held for each, held in self.files.items() if held[0] >= at - _FILES_FOR}
+        self.files[number] = at, served
+
+    def _refer(self, number: int, to: int, what: int) -> None:
+        """Count what an earlier read was of, where that itself did not count: it is of before the period."""
+        held = self.files.get(to)
+        if held is None:
+            self.again[number] = to, what
+        elif held[1] is not None:
+            self._bag(what, False).put(read_items(held[1]))
 
     def _refuse(self, time: str, fields: Mapping[str, Any]) -> None:
         refusal = Refusal(
@@ -471,10 +498,20 @@ class Gathering:
                     self._go_on(act)
                 except _WRONG:
                     self.odd.append(act.number)
+        self._take_files(later, numbers["what"])
         for number, read in later.open.items():
             read.what, read.who = numbers["what"][read.what], numbers["who"][read.who]
             read.keys = numbers["keys"][read.keys]
             self.open[number] = read
+
+    def _take_files(self, later: "Gathering", whats: list[int]) -> None:
+        for number, (to, what) in later.again.items():
+            try:
+                self._refer(number, to, whats[what])
+            except _WRONG:
+                self.odd.append(number)
+        for number, (at, served) in later.files.items():
+            self._remember(number, at, served)
 
     def _moved(self, what: What) -> What:
         """What was numbered by what a later range alone says."""

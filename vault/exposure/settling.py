@@ -114,6 +114,7 @@ class _Settling:
         self._doubts: list[str] = []
         self._odd = [*gathered.odd, *self._world.odd]
         self._odd += [act.number for acts in gathered.loose.values() for act in acts]
+        self._odd += gathered.again
         self._since = micro(gathered.since) if gathered.since else None
         self._until = micro(gathered.until) if gathered.until != "~" else None
         self._through = micro(gathered.last_time)
