@@ -206,6 +206,8 @@ def sealed_size(facts: Mapping[str, Any], size: int) -> int:
 
 def open_facts(head: bytes, facts_key: bytes, bound: bytes) -> dict[str, Any]:
     """What is said of a file, from all that comes before the segments; raises IntegrityError."""
+    if len(head) != Prefix.parse(head).head:
+        raise _changed()
     try:
         plain = AESGCM(facts_key).decrypt(_nonce(0), head[PREFIX_BYTES:], canonical("dsvault spool facts", bound))
     except InvalidTag as error:
