@@ -209,6 +209,28 @@ def test_a_file_of_an_older_version_is_not_made_up(granted: Lab) -> None:
     assert told["object"].endswith(places[1].name)
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_other_bytes_do_not_go_with_those_before(big: Lab, monkeypatch: pytest.MonkeyPatch, begun: bool) -> None:
+    """What builds the file anew writes other bytes, if only as many: the address is refused, and ranges are not mixed."""
+    parts = big.broker_parts()
+    (file,) = listed(parts, arrival(big, parts), "big")
+    place, real = object_of(big, parts, file), spooling._parquet
+
+    def other(table: pa.Table) -> pa.Buffer:
+        data = bytearray(real(table).to_pybytes())
+        data[len(data) // 2] ^= 1
+        return pa.py_buffer(bytes(data))
+
+    monkeypatch.setattr(spooling, "_parquet", other)
+    found = access.shared_file(parts, ticket_of(file), "test")
+    pieces = found.pieces(0, found.size)
+    if begun:
+        next(pieces)
+    place.unlink()
+    with pytest.raises(NotGranted, match="not one that was handed out"):
+        next(pieces) if begun else access.shared_file(parts, ticket_of(file), "test")
+
+
 def test_nothing_is_built_for_a_frozen_vendor(granted: Lab) -> None:
     """Nor for an address whose time or credential has ended: it is refused as it would be without the damage."""
     parts = granted.broker_parts()

@@ -9,8 +9,8 @@ from vault.delta import Shape
 
 __all__ = ["ENCODER", "GROUP_BYTES", "PlainFile"]
 
-#: What writes a file: the number is raised with whatever is changed here. Another one may write other bytes for the same
-#: rows, and ranges of the two may not be mixed up.
+#: What writes a file: the number is raised with whatever is changed here. Another one may write other bytes for the
+#: same rows, and ranges of the two may not be mixed up.
 ENCODER: Final = f"1 pyarrow {pa.__version__}"
 _COMPRESSION: Final = "snappy"
 #: What a row group has of Arrow memory, by what so many of the file's first rows have.

@@ -155,7 +155,7 @@ def shared_file(
         keys = _live_keys(parts, vendor, facts)
     except NotFound:
         raise NotGranted(REFUSAL) from None
-    if keys is None or facts["size"] != found.size:
+    if keys is None or (facts["size"], facts["checksum"]) != (found.size, found.checksum):
         raise NotGranted(REFUSAL)
     return ReadableFile(found.size, parts, basis, found, address, facts, salt, head, keys, go_on)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import pyarrow as pa
+import xxhash
 
 from vault import delta, spool
 from vault.access.permits import Permitted, mask_key, masks_of
@@ -54,10 +55,12 @@ class Spooled:
     """A file in the spool, or with no rows the note that a shard has none for this permit.
 
     ``head`` bytes of its object come before its segments; ``charged`` is what its rows come to as a stream.
+    ``checksum`` is of its bytes: ranges that were read before it was built anew go with those behind.
     """
 
     object: str
     binding: str
+    checksum: str
     head: int
     size: int
     rows: int
@@ -202,7 +205,8 @@ class Spool:
 
     def _found(self, name: str, binding: str) -> Spooled:
         facts, _, head = facts_of(self._parts, self._vendor, name, binding)
-        return Spooled(name, binding, head, facts["size"], facts["rows"], facts["charged"], facts["shard"])
+        size, rows, charged, shard = (facts[each] for each in ("size", "rows", "charged", "shard"))
+        return Spooled(name, binding, facts["checksum"], head, size, rows, charged, shard)
 
     def _build(self, shard: int, name: str, binding: str) -> None:
         parts, gathered, file = self._parts, Gathered(), PlainFile(self._shape)
@@ -213,6 +217,7 @@ class Spool:
         data = file.end()
         facts = {**self._said(), "shard": shard, "size": len(data), "rows": file.rows}
         facts |= {"charged": file.charged, "served": gathered.take()}
+        facts["checksum"] = xxhash.xxh3_128_hexdigest(data)
         salt, bound = spool.new_salt(), spool_bound(parts, self._vendor, name, binding)
         key = spool_key([self._keys.open(each) for each in self._wrapped], salt, bound) if data else None
         facts_key = spool_facts_key(own_metadata_key(parts, self._vendor), salt)

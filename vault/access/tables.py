@@ -242,6 +242,7 @@ class _Handing:
             found.size,
             found.head,
             found.binding,
+            found.checksum,
             permit.credential,
             self._caller.subject,
             permit.grant.id,
