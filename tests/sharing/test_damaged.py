@@ -15,7 +15,7 @@ from tests.support.sharing import arrival, caller, entries, fetched, listed, obj
 from tests.support.tables import rows
 from vault import access, spool
 from vault.access import spooling
-from vault.errors import AuditError, Frozen, IntegrityError, NotGranted, Unavailable
+from vault.errors import Abandoned, AuditError, Frozen, IntegrityError, NotGranted, Unavailable
 from vault.objects import ObjectStore
 
 _STEP = spool.SEGMENT_BYTES + 16
@@ -242,6 +242,18 @@ def test_nothing_is_built_for_a_frozen_vendor(granted: Lab) -> None:
         fetched(granted.broker_parts(), file)
     assert not place.exists()
     assert _damages(granted) == []
+
+
+def test_nothing_is_built_for_who_has_gone_away(granted: Lab) -> None:
+    """Whoever asked by the address is not there any more: the file is left to the next one."""
+    parts = granted.broker_parts()
+    (file, *_) = listed(parts, arrival(granted, parts))
+    place = object_of(granted, parts, file)
+    place.unlink()
+    with pytest.raises(Abandoned):
+        access.shared_file(parts, ticket_of(file), "test", gone=lambda: True)
+    assert not place.exists()
+    assert fetched(parts, file)[:4] == b"PAR1"
 
 
 def test_a_transfer_that_was_cut_is_no_damage(granted: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

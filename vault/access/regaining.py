@@ -68,7 +68,12 @@ def _same(
         allowed = permitted(parts, caller, Request(grant.dataset_name, grant.id))
     except (NotFound, NotGranted, Conflict, InvalidInput) as error:
         raise NotGranted(REFUSAL) from error
-    keys, plan = planned(parts, caller, allowed)
+
+    def gone() -> bool:
+        go_on()
+        return False
+
+    keys, plan = planned(parts, caller, allowed, gone)
     built = Spool(parts, allowed, plan, keys, spool.end_of(ticket.object), go_on)
     shard = built.shard_of(ticket.binding)
     if shard is None:
