@@ -174,6 +174,16 @@ def test_of_two_brokers_the_first_to_put_it_wins(granted: Lab, monkeypatch: pyte
     assert not list((granted.folder / "store").rglob(".unfinished/*"))
 
 
+def test_a_broker_that_is_asked_by_many_builds_each_file_once(granted: Lab) -> None:
+    """Over HTTP, of a running broker: as many builds as files, and every answer has all of them."""
+    with broker(granted.folder) as endpoint:
+        acme = caller(granted, endpoint)
+        with ThreadPoolExecutor(6) as pool:
+            found = list(pool.map(lambda _: acme.files("default.evals"), range(6)))
+        assert counters(endpoint)["dsvault_spool_built_total"] == len(objects(granted)) == 4
+    assert {tuple(file["id"] for file in files) for files in found} == {tuple(file["id"] for file in found[0])}
+
+
 # Room
 
 
