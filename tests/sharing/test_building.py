@@ -38,7 +38,7 @@ def _files(parts: Any, who: access.Arrival, gone: Callable[[], bool] = lambda: F
 
 
 class _Held:
-    """Builds that stop in the middle until they are let go, and how many there were."""
+    """Builds that stop in the middle until they are let go, at the latest at the end of the block; and which there were."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.began, self.go, self.built = threading.Semaphore(0), threading.Event(), list[str]()
@@ -52,12 +52,18 @@ class _Held:
 
         monkeypatch.setattr(spooling.Spool, "_build", build)
 
+    def __enter__(self) -> "_Held":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.go.set()
+
 
 def test_requests_at_once_build_a_file_once(granted: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others wait for whoever builds it, and hand out the very same."""
-    parts, held = granted.broker_parts(), _Held(monkeypatch)
+    parts = granted.broker_parts()
     askers = [_files(parts, arrival(granted, parts)) for _ in range(6)]
-    with ThreadPoolExecutor(6) as pool:
+    with ThreadPoolExecutor(6) as pool, _Held(monkeypatch) as held:
         found = [pool.submit(next, files) for files in askers]
         assert held.began.acquire(timeout=60)
         # Nobody else begins to build it while they wait.
@@ -73,12 +79,12 @@ def test_requests_at_once_build_a_file_once(granted: Lab, monkeypatch: pytest.Mo
 
 def test_who_goes_away_waits_no_longer(granted: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """While another request still builds: its thread is free at once, and the build is none of its doing."""
-    parts, held, gone = granted.broker_parts(), _Held(monkeypatch), threading.Event()
+    parts, gone = granted.broker_parts(), threading.Event()
     builder, waiter = (
         _files(parts, arrival(granted, parts)),
         _files(parts, arrival(granted, parts), gone.is_set),
     )
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(2) as pool, _Held(monkeypatch) as held:
         building = pool.submit(next, builder)
         assert held.began.acquire(timeout=60)
         waiting = pool.submit(next, waiter)
@@ -94,7 +100,7 @@ def test_who_goes_away_waits_no_longer(granted: Lab, monkeypatch: pytest.MonkeyP
 
 def test_who_waits_builds_it_where_the_first_one_fails(granted: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is left waiting for a build that came to nothing."""
-    parts, first = granted.broker_parts(), threading.Event()
+    parts, first, late = granted.broker_parts(), threading.Event(), time.monotonic() + 30
     began, real = threading.Event(), spooling.Spool._build
 
     def build(self: Any, *given: Any) -> None:
@@ -108,7 +114,7 @@ def test_who_waits_builds_it_where_the_first_one_fails(granted: Lab, monkeypatch
     with ThreadPoolExecutor(2) as pool:
         failing = pool.submit(next, _files(parts, arrival(granted, parts)))
         assert began.wait(60)
-        other = pool.submit(next, _files(parts, arrival(granted, parts)))
+        other = pool.submit(next, _files(parts, arrival(granted, parts), lambda: time.monotonic() > late))
         time.sleep(0.3)
         assert not other.done()
         first.set()
@@ -119,8 +125,8 @@ def test_who_waits_builds_it_where_the_first_one_fails(granted: Lab, monkeypatch
 
 def test_a_freeze_ends_the_waiting(granted: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits is refused as soon as the head says so."""
-    parts, held = granted.broker_parts(), _Held(monkeypatch)
-    with ThreadPoolExecutor(2) as pool:
+    parts = granted.broker_parts()
+    with ThreadPoolExecutor(2) as pool, _Held(monkeypatch) as held:
         who = arrival(granted, parts)
         building = pool.submit(next, _files(parts, who))
         assert held.began.acquire(timeout=60)
@@ -140,14 +146,14 @@ def test_addresses_take_few_threads_for_what_is_built_anew(granted: Lab, monkeyp
     (file, *_) = listed(parts, arrival(granted, parts))
     good = fetched(parts, file)
     object_of(granted, parts, file).unlink()
-    held = _Held(monkeypatch)
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(4) as pool, _Held(monkeypatch) as held:
         found = [pool.submit(access.shared_file, parts, ticket_of(file), "test") for _ in range(4)]
         deadline = time.monotonic() + 60
         while parts.spools._turns.total() < 4 and time.monotonic() < deadline:
             time.sleep(0.05)
+        deadline = time.monotonic() + 10
         with pytest.raises(Unavailable, match="ask again later"):
-            access.shared_file(parts, ticket_of(file), "test")
+            access.shared_file(parts, ticket_of(file), "test", gone=lambda: time.monotonic() > deadline)
         held.go.set()
         assert {each.result(60).size for each in found} == {file.size}
     assert len(held.built) == 1
@@ -158,8 +164,7 @@ def test_addresses_take_few_threads_for_what_is_built_anew(granted: Lab, monkeyp
 def test_of_two_brokers_the_first_to_put_it_wins(granted: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both build: there is one object, which both hand out, and the other's is nowhere and counts for nothing."""
     one, other = granted.broker_parts(), granted.broker_parts()
-    held = _Held(monkeypatch)
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(2) as pool, _Held(monkeypatch) as held:
         found = [pool.submit(next, _files(parts, arrival(granted, parts))) for parts in (one, other)]
         assert held.began.acquire(timeout=60)
         assert held.began.acquire(timeout=60)

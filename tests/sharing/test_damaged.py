@@ -157,16 +157,16 @@ def test_ranges_over_http_go_on_whole(big: Lab) -> None:
     """Of a running broker, one range before and one behind the damage, and all of the file: the same bytes as ever."""
     with broker(big.folder) as endpoint:
         (file,) = caller(big, endpoint).files("default.big")
-        good = urllib3.request("GET", file["url"]).data
+        good = urllib3.request("GET", file["url"], timeout=60).data
         (place,) = objects(big)
         for number, damage in enumerate((_flip(9_000_000), _cut(5_000_000), Path.unlink, _flip(50)), 1):
-            first = urllib3.request("GET", file["url"], headers={"Range": "bytes=0-99999"})
+            first = urllib3.request("GET", file["url"], headers={"Range": "bytes=0-99999"}, timeout=60)
             place.chmod(0o600)
             damage(place)
-            rest = urllib3.request("GET", file["url"], headers={"Range": "bytes=100000-"}, retries=False)
+            rest = urllib3.request("GET", file["url"], headers={"Range": "bytes=100000-"}, timeout=60)
             assert (first.status, rest.status) == (206, 206)
             assert first.data + rest.data == good
-            assert urllib3.request("HEAD", file["url"]).headers["content-length"] == str(len(good))
+            assert urllib3.request("HEAD", file["url"], timeout=60).headers["content-length"] == str(len(good))
             assert counters(endpoint)["dsvault_spool_damaged_total"] == number
     assert [each["found"] for each in _damages(big)] == ["changed", "changed", "missing", "changed"]
 

@@ -181,7 +181,7 @@ def test_a_method_that_is_not_taken_is_refused_as_that(acme: Caller, path: str, 
                 for headers in (acme.headers, {}):
                     asked = {**more, "headers": {**headers, **more.get("headers", {})}}
                     url = f"{acme.endpoint}/delta-sharing{path.format(name)}"
-                    answer = urllib3.request(method, url, retries=False, **asked)
+                    answer = urllib3.request(method, url, retries=False, timeout=60, **asked)
                     said.add((answer.status, answer.headers["allow"], answer.data))
         assert len(said) == 1, said
         ((status, allowed, data),) = said

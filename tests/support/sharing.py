@@ -125,7 +125,9 @@ class Caller:
     def get(self, path: str, **more: Any) -> urllib3.BaseHTTPResponse:
         """A request below ``/delta-sharing``."""
         headers = {**self.headers, **more.pop("headers", {})}
-        return urllib3.request("GET", f"{self.endpoint}/delta-sharing{path}", headers=headers, retries=False, **more)
+        return urllib3.request(
+            "GET", f"{self.endpoint}/delta-sharing{path}", headers=headers, retries=False, timeout=60, **more
+        )
 
     def query(self, table: str, body: Any = None, **headers: str) -> urllib3.BaseHTTPResponse:
         """What a table's files are; ``table`` is ``schema.name``."""
@@ -136,6 +138,8 @@ class Caller:
             headers={**self.headers, "Content-Type": "application/json", **headers},
             body=json.dumps(body or {}).encode(),
             retries=False,
+            # By default it is three seconds, in which a busy machine builds no file.
+            timeout=60,
         )
 
     def files(self, table: str, body: Any = None) -> list[dict[str, Any]]:
