@@ -20,6 +20,7 @@ from tests.conftest import Lab
 from tests.support.shown import GRANTED, NAME, Shown, expected, shown, table
 from vault.errors import Frozen, InvalidInput
 from vault.filesystem import DsvaultFileSystem
+from vault.filesystem.asking import Access
 
 _URL = f"dsvault://{NAME}/latest"
 _PARQUET = f"{NAME}/latest.parquet"
@@ -148,11 +149,17 @@ def test_a_wrong_delivery_is_said_before_anything_is_asked(tmp_path: Path, tool:
         _WITH_OPTIONS[tool]({"profile": str(tmp_path / "acme.json"), "delivery": "post"})
 
 
-def test_an_option_is_not_blamed_for_a_grant_that_has_ended(at: Shown) -> None:
-    """Whatever it asks for: there is no such file any more."""
+def test_an_option_is_not_blamed_for_a_grant_that_has_ended(at: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where that is only found out by the read: there is no such file any more, whatever was asked of it."""
     files = fsspec.filesystem("dsvault", profile=str(at.profile), columns=["promt"])
-    at.lab.vault.revoke(at.grant.id)
-    time.sleep(1.1)
+    makes = Access._make
+
+    def revoked(access: Access, offered: Any) -> Any:
+        at.lab.vault.revoke(at.grant.id)
+        time.sleep(1.1)
+        return makes(access, offered)
+
+    monkeypatch.setattr(Access, "_make", revoked)
     with pytest.raises(FileNotFoundError, match="^no dataset or column of that name is granted to you$"):
         files.open(_PARQUET)
 
