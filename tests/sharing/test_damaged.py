@@ -15,6 +15,7 @@ from tests.support.sharing import arrival, caller, entries, fetched, listed, obj
 from tests.support.tables import rows
 from vault import access, spool
 from vault.access import spooling
+from vault.access.plainfile import PlainFile
 from vault.errors import Abandoned, AuditError, Frozen, IntegrityError, NotGranted, Unavailable
 from vault.objects import ObjectStore
 
@@ -214,14 +215,14 @@ def test_other_bytes_do_not_go_with_those_before(big: Lab, monkeypatch: pytest.M
     """What builds the file anew writes other bytes, if only as many: the address is refused, and ranges are not mixed."""
     parts = big.broker_parts()
     (file,) = listed(parts, arrival(big, parts), "big")
-    place, real = object_of(big, parts, file), spooling._parquet
+    place, real = object_of(big, parts, file), PlainFile.end
 
-    def other(table: pa.Table) -> pa.Buffer:
-        data = bytearray(real(table).to_pybytes())
+    def other(made: PlainFile) -> memoryview:
+        data = bytearray(real(made))
         data[len(data) // 2] ^= 1
-        return pa.py_buffer(bytes(data))
+        return memoryview(data)
 
-    monkeypatch.setattr(spooling, "_parquet", other)
+    monkeypatch.setattr(PlainFile, "end", other)
     found = access.shared_file(parts, ticket_of(file), "test")
     pieces = found.pieces(0, found.size)
     if begun:

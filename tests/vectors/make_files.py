@@ -57,7 +57,7 @@ def about() -> dict[str, Any]:
         "keys": [[COMPARTMENT, 1, "01" * 16], [GROUP, 2, "02" * 16], ["mask", 1, "03" * 16]],
         "delegations": ["d" * 32],
         "schema": '{"type":"struct","fields":[]}',
-        "encoder": "pyarrow 26.0.1",
+        "encoder": "1 pyarrow 26.0.1",
         "end": END,
     }
 

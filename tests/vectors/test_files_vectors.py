@@ -63,7 +63,7 @@ def test_bindings_and_names() -> None:
         {"keys": []},
         {"delegations": []},
         {"schema": ""},
-        {"encoder": "pyarrow 26.0.2"},
+        {"encoder": "1 pyarrow 26.0.2"},
         {"end": 0},
     ],
     ids=lambda changed: next(iter(changed)),

@@ -97,7 +97,7 @@ class ReadableFile:
             return read
         caller = _caller(self.vendor, self._ticket, self._address)
         facts, salt, head = regained(self._parts, caller, self._ticket, self._salt, self._go_on)
-        if facts != self._facts:
+        if not _is_of(facts, self._ticket):
             raise NotGranted(REFUSAL)
         return self._segments(salt, head)
 
@@ -155,9 +155,14 @@ def shared_file(
         keys = _live_keys(parts, vendor, facts)
     except NotFound:
         raise NotGranted(REFUSAL) from None
-    if keys is None or (facts["size"], facts["checksum"]) != (found.size, found.checksum):
+    if keys is None or not _is_of(facts, found):
         raise NotGranted(REFUSAL)
     return ReadableFile(found.size, parts, basis, found, address, facts, salt, head, keys, go_on)
+
+
+def _is_of(facts: Any, ticket: FileTicket) -> bool:
+    """Whether a file is the one that an address was handed out of, byte for byte."""
+    return bool((facts["size"], facts["checksum"]) == (ticket.size, ticket.checksum))
 
 
 def _check(parts: Parts, basis: Basis) -> None:
