@@ -4,7 +4,6 @@ On the servers tests keep apart by mounts and keys of their own.
 """
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     what is compiled lies in pytest's own cache.
     """
     if not hasattr(config, "workerinput") and "TMPDIR" not in os.environ:
-        folder = in_memory()
-        if folder is not None:
-            config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        in_memory()
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
         os.environ.setdefault("PYTHONPYCACHEPREFIX", str(_ROOT / ".pytest_cache" / "bytecode"))
 

@@ -68,14 +68,15 @@ class Ticket:
 class FileTicket:
     """Leave to read one spooled file of ``size`` bytes until a moment, as long as what it stands on holds.
 
-    ``head`` bytes of the object come before its segments, and ``binding`` is what it is sealed for. ``subject`` is whom
-    the vendor's identity provider spoke of to whoever asked for it.
+    ``head`` bytes of the object come before its segments, and ``binding`` is what it is sealed for; ``checksum`` is the
+    file's own. ``subject`` is whom the vendor's identity provider spoke of to whoever asked for it.
     """
 
     object: str
     size: int
     head: int
     binding: str
+    checksum: str
     credential: str
     subject: str | None
     grant: str

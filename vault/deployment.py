@@ -42,6 +42,7 @@ from vault.workings.names import Holder
 from vault.workings.opened import OpenedKeys
 from vault.workings.parts import Lately, Manifests, OwnerParts, Parts, Signers, Times, checked_vault
 from vault.workings.roots import Roots
+from vault.workings.spooled import Spools
 
 __all__ = [
     "DEFAULT_ENDPOINT",
@@ -329,6 +330,7 @@ def _shared(
         "times": Times(catalog),
         "lately": Lately(keyring.age if serving else 0),
         "spool": configuration.sharing,
+        "spools": Spools(store),
         "clock": utcnow,
     }
     return shared, announcing

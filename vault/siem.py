@@ -85,6 +85,7 @@ _ACTS: Final[Mapping[str, _Act]] = {
     "shared files asked for": _Act(_DATA, 1, "Read"),
     "shared file handed out": _Act(_DATA, 1, "Read"),
     "shared file read": _Act(_DATA, 1, "Read"),
+    "spooled file damaged": _Act(_DATA, 7, "Delete", 3),
     "request refused": _Act(_CALL, 2, "Read", 2),
     "owner read": _Act(_DATA, 1, "Read"),
     "data keys opened": _Act(_DATA, 10, "Decrypt"),

@@ -8,10 +8,11 @@ data are what it is bound to, its number, and whether it is the last: none can b
 come from another object. ``docs/reference/format.md`` section 14.
 """
 
+import hashlib
 import os
 import struct
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -20,20 +21,25 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from vault.encoding import canonical, from_json, json_bytes
 from vault.errors import IntegrityError, InvalidInput
+from vault.model import FORMAT
 
 __all__ = [
     "FOLDER",
     "PREFIX_BYTES",
     "SALT_BYTES",
     "SEGMENT_BYTES",
+    "About",
     "Prefix",
     "SpoolLimits",
     "Window",
+    "bound_to",
+    "end_of",
     "ends",
     "new_salt",
     "object_name",
     "open_facts",
     "sealed",
+    "sealed_size",
     "vendor_of",
     "window",
     "window_end",
@@ -87,12 +93,20 @@ def object_name(end: int, vendor: str, name: str) -> str:
     return f"{FOLDER}/{end}/{vendor}/{name}"
 
 
-def ends(name: str) -> datetime:
-    """When the window of an object is over; what is no such name never was one."""
+def end_of(name: str) -> int:
+    """When the window of an object is over, in seconds since 1970; what is no such name never was one."""
     pieces = name.split("/")
     try:
-        return datetime.fromtimestamp(int(pieces[1]), UTC)
-    except (IndexError, ValueError, OverflowError, OSError):
+        return int(pieces[1])
+    except (IndexError, ValueError):
+        return 0
+
+
+def ends(name: str) -> datetime:
+    """The same as a time."""
+    try:
+        return datetime.fromtimestamp(end_of(name), UTC)
+    except (ValueError, OverflowError, OSError):
         return datetime.fromtimestamp(0, UTC)
 
 
@@ -100,6 +114,52 @@ def vendor_of(name: str) -> str:
     """The id of the vendor whose file an object is."""
     pieces = name.split("/")
     return pieces[2] if len(pieces) == 4 else ""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """All that decides what is in the files of one permit: two that are equal in it are equal byte for byte.
+
+    ``content`` are the content ids of what is read, ``columns`` each column's id and fields, ``keys`` the group, epoch
+    and key id of each data key, ``schema`` the Delta schema, ``encoder`` what writes the files, and ``end`` when nobody
+    has an address of them any more.
+    """
+
+    vault: str
+    vendor: str
+    grant_digest: str
+    version: int
+    content: bytes
+    columns: Sequence[tuple[str, bytes]]
+    keys: Sequence[tuple[str, int, str]]
+    delegations: Sequence[str]
+    schema: str
+    encoder: str
+    end: int
+    _hash: Any = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        about = (
+            *(self.vault, self.vendor, self.grant_digest, self.version, self.content),
+            canonical(*(text for column in self.columns for text in column)),
+            canonical(*(text for key in self.keys for text in key)),
+            *(canonical(*self.delegations), self.schema, self.encoder, self.end),
+        )
+        # A grant's shards may be many, and they differ at the end alone.
+        begun = hashlib.sha256(canonical("dsvault spool binding", FORMAT[0], *about))
+        object.__setattr__(self, "_hash", begun)
+
+    def binding(self, shard: int) -> str:
+        """What the file of a shard is sealed for, as hex."""
+        hashed = self._hash.copy()
+        hashed.update(canonical(shard))
+        found: str = hashed.hexdigest()
+        return found
+
+
+def bound_to(vault: str, vendor: str, name: str, binding: str) -> bytes:
+    """What every sealed piece of an object is bound to."""
+    return canonical("dsvault spool", FORMAT[0], vault, vendor, name, binding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +199,15 @@ def sealed(
         yield cipher.encrypt(_nonce(number), piece, _bound(bound, number, count))
 
 
+def sealed_size(facts: Mapping[str, Any], size: int) -> int:
+    """How long the object of a file of ``size`` bytes is."""
+    return PREFIX_BYTES + len(json_bytes(facts)) + _TAG_BYTES + size + _count(size) * _TAG_BYTES
+
+
 def open_facts(head: bytes, facts_key: bytes, bound: bytes) -> dict[str, Any]:
     """What is said of a file, from all that comes before the segments; raises IntegrityError."""
+    if len(head) != Prefix.parse(head).head:
+        raise _changed()
     try:
         plain = AESGCM(facts_key).decrypt(_nonce(0), head[PREFIX_BYTES:], canonical("dsvault spool facts", bound))
     except InvalidTag as error:

@@ -1,5 +1,6 @@
 """Tools that open files read a granted slice through ``dsvault://``: its rows, its columns, and no longer than granted."""
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,9 @@ import pytest
 
 from tests.conftest import Lab
 from tests.support.shown import GRANTED, NAME, Shown, expected, shown, table
+from vault.errors import Frozen, InvalidInput
 from vault.filesystem import DsvaultFileSystem
+from vault.filesystem.asking import Access
 
 _URL = f"dsvault://{NAME}/latest"
 _PARQUET = f"{NAME}/latest.parquet"
@@ -88,6 +91,94 @@ def test_a_revoked_grant_refuses_a_tool(at: Shown, tool: str) -> None:
         _TOOLS[tool](at)
     assert isinstance(refused.value, FileNotFoundError | duckdb.IOException)
     at.check_log(reads=1)
+
+
+#: What each tool is given where options ask for less than all.
+_WITH_OPTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "fsspec": lambda options: fsspec.open(f"{_URL}.parquet", **options).open(),
+    "pandas": lambda options: pd.read_parquet(f"{_URL}.parquet", storage_options=options),
+    "pandas, text": lambda options: pd.read_csv(f"{_URL}.csv", storage_options=options),
+    "pyarrow": lambda options: pq.read_table(_PARQUET, filesystem=fsspec.filesystem("dsvault", **options)),
+    "pyarrow, a directory": lambda options: ds.dataset(
+        NAME, filesystem=fsspec.filesystem("dsvault", **options), format="parquet"
+    ).to_table(),
+    "polars": lambda options: pl.read_parquet(f"{_URL}.parquet", use_pyarrow=True, storage_options=options),
+    "duckdb": lambda options: _in_duckdb(fsspec.filesystem("dsvault", **options)),
+}
+
+
+def _in_duckdb(files: DsvaultFileSystem) -> Any:
+    connection = duckdb.connect()
+    connection.register_filesystem(files)
+    return connection.sql(f"select * from '{_URL}.parquet'").fetchall()
+
+
+@pytest.mark.parametrize("tool", _WITH_OPTIONS)
+def test_an_option_at_fault_is_named_to_the_reader(at: Shown, tool: str) -> None:
+    """A misspelt column and one that is not granted, alike, a condition on one, a lease that there is none of: in one
+    sentence, and not as a file that is not there.
+    """
+    wrong = [
+        ({"columns": ["id", "promt"]}, "columns: 'promt' is no column, or field of one, that is granted to you"),
+        ({"columns": ["id", "secret"]}, "columns: 'secret' is no column, or field of one, that is granted to you"),
+        ({"columns": "meta.sauce"}, "columns: 'meta.sauce' is no column, or field of one, that is granted to you"),
+        ({"where": "secret = 'x'"}, "where: it names a column that is not granted to you, or that is masked"),
+        ({"where": "nothing = 'x'"}, "where: it names a column that is not granted to you, or that is masked"),
+        ({"where": "id ="}, "where: "),
+        ({"delivery": "lease"}, "delivery: the grant allows no lease of these columns; use stream"),
+        ({"delivery": "lease", "limit": 3}, "delivery: a lease is of all rows"),
+    ]
+    for options, sentence in wrong:
+        with pytest.raises(duckdb.Error if tool == "duckdb" else ValueError, match=".") as refused:
+            _WITH_OPTIONS[tool]({"profile": str(at.profile), **options})
+        if tool == "duckdb":
+            # Its own doing: the text of a traceback, whose last line is ours.
+            said = str(refused.value).splitlines()[-1].removeprefix("BadOption: ")
+        else:
+            assert isinstance(refused.value, InvalidInput)
+            assert not isinstance(refused.value, OSError)
+            said = str(refused.value)
+        assert said.startswith(sentence), options
+    assert at.reads() == []
+
+
+@pytest.mark.parametrize("tool", _WITH_OPTIONS)
+def test_a_wrong_delivery_is_said_before_anything_is_asked(tmp_path: Path, tool: str) -> None:
+    """No tool takes it for a file that is not there."""
+    with pytest.raises(InvalidInput, match="^delivery: use stream or lease$"):
+        _WITH_OPTIONS[tool]({"profile": str(tmp_path / "acme.json"), "delivery": "post"})
+
+
+def test_an_option_is_not_blamed_for_a_grant_that_has_ended(at: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where that is only found out by the read: there is no such file any more, whatever was asked of it."""
+    files = fsspec.filesystem("dsvault", profile=str(at.profile), columns=["promt"])
+    makes = Access._make
+
+    def revoked(access: Access, offered: Any) -> Any:
+        at.lab.vault.revoke(at.grant.id)
+        time.sleep(1.1)
+        return makes(access, offered)
+
+    monkeypatch.setattr(Access, "_make", revoked)
+    with pytest.raises(FileNotFoundError, match="^no dataset or column of that name is granted to you$"):
+        files.open(_PARQUET)
+
+
+def test_a_freeze_is_the_last_line_that_duckdb_says(at: Shown) -> None:
+    """It makes a traceback's text of whatever a file system raises; no secret is in it, and our sentence ends it."""
+    files = _opened(at)
+    connection = duckdb.connect()
+    connection.register_filesystem(files)
+    at.lab.vault.freeze("acme")
+    time.sleep(1.1)
+    with pytest.raises(duckdb.Error) as refused:
+        connection.sql(f"select * from '{_URL}.parquet'")
+    *_, last = str(refused.value).splitlines()
+    assert last.startswith("FilesFrozen: ")
+    with pytest.raises(Frozen) as plainly:
+        files.open(_PARQUET)
+    assert last == f"FilesFrozen: {plainly.value}"
+    assert json.loads(at.profile.read_text())["secret"] not in str(refused.value)
 
 
 def test_other_endings_are_the_same_rows(at: Shown) -> None:

@@ -24,6 +24,7 @@ import vault
 from tests.conftest import Lab
 from tests.support.reading import read
 from tests.support.servers import aws
+from tests.support.sharing import fetched, listed
 from tests.support.submitting import Desk, labels
 from tests.support.tables import rows
 from vault import access
@@ -157,6 +158,14 @@ def _live(record: Record, folder: Path, url: str) -> None:
     assert page.shards
     desk.parts = parts
     desk.submit(labels(0))
+    arrived = access.arrive(parts, profile.token, "test")
+    good = [fetched(parts, file) for file in listed(parts, arrived)]
+    record.role = "nobody"
+    bucket = boto3.client("s3")
+    for each in bucket.list_objects_v2(Bucket=_BUCKET, Prefix=f"{_PREFIX}/spool/")["Contents"]:
+        bucket.put_object(Bucket=_BUCKET, Key=each["Key"], Body=b"damaged")
+    record.role = "broker"
+    assert [fetched(parts, file) for file in listed(parts, arrived)] == good
     access.settle(parts)
 
     record.role = "auditor"
@@ -207,17 +216,19 @@ def test_nothing_is_allowed_that_nobody_asks_for(record: Record, role: str) -> N
     assert allowed - {each.action for each in record.asked[role]} <= {"s3:AbortMultipartUpload", "kms:TagResource"}
 
 
-def test_a_broker_writes_the_ends_of_the_log_and_the_quarantine_alone(record: Record) -> None:
-    """Neither chunks nor heads nor root documents, and it deletes nothing."""
+def test_a_broker_writes_the_ends_of_the_log_the_quarantine_and_the_spool_alone(record: Record) -> None:
+    """Neither chunks nor heads nor root documents; and it deletes spooled files, which are built anew, and nothing else."""
     statements = _statements("broker")
     for name in ("chunks/x", "heads/x", "roots/x", "manifests/x", "backup/changes/x", "backup/snapshots/x"):
         for action in ("s3:PutObject", "s3:DeleteObject"):
             assert not _allowed(Asked(action, f"arn:aws:s3:::{_BUCKET}/{_PREFIX}/{name}"), statements)
     written = {each.resource for each in record.asked["broker"] if each.action == "s3:PutObject"}
     assert written
-    places = [f"/{_PREFIX}/{folder}/" for folder in ("checkpoints", "log", "submissions")]
+    places = [f"/{_PREFIX}/{folder}/" for folder in ("checkpoints", "log", "submissions", "spool")]
     assert all(any(place in name for place in places) for name in written)
-    assert any(places[2] in name for name in written)
+    assert all(any(place in name for name in written) for place in places[2:])
+    for name in ("checkpoints/x", "log/x", "submissions/x", "x"):
+        assert not _allowed(Asked("s3:DeleteObject", f"arn:aws:s3:::{_BUCKET}/{_PREFIX}/{name}"), statements)
 
 
 def test_nothing_outside_the_prefix_is_allowed() -> None:

@@ -1,7 +1,6 @@
 """Attacks on shared files, each by itself: on addresses, on the spool, on hints, and on the log."""
 
 import base64
-import dataclasses
 import io
 import json
 import os
@@ -9,7 +8,6 @@ import time
 import urllib.parse
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +18,7 @@ import urllib3
 from tests.conftest import Lab
 from tests.support.brokers import broker
 from tests.support.reading import later
-from tests.support.sharing import arrival, caller, entries, fetched, listed, table_of
+from tests.support.sharing import arrival, caller, entries, fetched, listed, objects, table_of, ticket_of
 from tests.support.tables import rows
 from vault import access, collect, scrub, spool
 from vault.access import sharedfiles, spooling
@@ -42,22 +40,6 @@ from vault.errors import (
     Unavailable,
 )
 from vault.wire import FILES_PATH, SharedTable
-from vault.workings.parts import Parts
-
-
-def _objects(lab: Lab) -> list[Path]:
-    return sorted(each for each in (lab.folder / "store" / "spool").rglob("*") if each.is_file())
-
-
-def _ticket(file: access.SharedFile) -> str:
-    return file.path.removeprefix(FILES_PATH)
-
-
-def _object(lab: Lab, parts: Parts, file: access.SharedFile) -> Path:
-    """The object of a file."""
-    found = access.shared_file(parts, _ticket(file), "test")
-    return lab.folder / "store" / found._ticket.object
-
 
 # Addresses
 
@@ -66,7 +48,7 @@ def test_a_changed_address_gives_nothing(granted: Lab) -> None:
     """Each byte of a ticket is sealed: whichever is changed, it is none."""
     parts = granted.broker_parts()
     (file, *_) = listed(parts, arrival(granted, parts))
-    ticket = _ticket(file)
+    ticket = ticket_of(file)
     data = base64.urlsafe_b64decode(ticket + "=" * (-len(ticket) % 4))
     for at in {0, 5, 16, 31, 32, 43, 44, 100, len(data) - 17, len(data) - 1}:
         changed = bytearray(data)
@@ -84,7 +66,7 @@ def test_an_address_of_another_vendor_opens_nothing_of_ones_own(granted: Lab) ->
     parts = granted.broker_parts()
     (file, *_) = listed(parts, arrival(granted, parts))
     globex = next(each.id for each in granted.vault.vendors() if each.name == "globex")
-    data = base64.urlsafe_b64decode(_ticket(file) + "==")
+    data = base64.urlsafe_b64decode(ticket_of(file) + "==")
     moved = base64.urlsafe_b64encode(bytes.fromhex(globex) + data[16:]).decode().rstrip("=")
     with pytest.raises(NotGranted):
         access.shared_file(parts, moved, "test")
@@ -95,7 +77,7 @@ def test_a_broker_of_other_vendors_serves_no_address(granted: Lab) -> None:
     parts = granted.broker_parts()
     (file, *_) = listed(parts, arrival(granted, parts))
     with pytest.raises(NotGranted, match="not one that was handed out"):
-        access.shared_file(parts, _ticket(file), "test", vendors=frozenset({"0" * 32}))
+        access.shared_file(parts, ticket_of(file), "test", vendors=frozenset({"0" * 32}))
 
 
 def test_a_leases_address_is_none_of_a_file(published: Lab) -> None:
@@ -107,7 +89,7 @@ def test_a_leases_address_is_none_of_a_file(published: Lab) -> None:
     with pytest.raises(NotGranted):
         access.shared_file(parts, page.shards[0].chunks[0].url.removeprefix("/v1/objects/"), "test")
     with pytest.raises(NotGranted):
-        access.leased_object(parts, _ticket(listed(parts, who)[0]))
+        access.leased_object(parts, ticket_of(listed(parts, who)[0]))
 
 
 def test_an_address_ends(granted: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +163,7 @@ def test_a_read_stops_where_a_freeze_comes(published: Lab) -> None:
     published.vault.grant("acme", "big", ["id", "blob"])
     parts = published.broker_parts()
     (file,) = listed(parts, arrival(published, parts), "big")
-    found = access.shared_file(parts, _ticket(file), "test")
+    found = access.shared_file(parts, ticket_of(file), "test")
     pieces = found.pieces(0, found.size)
     assert len(next(pieces)) < found.size
     published.vault.freeze("acme")
@@ -212,7 +194,7 @@ def test_nothing_is_built_for_who_has_gone_away(granted: Lab) -> None:
     gone.append(True)
     with pytest.raises(Abandoned):
         next(files)
-    assert len(_objects(granted)) == 1
+    assert len(objects(granted)) == 1
 
 
 def test_a_host_header_moves_no_address(granted: Lab) -> None:
@@ -254,87 +236,13 @@ def test_a_key_that_proves_requests_hands_out_no_address(granted: Lab) -> None:
 # The spool
 
 
-def test_an_edited_object_is_refused(granted: Lab) -> None:
-    """A byte of its head, of its facts, of a segment or of a tag: nothing of it is served."""
-    parts = granted.broker_parts()
-    (file, *_) = listed(parts, arrival(granted, parts))
-    place = _object(granted, parts, file)
-    good = place.read_bytes()
-    place.chmod(0o600)
-    for at in (0, 8, 39, 41, 60, len(good) - file.size // 2, len(good) - 1):
-        changed = bytearray(good)
-        changed[at] ^= 1
-        place.write_bytes(changed)
-        with pytest.raises((IntegrityError, NotGranted)):
-            fetched(parts, file)
-    place.write_bytes(good)
-    assert fetched(parts, file)
-
-
-def test_a_truncated_object_is_refused(granted: Lab) -> None:
-    """However much of it is gone."""
-    parts = granted.broker_parts()
-    (file, *_) = listed(parts, arrival(granted, parts))
-    place = _object(granted, parts, file)
-    good = place.read_bytes()
-    place.chmod(0o600)
-    for length in (0, 20, 44, 100, len(good) - file.size, len(good) - 16, len(good) - 1):
-        place.write_bytes(good[:length])
-        with pytest.raises((IntegrityError, NotGranted)):
-            fetched(parts, file)
-
-
-def test_the_object_of_another_shard_is_refused(granted: Lab) -> None:
-    """Each is bound to its own name: two that change places open nowhere."""
-    parts = granted.broker_parts()
-    first, second, *_ = listed(parts, arrival(granted, parts))
-    one, other = _object(granted, parts, first), _object(granted, parts, second)
-    moved = other.read_bytes()
-    one.chmod(0o600)
-    one.write_bytes(moved)
-    with pytest.raises(IntegrityError):
-        fetched(parts, first)
-
-
-def test_a_segment_of_another_place_is_refused(published: Lab) -> None:
-    """Segments of one file that change places, or are put twice, open nowhere."""
-    published.vault.publish("big", pa.table({"blob": [os.urandom(700_000)]}))
-    published.vault.grant("acme", "big", ["blob"])
-    parts = published.broker_parts()
-    (file,) = listed(parts, arrival(published, parts), "big")
-    place = _object(published, parts, file)
-    good = place.read_bytes()
-    head = access.shared_file(parts, _ticket(file), "test")._ticket.head
-    step = spool.SEGMENT_BYTES + 16
-    one, two, rest = good[head : head + step], good[head + step : head + 2 * step], good[head + 2 * step :]
-    place.chmod(0o600)
-    for changed in (two + one + rest, one + one + rest, one + two, two + rest):
-        place.write_bytes(good[:head] + changed)
-        with pytest.raises(IntegrityError):
-            fetched(parts, file)
-    place.write_bytes(good)
-    assert len(fetched(parts, file)) == file.size
-
-
-def test_an_object_that_is_put_in_advance_is_refused(granted: Lab) -> None:
-    """Whoever may write to the store makes no file: what lies under its name has to be sealed for it."""
-    parts = granted.broker_parts()
-    who = arrival(granted, parts)
-    listed(parts, who)
-    for place in _objects(granted):
-        place.chmod(0o600)
-        place.write_bytes(b"PAR1 in the clear" * 20)
-    with pytest.raises(IntegrityError):
-        listed(parts, who)
-
-
 def test_no_row_is_in_the_store_in_the_clear(granted: Lab) -> None:
     """Neither a value, nor a column's name, nor the magic of a plain Parquet file."""
     parts = granted.broker_parts()
     files = listed(parts, arrival(granted, parts))
     assert all(fetched(parts, file)[:4] == b"PAR1" for file in files)
-    assert len(_objects(granted)) == 4
-    for place in _objects(granted):
+    assert len(objects(granted)) == 4
+    for place in objects(granted):
         data = place.read_bytes()
         assert not any(word in data for word in (b"PAR1", b"prompt", b"lang", b"evals", b"acme"))
 
@@ -344,7 +252,7 @@ def test_a_spooled_file_needs_the_filters_key_as_well(published: Lab) -> None:
     published.vault.grant("acme", "evals", ["id"], where="lang = 'en'")
     parts = published.broker_parts()
     (file, *_) = listed(parts, arrival(published, parts))
-    found = access.shared_file(parts, _ticket(file), "test")
+    found = access.shared_file(parts, ticket_of(file), "test")
     assert len(found._keys) == 2
     bound = spooling.spool_bound(parts, found.vendor, found._ticket.object, found._ticket.binding)
     for keys in (found._keys[:1], found._keys[1:], found._keys[::-1]):
@@ -372,7 +280,7 @@ def test_a_kms_that_refuses_a_key_leaves_files_closed(granted: Lab) -> None:
             return bytes(self._kms.unwrap(key, wrapped, context))
 
     other = granted.broker_parts(kms_wrap=Refusing)
-    found = access.shared_file(other, _ticket(file), "test")
+    found = access.shared_file(other, ticket_of(file), "test")
     with pytest.raises(KmsError):
         next(found.pieces(0, found.size))
 
@@ -390,16 +298,20 @@ def test_two_that_build_the_same_file_share_no_key(granted: Lab, monkeypatch: py
 
     monkeypatch.setattr(spool, "sealed", noted)
     first = listed(parts, who)
-    winners = [place.read_bytes() for place in _objects(granted)]
+    winners = [place.read_bytes() for place in objects(granted)]
     found = spooling.Spool._found
 
+    looks: list[str] = []
+
     def missing(self: Any, name: str, binding: str) -> Any:
-        monkeypatch.setattr(spooling.Spool, "_found", found)
+        looks.append(name)
+        if len(looks) == 2:
+            monkeypatch.setattr(spooling.Spool, "_found", found)
         raise spooling.NotFound("not yet")
 
     monkeypatch.setattr(spooling.Spool, "_found", missing)
     second = listed(parts, who, limit=1)
-    assert [place.read_bytes() for place in _objects(granted)] == winners
+    assert [place.read_bytes() for place in objects(granted)] == winners
     assert len(sealed) == 5
     keys = [key for pair in sealed for key in pair]
     assert len(set(keys)) == len(keys)
@@ -489,7 +401,7 @@ def test_without_an_entry_no_byte_leaves(granted: Lab, monkeypatch: pytest.Monke
     parts = granted.broker_parts()
     (file, *_) = listed(parts, arrival(granted, parts))
     parts = granted.broker_parts()
-    found = access.shared_file(parts, _ticket(file), "test")
+    found = access.shared_file(parts, ticket_of(file), "test")
     opened: list[str] = []
     real = type(parts.keyring).open
 
@@ -518,14 +430,14 @@ def test_without_an_entry_nothing_is_listed(granted: Lab, monkeypatch: pytest.Mo
     monkeypatch.setattr(type(parts.catalog), "submit", broken)
     with pytest.raises(AuditError):
         listed(parts, who)
-    assert not _objects(granted)
+    assert not objects(granted)
 
 
 def test_an_entry_is_there_before_the_first_byte(granted: Lab) -> None:
     """It says who had which bytes of which rows, when nothing has left yet."""
     parts = granted.broker_parts()
     (file, *_) = listed(parts, arrival(granted, parts))
-    found = access.shared_file(parts, _ticket(file), "192.0.2.7")
+    found = access.shared_file(parts, ticket_of(file), "192.0.2.7")
     assert not list(entries(granted, Kind.FILE_READ.value))
     next(found.pieces(4, 12))
     (told,) = entries(granted, Kind.FILE_READ.value)
@@ -548,20 +460,6 @@ def test_a_limit_is_charged_before_an_address_leaves(published: Lab) -> None:
     # A read as a stream has the rest.
     delivery = access.open_delivery(parts, who, access.Request("evals"))
     assert next(delivery.batches).num_rows == 5
-
-
-def test_the_spool_has_a_cap(granted: Lab) -> None:
-    """For one vendor and for all: beyond it a file is refused in a sentence, and not built."""
-    parts = granted.broker_parts()
-    who = arrival(granted, parts)
-    little = dataclasses.replace(parts, spool=spool.SpoolLimits(vendor_bytes=100))
-    with pytest.raises(LimitReached, match="spooled for you"):
-        listed(little, who)
-    full = dataclasses.replace(parts, spool=spool.SpoolLimits(total_bytes=100))
-    with pytest.raises(LimitReached, match="spool of shared files is full"):
-        listed(full, who)
-    assert not _objects(granted)
-    assert len(listed(parts, who)) == 4
 
 
 def test_a_type_that_cannot_be_shared_is_refused_by_name(published: Lab) -> None:
@@ -627,10 +525,10 @@ def test_gc_takes_files_whose_time_is_over(granted: Lab) -> None:
     parts = granted.broker_parts()
     listed(parts, arrival(granted, parts))
     granted.vault.gc()
-    assert len(_objects(granted)) == 4
+    assert len(objects(granted)) == 4
     later = replace(granted.vault.parts, clock=lambda: utcnow() + timedelta(hours=2, seconds=1))
     assert collect.collect(later).objects >= 4
-    assert not _objects(granted)
+    assert not objects(granted)
 
 
 @pytest.mark.parametrize("how", ["erased", "deleted", "rekeyed"])
@@ -664,7 +562,7 @@ def test_containment_leaves_no_spooled_file(granted: Lab) -> None:
     parts = granted.broker_parts()
     listed(parts, arrival(granted, parts))
     granted.vault.contain("acme")
-    assert not _objects(granted)
+    assert not objects(granted)
 
 
 def test_a_listing_has_what_can_be_read(published: Lab) -> None:

@@ -1,8 +1,11 @@
 """How datasets are named as tables, page by page, and what a request may ask for beside."""
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import urllib3
 
 from tests.conftest import Lab
 from tests.support.brokers import broker
@@ -21,6 +24,7 @@ def acme(moulds: Anew, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cal
         lab.vault.publish(name, rows(3), key="id")
         lab.vault.grant("acme", name, ["id"])
     lab.vault.grant("acme", "evals", ["id", "prompt"])
+    lab.vault.publish("secret", rows(3), key="id")
     with broker(folder) as endpoint:
         yield caller(lab, endpoint)
 
@@ -144,6 +148,45 @@ def test_other_errors_have_the_protocols_form(acme: Caller) -> None:
     missing = acme.get("/shares", headers={"Authorization": ""})
     assert (missing.status, missing.json()["errorCode"]) == (401, "UNAUTHENTICATED")
     assert acme.get("/../v1/nothing").json()["type"] == "urn:dsvault:not-found"
+
+
+_TABLE = "/shares/dsvault/schemas/default/tables"
+
+
+@pytest.mark.parametrize(
+    ("path", "taken"),
+    [
+        ("/shares", "GET"),
+        ("/shares/{}", "GET"),
+        ("/shares/{}/schemas", "GET"),
+        ("/shares/{}/all-tables", "GET"),
+        ("/shares/dsvault/schemas/{}/tables", "GET"),
+        (_TABLE + "/{}/version", "GET"),
+        (_TABLE + "/{}/metadata", "GET"),
+        (_TABLE + "/{}/changes", "GET"),
+        (_TABLE + "/{}/query", "POST"),
+        ("/files/{}", "GET, HEAD"),
+    ],
+)
+def test_a_method_that_is_not_taken_is_refused_as_that(acme: Caller, path: str, taken: str) -> None:
+    """With what is taken there (RFC 9110 section 15.5.6), whatever the body, and alike for names that there are not."""
+    (file, *_) = acme.files("default.a~b0")
+    there = {"/files/{}": file["url"].rpartition("/")[2], "/shares/dsvault/schemas/{}/tables": "default"}
+    names = [there.get(path, "a~b0" if _TABLE in path else "dsvault"), "nothing", "secret"]
+    bodies: list[dict[str, Any]] = [{}, {"body": b"x", "headers": {"Content-Type": "text/plain"}}, {"body": b"{}"}]
+    for method in {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"} - set(taken.split(", ")):
+        said = set()
+        for name in names:
+            for more in bodies if method in {"POST", "PUT"} else bodies[:1]:
+                for headers in (acme.headers, {}):
+                    asked = {**more, "headers": {**headers, **more.get("headers", {})}}
+                    url = f"{acme.endpoint}/delta-sharing{path.format(name)}"
+                    answer = urllib3.request(method, url, retries=False, timeout=60, **asked)
+                    said.add((answer.status, answer.headers["allow"], answer.data))
+        assert len(said) == 1, said
+        ((status, allowed, data),) = said
+        assert (status, allowed) == (405, taken), method
+        assert method == "HEAD" or json.loads(data)["errorCode"] == "INVALID"
 
 
 @pytest.mark.parametrize("name", ["a", "a.b", "a-b_c.d..e", "0", "x" * 63])

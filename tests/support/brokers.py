@@ -82,5 +82,5 @@ def running_broker(
 
 def counters(endpoint: str) -> dict[str, float]:
     """What a broker counted, by name and labels."""
-    text = urllib3.request("GET", endpoint + "/metrics").data.decode()
+    text = urllib3.request("GET", endpoint + "/metrics", timeout=60).data.decode()
     return {name: float(value) for name, value in re.findall(r"^(\w+(?:\{.*?\})?) (\S+)$", text, re.MULTILINE)}

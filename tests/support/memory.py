@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Final
 
@@ -14,24 +15,25 @@ _LEAST_BYTES: Final = 8 << 30
 _NAME: Final = "dsvault-tests-"
 
 
-def in_memory() -> Path | None:
-    """A new directory that is in memory, and in which from now on this process and its children make temporary files.
+def in_memory() -> None:
+    """Have this process and its children make temporary files in a new directory that is in memory, and gone at its end.
 
-    None where the machine has no room for it: then they are where they were.
+    Where the machine has no room for it they are where they were.
     """
     try:
         _clear()
         found = os.statvfs(_MEMORY)
         if found.f_bavail * found.f_frsize < _LEAST_BYTES:
-            return None
+            return
         folder = Path(tempfile.mkdtemp(prefix=f"{_NAME}{os.getpid()}-", dir=_MEMORY))
     except OSError:
-        return None
+        return
+    # multiprocessing has a directory within, which it removes itself at the end: this comes behind that.
+    Finalize(None, shutil.rmtree, (folder,), {"ignore_errors": True}, exitpriority=-1000)
     # A server that runs as another user has its directory within.
     folder.chmod(0o711)
     os.environ["TMPDIR"] = str(folder)
     tempfile.tempdir = None
-    return folder
 
 
 def _clear() -> None:

@@ -80,8 +80,25 @@ def listed(
 
 def fetched(parts: Parts, file: access.SharedFile, address: str = "test") -> bytes:
     """A whole file by its address."""
-    found = access.shared_file(parts, file.path.removeprefix(FILES_PATH), address)
+    found = access.shared_file(parts, ticket_of(file), address)
     return b"".join(found.pieces(0, found.size))
+
+
+def ticket_of(file: access.SharedFile) -> str:
+    """What an address says behind the path that all of them begin with."""
+    return file.path.removeprefix(FILES_PATH)
+
+
+def objects(lab: Lab) -> list[Path]:
+    """Every object of a local vault's spool."""
+    return sorted(each for each in (lab.folder / "store" / "spool").rglob("*") if each.is_file())
+
+
+def object_of(lab: Lab, parts: Parts, file: access.SharedFile) -> Path:
+    """The object of a file, which a test may write to."""
+    place = lab.folder / "store" / access.shared_file(parts, ticket_of(file), "test")._ticket.object
+    place.chmod(0o600)
+    return place
 
 
 def table_of(data: bytes) -> pa.Table:
@@ -108,7 +125,9 @@ class Caller:
     def get(self, path: str, **more: Any) -> urllib3.BaseHTTPResponse:
         """A request below ``/delta-sharing``."""
         headers = {**self.headers, **more.pop("headers", {})}
-        return urllib3.request("GET", f"{self.endpoint}/delta-sharing{path}", headers=headers, retries=False, **more)
+        return urllib3.request(
+            "GET", f"{self.endpoint}/delta-sharing{path}", headers=headers, retries=False, timeout=60, **more
+        )
 
     def query(self, table: str, body: Any = None, **headers: str) -> urllib3.BaseHTTPResponse:
         """What a table's files are; ``table`` is ``schema.name``."""
@@ -119,6 +138,8 @@ class Caller:
             headers={**self.headers, "Content-Type": "application/json", **headers},
             body=json.dumps(body or {}).encode(),
             retries=False,
+            # By default it is three seconds, in which a busy machine builds no file.
+            timeout=60,
         )
 
     def files(self, table: str, body: Any = None) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ from vault.errors import VaultError
 from vault.keyring import KeyCounts
 from vault.policy import MOST_PARTS, Request
 from vault.workings.parts import Parts
+from vault.workings.spooled import SpoolCounts
 from vault.workings.watch import Watch
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "Sent",
     "SharedFile",
     "ShownTable",
+    "SpoolCounts",
     "arrive",
     "authenticate",
     "authenticate_federated",
@@ -63,6 +65,7 @@ __all__ = [
     "shared_file",
     "shared_files",
     "show_table",
+    "spool_counts",
     "vendor_ids",
     "watch",
 ]
@@ -95,6 +98,11 @@ def watch(parts: Parts) -> Watch:
 def key_counts(parts: Parts) -> KeyCounts:
     """How often this process asked the KMS for data keys, and how often it did not have to."""
     return parts.keyring.counts
+
+
+def spool_counts(parts: Parts) -> SpoolCounts:
+    """What became of shared files in this process."""
+    return parts.spools.counts
 
 
 def settle(parts: Parts) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "delegated_filters",
     "fields_of",
     "grants_filter",
+    "live_grant",
     "live_version",
     "mask_key",
     "masks_of",
@@ -246,6 +247,11 @@ def _version(parts: Parts, row: CompartmentRow, number: int | None, *, held: boo
 
     found: OpenVersion = parts.lately.versions.get((row.id, head.digest, number), read)
     return found
+
+
+def live_grant(parts: Parts, vendor: str, grant: str) -> Grant | None:
+    """A grant that the vendor's head lists, by its id."""
+    return next((each for each in _grants(parts, vendor)[0] if each.id == grant), None)
 
 
 def live_version(parts: Parts, vendor: str, dataset: str, number: int) -> OpenVersion:

@@ -7,8 +7,11 @@ import pyarrow.parquet as pq
 
 from vault.delta import Shape
 
-__all__ = ["GROUP_BYTES", "PlainFile"]
+__all__ = ["ENCODER", "GROUP_BYTES", "PlainFile"]
 
+#: What writes a file: the number is raised with whatever is changed here. Another one may write other bytes for the
+#: same rows, and ranges of the two may not be mixed up.
+ENCODER: Final = f"1 pyarrow {pa.__version__}"
 _COMPRESSION: Final = "snappy"
 #: What a row group has of Arrow memory, by what so many of the file's first rows have.
 GROUP_BYTES: Final = 32 << 20

@@ -24,7 +24,7 @@ from vault.limits import Usage, refuse_used_up
 from vault.policy import Permit, Request
 from vault.workings.parts import Parts, trusted_now
 
-__all__ = ["Charge", "Outdated", "begin", "committed", "day", "mark", "refusals_recorded", "who"]
+__all__ = ["Charge", "Outdated", "begin", "committed", "day", "mark", "refusals_recorded", "refused", "who"]
 
 _LOG = logging.getLogger("dsvault.access")
 
@@ -116,6 +116,11 @@ def refusals_recorded(parts: Parts, arrival: Arrival, request: Request) -> Itera
         with suppress(Unavailable):
             arrival.enter(parts)
         raise
+
+
+def refused(parts: Parts, caller: Caller, request: Request, error: Refused) -> None:
+    """Write an entry for a request that began, and whose rest is refused; raises AuditError."""
+    committed(parts, lambda change: _refused(parts, change, Arrival(caller), request, type(error).__name__))
 
 
 def _refused(parts: Parts, transaction: Transaction, arrival: Arrival, request: Request, reason: str) -> bool:

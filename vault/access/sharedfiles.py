@@ -7,20 +7,22 @@ file, durable before a key is opened and a byte leaves.
 """
 
 import hmac
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
 from vault import spool
-from vault.access.callers import may_come_from
+from vault.access.callers import Caller, may_come_from
 from vault.access.permits import live_version, mask_key
-from vault.access.spooling import data_keys, facts_of, spool_bound
+from vault.access.regaining import regained
+from vault.access.spooling import Damaged, data_keys, facts_of, segments_of, spool_bound
 from vault.access.tables import file_bound
 from vault.access.tickets import REFUSAL, presented
 from vault.audit import Kind
 from vault.cursors import FileTicket, open_file_ticket
 from vault.derivation import spool_key
-from vault.errors import NotFound, NotGranted
+from vault.errors import Abandoned, NotFound, NotGranted
 from vault.keyring import ScopedKeyring, WrappedKey
 from vault.policy import Basis, still_allowed
 from vault.workings.parts import Parts, trusted_now
@@ -43,7 +45,9 @@ class ReadableFile:
     _address: str
     _facts: Any
     _salt: bytes
-    _keys: list[WrappedKey] = field(default_factory=list)
+    _head: int
+    _keys: list[WrappedKey]
+    _go_on: Callable[[], None]
 
     @property
     def vendor(self) -> str:
@@ -52,29 +56,50 @@ class ReadableFile:
 
     def check(self) -> None:
         """Raise Frozen or NotGranted when the vendor may not have it any more."""
-        still_allowed(self._basis, self._parts.heads.vendor(self.vendor), trusted_now(self._parts))
+        _check(self._parts, self._basis)
 
     def pieces(self, start: int, stop: int) -> Iterator[bytes]:
-        """The bytes from ``start`` up to ``stop``, once it is written down that they leave. Raises AuditError."""
-        parts, ticket = self._parts, self._ticket
+        """The bytes from ``start`` up to ``stop``, once it is written down that they leave. Raises AuditError.
+
+        A segment that is not as it was sealed is never among them: the object is built anew, and read from there on.
+        """
+        parts = self._parts
         number = parts.journal.record(Kind.FILE_READ, **self._said(start, stop))
         parts.journal.hold(number)
-        bound = spool_bound(parts, self.vendor, ticket.object, ticket.binding)
-        keyring = ScopedKeyring(parts.keyring, {key.scope for key in self._keys}, self.check)
-        key = spool_key([keyring.open(each) for each in self._keys], self._salt, bound)
+        read = self._segments(self._salt, self._head)
         first, run = start, 1
         while first < stop:
             self.check()
             last = min(stop, (first // spool.SEGMENT_BYTES + run) * spool.SEGMENT_BYTES)
             found = spool.window(self.size, first, last)
             try:
-                data = parts.store.get_range(ticket.object, ticket.head + found.start, ticket.head + found.end)
-            except NotFound as error:
-                raise NotGranted(REFUSAL) from error
-            plain = found.open(data, key, bound)
+                plain = read(found)
+            except (NotFound, Damaged):
+                read = self._again(found, read)
+                plain = read(found)
             skipped = first - found.first * spool.SEGMENT_BYTES
             yield plain[skipped : skipped + last - first]
             first, run = last, min(4 * run, _SEGMENTS)
+
+    def _segments(self, salt: bytes, head: int) -> Callable[[spool.Window], bytes]:
+        """What reads segments of the object that has that salt."""
+        parts, ticket = self._parts, self._ticket
+        bound = spool_bound(parts, self.vendor, ticket.object, ticket.binding)
+        keyring = ScopedKeyring(parts.keyring, {key.scope for key in self._keys}, self.check)
+        key = spool_key([keyring.open(each) for each in self._keys], salt, bound)
+        return lambda found: segments_of(parts, ticket.object, head, found, key, bound)
+
+    def _again(self, found: spool.Window, read: Callable[[spool.Window], bytes]) -> Callable[[spool.Window], bytes]:
+        """What reads segments that could not be read: from the object as it is, or from one that is built anew."""
+        with suppress(NotFound, Damaged):
+            # A transfer that was cut is no damage: nothing is removed that opens when it is looked at again.
+            read(found)
+            return read
+        caller = _caller(self.vendor, self._ticket, self._address)
+        facts, salt, head = regained(self._parts, caller, self._ticket, self._salt, self._go_on)
+        if not _is_of(facts, self._ticket):
+            raise NotGranted(REFUSAL)
+        return self._segments(salt, head)
 
     def _said(self, start: int, stop: int) -> dict[str, object]:
         """What the entry says: any of the file's rows may be in any of its bytes."""
@@ -97,25 +122,56 @@ class ReadableFile:
         }
 
 
-def shared_file(parts: Parts, ticket: str, address: str, *, vendors: frozenset[str] | None = None) -> ReadableFile:
-    """The file that a ticket is for; it needs no credential beside.
+def shared_file(
+    parts: Parts,
+    ticket: str,
+    address: str,
+    *,
+    vendors: frozenset[str] | None = None,
+    gone: Callable[[], bool] = lambda: False,
+) -> ReadableFile:
+    """The file that a ticket is for; it needs no credential beside. ``gone`` says whether whoever asks has gone away.
 
-    Raises NotGranted, with one sentence, for any ticket that is not good here, now and from there, and Frozen.
+    Raises NotGranted, with one sentence, for any ticket that is not good here, now and from there, Frozen, and where
+    the file has to be built anew what `regained` does.
     """
     vendor, key, sealed = presented(parts, ticket, vendors)
     found = open_file_ticket(key, file_bound(parts, vendor), sealed)
     basis = Basis(vendor, found.credential, found.grant, found.grant_digest, (), found.until)
-    still_allowed(basis, parts.heads.vendor(vendor), trusted_now(parts))
+
+    def go_on() -> None:
+        if gone():
+            raise Abandoned("the client went away")
+        _check(parts, basis)
+
+    _check(parts, basis)
     if not may_come_from(parts, found.credential, address):
         raise NotGranted(REFUSAL)
     try:
-        facts, salt, _ = facts_of(parts, vendor, found.object, found.binding, found.head)
+        facts, salt, head = facts_of(parts, vendor, found.object, found.binding, found.head)
+    except (NotFound, Damaged):
+        facts, salt, head = regained(parts, _caller(vendor, found, address), found, None, go_on)
+    try:
         keys = _live_keys(parts, vendor, facts)
     except NotFound:
         raise NotGranted(REFUSAL) from None
-    if keys is None or facts["size"] != found.size:
+    if keys is None or not _is_of(facts, found):
         raise NotGranted(REFUSAL)
-    return ReadableFile(found.size, parts, basis, found, address, facts, salt, keys)
+    return ReadableFile(found.size, parts, basis, found, address, facts, salt, head, keys, go_on)
+
+
+def _is_of(facts: Any, ticket: FileTicket) -> bool:
+    """Whether a file is the one that an address was handed out of, byte for byte."""
+    return bool((facts["size"], facts["checksum"]) == (ticket.size, ticket.checksum))
+
+
+def _check(parts: Parts, basis: Basis) -> None:
+    still_allowed(basis, parts.heads.vendor(basis.vendor), trusted_now(parts))
+
+
+def _caller(vendor: str, ticket: FileTicket, address: str) -> Caller:
+    """Whoever was handed an address out, as who may have its file."""
+    return Caller(vendor, ticket.credential, address, ticket.until, subject=ticket.subject)
 
 
 def _live_keys(parts: Parts, vendor: str, facts: Any) -> list[WrappedKey] | None:

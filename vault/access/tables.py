@@ -17,16 +17,16 @@ import pyarrow as pa
 
 from vault import delta, spool
 from vault.access.callers import Arrival, Caller
-from vault.access.permits import Permitted, masks_of, offerings, permitted
-from vault.access.records import Charge, begin, day, mark, refusals_recorded, who
-from vault.access.spooling import Spool, Spooled
+from vault.access.permits import Permitted, offerings, permitted
+from vault.access.records import Charge, begin, day, mark, refusals_recorded, refused, who
+from vault.access.spooling import Spool, Spooled, shape_of
 from vault.access.streams import planned
 from vault.audit import Kind
 from vault.catalog import Transaction
 from vault.cursors import SALT_BYTES, FileTicket, seal_file_ticket
 from vault.derivation import ticket_key
 from vault.encoding import canonical, new_id, timestamp
-from vault.errors import LimitReached, NotGranted
+from vault.errors import Abandoned, LimitReached, NotGranted
 from vault.fields import shown
 from vault.filters import hinted
 from vault.limits import Usage, left
@@ -78,9 +78,8 @@ def _allowed(parts: Parts, arrival: Arrival, table: SharedTable | None, request:
 
 
 def _shown(allowed: Permitted) -> ShownTable:
-    manifest, permit = allowed.version.manifest, allowed.permit
-    leaving = leaving_schema(manifest.schema, permit.columns, masks_of(permit.grant, permit.columns))
-    return ShownTable(permit.grant.id, permit.version, manifest.created, delta.shape_of(leaving))
+    permit = allowed.permit
+    return ShownTable(permit.grant.id, permit.version, allowed.version.manifest.created, shape_of(allowed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +140,13 @@ def shared_files(
         nonce = new_id()
         charge = Charge({}, {**_fields(plan, until), "nonce": nonce})
         asked, _ = begin(parts, arrival, permit, Kind.FILES_ASKED, lambda _usage: charge)
-    built = Spool(parts, allowed, plan, keys, shown.shape, spool.window_end(now, parts.spool.life))
+
+    def go_on() -> None:
+        if gone():
+            raise Abandoned("the client went away")
+        handing.check()
+
+    built = Spool(parts, allowed, plan, keys, spool.window_end(now, parts.spool.life), go_on)
     handing = _Handing(parts, arrival.caller, permit, built, until, {"asked": asked, "nonce": nonce})
     return Files(shown, permit.vendor, handing.files(plan, hints.limit), handing.check)
 
@@ -196,9 +201,15 @@ class _Handing:
                 if limit is not None and rows >= limit:
                     return
                 self.check()
-                found = self._spool.file(shard)
+                try:
+                    found = self._spool.file(shard)
+                    if found.rows:
+                        self._hand_out(found)
+                except LimitReached as error:
+                    grant = self._permit.grant
+                    refused(self._parts, self._caller, Request(grant.dataset_name, grant.id), error)
+                    raise
                 if found.rows:
-                    self._hand_out(found)
                     rows += found.rows
                     yield SharedFile(found.binding[:32], self._path(found), found.size, found.rows, self._until)
         finally:
@@ -234,6 +245,7 @@ class _Handing:
             found.size,
             found.head,
             found.binding,
+            found.checksum,
             permit.credential,
             self._caller.subject,
             permit.grant.id,

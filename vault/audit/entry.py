@@ -35,6 +35,7 @@ class Kind(StrEnum):
     FILES_ASKED = "shared files asked for"
     FILE_HANDED_OUT = "shared file handed out"
     FILE_READ = "shared file read"
+    FILE_DAMAGED = "spooled file damaged"
     REFUSED = "request refused"
     OWNER_READ = "owner read"
     KEYS_OPENED = "data keys opened"

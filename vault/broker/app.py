@@ -172,7 +172,7 @@ def create_app(
         """A request that is not valid uses its proof up as well."""
         who.enter(parts)
 
-    metrics = Metrics(lambda: access.key_counts(parts))
+    metrics = Metrics(lambda: access.key_counts(parts), lambda: access.spool_counts(parts))
     app.state.metrics = metrics
     closing = app.state.closing = Closing()
     shares = app.state.shares = Shares()

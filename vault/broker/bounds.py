@@ -19,8 +19,8 @@ _MOST_HEADERS: Final = 64
 _PATH_BYTES: Final = 4608
 _QUERY_BYTES: Final = 1024
 _BODY_BYTES: Final = 64 * 1024
-#: What is asked for by POST, and with a body; elsewhere the method itself is refused.
-_ASKED_BELOW: Final = ("/v1/datasets/", SHARING_PATH)
+#: What is asked for by POST, and with a body; elsewhere the method itself is refused, whatever the body is of.
+_ASKED_AT: Final = re.compile(f"/v1/datasets/.*|{SHARING_PATH}shares/[^/]+/schemas/[^/]+/tables/[^/]+/query", re.DOTALL)
 _BODY_TYPE: Final = "application/json"
 #: What takes another body, and a longer one; what is in it is read in pieces.
 _SUBMITTED_AT: Final = re.compile(r"/v1/datasets/[^/]+/submissions")
@@ -62,7 +62,7 @@ def _refused(scope: MutableMapping[str, Any], most_submitted: int) -> int | None
     lengths = headers.getlist("content-length")
     if "transfer-encoding" in headers or len(lengths) > 1 or not all(_is_number(each) for each in lengths):
         return 411
-    asked = scope["method"] == "POST" and scope["path"].startswith(_ASKED_BELOW)
+    asked = scope["method"] == "POST" and _ASKED_AT.fullmatch(scope["path"]) is not None
     submitted = asked and _SUBMITTED_AT.fullmatch(scope["path"]) is not None
     if lengths and int(lengths[0]) > (most_submitted if submitted else _BODY_BYTES):
         return 413

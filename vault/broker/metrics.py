@@ -9,7 +9,7 @@ from typing import Any, final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, Metric
 
-from vault.access import KeyCounts
+from vault.access import KeyCounts, SpoolCounts
 
 __all__ = ["CONTENT_TYPE", "Counts", "Metrics", "added", "lasting"]
 
@@ -37,15 +37,34 @@ class _Keys:
             yield CounterMetricFamily(name, text, value=value)
 
 
+class _Spool:
+    """The spooled files' counts, asked for when they are read."""
+
+    def __init__(self, counts: Callable[[], SpoolCounts]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterable[Metric]:
+        found = self._counts()
+        for name, text, value in (
+            ("dsvault_spool_built", "Shared files that were built and spooled.", found.built),
+            ("dsvault_spool_damaged", "Spooled files that were found changed or missing.", found.damaged),
+            ("dsvault_spool_full", "Shared files that were not built, since the spool had no room.", found.full),
+        ):
+            yield CounterMetricFamily(name, text, value=value)
+
+
 @final
 class Metrics:
     """One broker's counters; safe for use from several threads."""
 
-    def __init__(self, counts: Callable[[], KeyCounts]) -> None:
+    def __init__(
+        self, counts: Callable[[], KeyCounts], spooled: Callable[[], SpoolCounts] = lambda: SpoolCounts(0, 0, 0)
+    ) -> None:
         #: Where several processes serve together: what all of them counted.
         self.everyone: Callable[[], Counts] = self.counts
         self._registry = CollectorRegistry()
         self._registry.register(_Keys(counts))
+        self._registry.register(_Spool(spooled))
         self._requests = Counter(
             "dsvault_requests", "Requests that were answered.", ("route", "status"), registry=self._registry
         )

@@ -227,7 +227,8 @@ def _add_files(app: FastAPI, sharing: Sharing) -> None:
     ) -> Response:
         """A shared file, whole or a range of it; the address is leave enough."""
         address = request.client.host if request.client else "unknown"
-        found = access.shared_file(sharing.parts, ticket, address, vendors=sharing.vendors)
+        gone = getattr(request.state, "gone", _stays)
+        found = access.shared_file(sharing.parts, ticket, address, vendors=sharing.vendors, gone=gone)
         head, path = request.method == "HEAD", request.scope["path"]
         return ranged(found, range_, sharing.shares, head=head, count=sharing.metrics.streaming, path=path)
 

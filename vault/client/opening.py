@@ -79,6 +79,8 @@ def connect_with_token(
 def _key_of(profile: Profile, path: Path, given: Path | None) -> ProofKey | None:
     """The private key of a credential that is bound to one; raises InvalidInput where it is not to be found."""
     if profile.thumbprint is None:
+        if given is not None:
+            raise InvalidInput(f"{given}: the credential in {path} is a bearer's, and bound to no key")
         return None
     if given is None and profile.key is not None:
         key = ProofKey.parse(profile.key, str(path))

@@ -13,8 +13,10 @@ from typing import Any, Final
 import pyarrow as pa
 
 from vault.client import Client, connect
-from vault.errors import Conflict, InvalidInput, NotGranted, Unavailable
+from vault.errors import Conflict, InvalidInput, NotGranted, Unavailable, VaultError
+from vault.fields import parse_path
 from vault.filesystem.made import Kept, Made
+from vault.projection import has_field
 from vault.sinks import ENDINGS, write_reader
 from vault.wire import OfferedGrant
 
@@ -180,10 +182,26 @@ class Access:
             made = self.kept.found(key)
             if made is not None:
                 return offered, made
-            made = self.kept.get(key, lambda offered=offered: self._make(offered))  # type: ignore[misc]
+            try:
+                made = self.kept.get(key, lambda offered=offered: self._make(offered))  # type: ignore[misc]
+            except NotGranted as error:
+                # Where the file is still offered, it is what the options ask of it that is not granted.
+                raise self._not_granted(self.offered(place).grant, error) from error
             if self.key(self.offered(place)) == key:
                 return offered, made
         raise Unavailable("new versions came while the file was being read; open it again")
+
+    def _not_granted(self, grant: OfferedGrant, error: NotGranted) -> VaultError:
+        """The refusal of a read under a grant that stands, by the option at fault where one is."""
+        options = self.options
+        missing = next((name for name in options.columns or () if not _has(grant.schema, name)), None)
+        if missing is not None:
+            return InvalidInput(f"columns: {missing[:80]!r} is no column, or field of one, that is granted to you")
+        if options.delivery == "lease":
+            return InvalidInput("delivery: the grant allows no lease of these columns; use stream")
+        if options.where is not None:
+            return InvalidInput("where: it names a column that is not granted to you, or that is masked")
+        return error
 
     def key(self, offered: Offered) -> tuple[str, str, int, str]:
         """What a made file is of."""
@@ -197,6 +215,17 @@ class Access:
         file = pa.BufferOutputStream()
         write_reader(reader, offered.ending, file)
         return file.getvalue()
+
+
+def _has(schema: pa.Schema, name: str) -> bool:
+    """Whether a column, or a field by its path, is in what a grant offers."""
+    if name in schema.names:
+        return True
+    try:
+        column, *fields = parse_path(name)
+    except ValueError:
+        return False
+    return column in schema.names and has_field(schema.field(column), tuple(fields))
 
 
 class Source:

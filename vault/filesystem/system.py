@@ -40,7 +40,8 @@ class _WithPaths(type(AbstractFileSystem)):  # type: ignore[misc]
 
     def __call__(cls, profile: Any = None, **options: Any) -> Any:
         given = options if profile is None else {"profile": profile, **options}
-        return super().__call__(**absolute_paths(apply_config(cls, given)))
+        with as_a_file_system_says():
+            return super().__call__(**absolute_paths(apply_config(cls, given)))
 
 
 class DsvaultFileSystem(AbstractFileSystem, metaclass=_WithPaths):  # type: ignore[misc]
@@ -57,9 +58,9 @@ class DsvaultFileSystem(AbstractFileSystem, metaclass=_WithPaths):  # type: igno
 
     def __init__(self, profile: str, **options: Any) -> None:
         more = {name: value for name, value in options.items() if name in _FSSPECS}
-        self._options = Options.read(
-            {"profile": profile, **{name: value for name, value in options.items() if name not in _FSSPECS}}
-        )
+        own = {name: value for name, value in options.items() if name not in _FSSPECS}
+        with as_a_file_system_says():
+            self._options = Options.read({"profile": profile, **own})
         super().__init__(**more)
         self._held: tuple[int, Source] | None = None
 

@@ -228,6 +228,8 @@ class Profile:
         """Read a profile file; raises InvalidInput naming it."""
         try:
             document = json.loads(data)
+            if _is_foreign(document):
+                raise InvalidInput(f"{where}: this is another server's Delta Sharing profile, and none of dsvault's")
             if not str(document["dsvault_profile"]).startswith("1."):
                 raise InvalidInput(f"{where}: the profile has a format that this release does not know")
             thumbprint = document.get("thumbprint")
@@ -257,6 +259,12 @@ class Profile:
 
     def __repr__(self) -> str:
         return f"Profile(vendor={self.vendor}, endpoint={self.endpoint})"
+
+
+def _is_foreign(document: Any) -> bool:
+    """Whether it is a profile of Delta Sharing's, and not ours besides."""
+    known = isinstance(document, dict) and "dsvault_profile" not in document
+    return known and "shareCredentialsVersion" in document
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from vault.workings.journal import Journal
 from vault.workings.keyfolder import KeyFolder
 from vault.workings.recent import Recent
 from vault.workings.roots import Roots
+from vault.workings.spooled import Spools
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -188,6 +189,7 @@ class Parts:
     times: "Times"
     lately: "Lately"
     spool: "SpoolLimits"
+    spools: Spools
     clock: Callable[[], datetime]
 
 
