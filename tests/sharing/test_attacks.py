@@ -543,9 +543,9 @@ def test_gc_without_grace_takes_files_of_before(granted: Lab, how: str) -> None:
     else:
         lab.rekey(vendor="acme")
     lab.gc()
-    assert len(_objects(granted)) == 4
+    assert len(objects(granted)) == 4
     lab.gc(timedelta(0))
-    assert _objects(granted) == []
+    assert objects(granted) == []
 
 
 def test_check_counts_the_files_that_gc_may_remove(granted: Lab) -> None:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Lab
 from tests.incident.test_reports import served
 from tests.support.sharing import arrival, entries, fetched, listed
@@ -28,6 +30,33 @@ def test_a_report_counts_what_was_fetched_as_at_most(granted: Lab) -> None:
     assert {each.how for each in made.exposure.deliveries} == {"shared file"}
     assert {flow.who.address for flow in made.exposure.flows} == {"test", "192.0.2.7"}
     assert (made.exposure.odd, made.exposure.doubts) == ((), ())
+
+
+def test_ranges_of_a_file_say_once_which_rows_it_has(granted: Lab) -> None:
+    """Each is an entry of its own, and short: of a million ranges the log would else have the rows a million times."""
+    parts = granted.broker_parts()
+    (file, other, *_rest) = listed(parts, arrival(granted, parts))
+    found = access.shared_file(parts, file.path.removeprefix(FILES_PATH), "192.0.2.7")
+    for start in range(5):
+        assert len(b"".join(found.pieces(start, start + 1))) == 1
+    fetched(parts, other)
+    read = list(entries(granted, Kind.FILE_READ.value))
+    assert [set(each) & {"served", "again"} for each in read] == [{"served"}, *[{"again"}] * 4, {"served"}]
+    assert len({each["again"] for each in read[1:5]}) == 1
+    made = granted.vault.incident_report("acme")
+    assert (made.exposure.total.bound_reads, made.exposure.total.bound_bytes) == (6, 5 + other.size)
+    assert set(served(made, "bound")["evals", 1, "id"]) == {number for number in range(60) if number % 2 == 0}
+    assert made.exposure.odd == ()
+
+
+def test_after_a_minute_the_rows_of_a_file_are_said_again(granted: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a report finds them without looking far back."""
+    monkeypatch.setattr("vault.workings.spooled._READ_SECONDS", 0.0)
+    parts = granted.broker_parts()
+    (file, *_rest) = listed(parts, arrival(granted, parts))
+    for _ in range(2):
+        fetched(parts, file)
+    assert all("served" in each for each in entries(granted, Kind.FILE_READ.value))
 
 
 def test_a_listing_alone_is_no_exposure(granted: Lab) -> None:

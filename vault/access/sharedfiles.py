@@ -64,8 +64,12 @@ class ReadableFile:
         A segment that is not as it was sealed is never among them: the object is built anew, and read from there on.
         """
         parts = self._parts
-        number = parts.journal.record(Kind.FILE_READ, **self._said(start, stop))
+        # The rows of a file take up to as many bits: ranges of one that is read in many say them once a minute.
+        again = parts.spools.read_before(self._ticket.object)
+        number = parts.journal.record(Kind.FILE_READ, **self._said(start, stop, again))
         parts.journal.hold(number)
+        if again is None:
+            parts.spools.was_read(self._ticket.object, number)
         read = self._segments(self._salt, self._head)
         first, run = start, 1
         while first < stop:
@@ -101,7 +105,7 @@ class ReadableFile:
             raise NotGranted(REFUSAL)
         return self._segments(salt, head)
 
-    def _said(self, start: int, stop: int) -> dict[str, object]:
+    def _said(self, start: int, stop: int, again: int | None) -> dict[str, object]:
         """What the entry says: any of the file's rows may be in any of its bytes."""
         facts, ticket = self._facts, self._ticket
         told = {name: facts[name] for name in ("vendor", "grant", "purpose", "dataset", "dataset_id", "version")}
@@ -113,7 +117,8 @@ class ReadableFile:
             "subject": ticket.subject,
             "address": self._address,
             "delivery": "sharing",
-            **{name: facts[name] for name in ("columns", "column_ids", "masks", "filtered", "served", "rows")},
+            **{name: facts[name] for name in ("columns", "column_ids", "masks", "filtered", "rows")},
+            **({"served": facts["served"]} if again is None else {"again": again}),
             **facts["held"],
             "shards": [[facts["shard"], facts["shard"]]],
             "range": [start, stop],

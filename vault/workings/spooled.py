@@ -28,6 +28,9 @@ _AGE: Final = 10.0
 _SHORT_AGE: Final = 1.0
 #: How often who waits looks whether it still has to.
 _LOOK_SECONDS: Final = 0.2
+#: For how many seconds reads of a file refer to an earlier one for its rows, and of how many files that is known.
+_READ_SECONDS: Final = 60.0
+_MOST_READ: Final = 4096
 #: Removed at one count: what one request takes, where the store is asked by requests.
 _REMOVED: Final = 1000
 _YOURS: Final = "the files that are spooled for you are as many as may be; fetch some less, or later"
@@ -76,6 +79,7 @@ class Spools:
         self._own: dict[str, _Own] = {}
         self._warned: float | None = None
         self._happened: Counter[str] = Counter()
+        self._read: dict[str, tuple[float, int]] = {}
 
     @property
     def counts(self) -> SpoolCounts:
@@ -87,6 +91,19 @@ class Spools:
         """Count something."""
         with self._changed:
             self._happened[what] += 1
+
+    def read_before(self, name: str) -> int | None:
+        """The number of an entry of the last minute that says which rows an object's file has."""
+        with self._changed:
+            at, number = self._read.get(name, (0.0, None))
+            return number if number is not None and self._clock() - at < _READ_SECONDS else None
+
+    def was_read(self, name: str, number: int) -> None:
+        """Note that an entry says so; it is durable by now."""
+        with self._changed:
+            if len(self._read) >= _MOST_READ:
+                self._read.clear()
+            self._read[name] = self._clock(), number
 
     @contextmanager
     def turn(self, name: str, go_on: Callable[[], None], most: int | None = None) -> Iterator[None]:
