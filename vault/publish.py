@@ -59,7 +59,7 @@ def publish(
         )
     if options.columns_only:
         return _publish_columns(parts, name, source, options, progress)
-    plan = _plan(parts, name, options)
+    plan = _of_the_lab(_plan(parts, name, options), options)
     schema = plan.previous.manifest.schema if options.append else None
     with open_source(source, schema=schema, evolve=options.evolve) as rows:
         columns = _columns(plan, rows.schema, options)
@@ -97,6 +97,8 @@ def join_columns(parts: OwnerParts, name: str, version: int, joined: Joined) -> 
     check_column_names(schema.names, "the version")
     unsupported(schema)
     columns = carried_columns(present.manifest, schema)
+    returned = {column.id for column in columns if column.name in replacement.names} | set(plan.dataset.returned)
+    plan = replace(plan, dataset=replace(plan.dataset, returned=tuple(sorted(returned))))
     carried = Carried(present, columns, schema, replacement)
     return _run(parts, plan, columns, schema, options, carried, None, lambda _done, _total: None, joined.committed)
 
@@ -153,9 +155,18 @@ def _publish_columns(
     schema = _with_columns(plan.present.manifest.schema, replacement.schema)
     check_column_names(schema.names, "the version")
     unsupported(schema)
-    columns = carried_columns(plan.present.manifest, schema)
-    carried = Carried(plan.present, columns, schema, replacement)
+    present = plan.present
+    columns = carried_columns(present.manifest, schema)
+    own = {column.id for column in columns if column.name in replacement.names}
+    returned = tuple(each for each in plan.dataset.returned if each not in own)
+    plan = replace(plan, dataset=replace(plan.dataset, returned=returned))
+    carried = Carried(present, columns, schema, replacement)
     return _run(parts, plan, columns, schema, options, carried, None, progress)
+
+
+def _of_the_lab(plan: Plan, options: PublishOptions) -> Plan:
+    """Where every row comes from the lab, so does every column, whatever one of its name was before."""
+    return plan if options.append else replace(plan, dataset=replace(plan.dataset, returned=()))
 
 
 def _check_replaceable(plan: Plan, replacement: Replacement) -> None:
@@ -206,7 +217,9 @@ def _settings(found: Dataset | None, options: PublishOptions, name: str) -> Data
         # A forgotten option must not give every row to every vendor: what was said once holds until it is ended.
         key = options.key if options.key is not None else (found.key if found else None)
         assign_by = options.assign_by if options.assign_by is not None else (found.assign_by if found else None)
-        return Dataset(found.id if found else new_id(), name, key or None, assign_by or None)
+        if found is None:
+            return Dataset(new_id(), name, key or None, assign_by or None)
+        return replace(found, key=key or None, assign_by=assign_by or None)
     for option, wanted, present in (
         ("--key", options.key, found.key),
         ("--assign-by", options.assign_by, found.assign_by),
@@ -279,7 +292,7 @@ def begin_publication(parts: OwnerParts, name: str, schema: pa.Schema, options: 
     if options.columns_only:
         raise InvalidInput("--columns-only: rows that come in runs cannot be put beside those that are there")
     check_name(name, "dataset")
-    plan = _plan(parts, name, options)
+    plan = _of_the_lab(_plan(parts, name, options), options)
     before = plan.previous.manifest.schema if options.append else None
     with open_source(schema.empty_table(), schema=before, evolve=options.evolve) as rows:
         columns = _columns(plan, rows.schema, options)

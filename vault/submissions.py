@@ -281,7 +281,7 @@ def _checked(parts: OwnerParts, found: Vouched, dataset: Dataset, rename: Mappin
     if fill and not merge:
         name = min(fill)
         raise InvalidInput(f"the dataset has a column {name!r} already: --rename {name}=NAME gives it another name")
-    _check_fill(parts, dataset, present.manifest.columns, fill)
+    _check_fill(dataset, present.manifest.columns, fill)
     for name in sorted(fill):
         if schema.field(name).type != table.schema.field(name).type:
             raise InvalidInput(
@@ -335,19 +335,10 @@ def _rows_left(parts: OwnerParts, found: Vouched, dataset: Dataset) -> pa.Chunke
     return left
 
 
-def _check_fill(parts: OwnerParts, dataset: Dataset, columns: tuple[Column, ...], fill: frozenset[str]) -> None:
+def _check_fill(dataset: Dataset, columns: tuple[Column, ...], fill: frozenset[str]) -> None:
     """Raise InvalidInput for a column that did not come from submissions: no vendor writes into the lab's own."""
-    if not fill:
-        return
-    with parts.catalog.read() as transaction:
-        rows = [row for row in transaction.submissions(dataset=dataset.id) if row.state == ACCEPTED]
-    came: set[object] = set()
-    for row in rows:
-        with suppress(IntegrityError):  # a note that the owner did not seal makes no column one that may be filled
-            ids = _note(parts, row).get("columns")
-            came.update(ids if isinstance(ids, list) else ())
     for column in columns:
-        if column.name in fill and column.id not in came:
+        if column.name in fill and column.id not in dataset.returned:
             raise InvalidInput(
                 f"the column {column.name!r} of the dataset did not come from a submission, so that none can fill it: "
                 f"--rename {column.name}=NAME gives the new one another name"

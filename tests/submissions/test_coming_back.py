@@ -151,6 +151,24 @@ def test_merge_fills_no_column_of_the_labs_own(desk: Desk) -> None:
         desk.lab.vault.accept_submission(identity, merge=True)
 
 
+@pytest.mark.parametrize("how", ["publish", "columns"])
+def test_merge_fills_no_column_that_the_lab_has_published_since(desk: Desk, how: str) -> None:
+    """It keeps its id where it keeps its name, and is the lab's all the same. A rename and an append make it no other."""
+    lab = desk.lab.vault
+    lab.accept_submission(desk.submit(labels(0, label=["theirs"])))
+    lab.rename_column("evals", "label", "verdict")
+    lab.publish("evals", lab.scan("evals").read_all().slice(0, 0), append=True)
+    lab.accept_submission(desk.submit(labels(2, verdict=["theirs"])), merge=True)
+    own = lab.scan("evals").read_all()
+    if how == "publish":
+        lab.publish("evals", own, shard_rows=30)
+    else:
+        lab.publish("evals", own.select(["id", "verdict"]), columns_only=True)
+    with pytest.raises(InvalidInput, match="did not come from a submission"):
+        lab.accept_submission(desk.submit(labels(4, verdict=["theirs"])), merge=True)
+    assert _column(desk.lab, "verdict")[4] is None
+
+
 def test_rows_that_are_gone_since_are_counted(desk: Desk) -> None:
     """An erased row, or one that a later version lacks, has no place for a label; the others keep theirs."""
     lab = desk.lab.vault

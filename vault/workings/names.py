@@ -59,13 +59,17 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A dataset and its settings: the row key column and the assigning column. One that was deleted keeps its row."""
+    """A dataset and its settings: the row key column and the assigning column. One that was deleted keeps its row.
+
+    ``returned`` are ids of columns whose values came from submissions, and none of them from the lab since.
+    """
 
     id: str
     name: str
     key: str | None
     assign_by: str | None
     deleted: bool = False
+    returned: tuple[str, ...] = ()
 
 
 def insert_holder(transaction: Transaction, holder: Holder, owner_sealer: FieldSealer, own_sealer: FieldSealer) -> None:
@@ -160,7 +164,13 @@ def holder_named(transaction: Transaction, sealer: FieldSealer, name: str) -> Ho
 
 def _settings(dataset: Dataset) -> bytes:
     return json_bytes(
-        {"name": dataset.name, "key": dataset.key, "assign_by": dataset.assign_by, "deleted": dataset.deleted}
+        {
+            "name": dataset.name,
+            "key": dataset.key,
+            "assign_by": dataset.assign_by,
+            "deleted": dataset.deleted,
+            "returned": list(dataset.returned),
+        }
     )
 
 
@@ -183,7 +193,8 @@ def update_dataset(transaction: Transaction, dataset: Dataset, sealer: FieldSeal
 def _open_dataset(row: DatasetRow, sealer: FieldSealer) -> Dataset:
     name = row.name.open(sealer, row.id).decode()
     document = from_json(row.settings.open(sealer, row.id), "a dataset's settings")
-    return Dataset(row.id, name, document["key"], document["assign_by"], bool(document["deleted"]))
+    returned = tuple(document.get("returned", ()))
+    return Dataset(row.id, name, document["key"], document["assign_by"], bool(document["deleted"]), returned)
 
 
 def datasets(transaction: Transaction, sealer: FieldSealer, *, deleted_too: bool = False) -> list[Dataset]:
