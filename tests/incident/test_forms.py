@@ -115,6 +115,9 @@ def hostile() -> Report:
         columns=[],
     )
     model.add(Kind.KEYS_OPENED, keys=[[two, one, 1]], process=five)
+    sent = {"vendor": one, "vendor_id": vendor, "submission": two, "grant": three, "dataset": four, "dataset_id": five}
+    add(Kind.SUBMITTED, **sent, credential=six, address=seven, rows=1, bytes=2, version=1)
+    add(Kind.SUBMISSION_ACCEPTED, **sent, version=2, columns=list(HOSTILE), column_ids=list(HOSTILE))
     add(Kind.FROZEN, vendor=one, vendor_id=vendor, reason=two)
     return report_of(model.entries, vendor)
 
@@ -236,6 +239,15 @@ def test_json_is_canonical_and_fits_its_schema(which: str, request: pytest.Fixtu
             if column[place] is not None:
                 rows = document["sets"][column[place]]
                 assert rows["rows"] == sum(last - first + 1 for first, last in rows["ranges"])
+
+
+def test_a_report_of_the_format_before_has_nothing_of_what_came_back(hostile: Report) -> None:
+    """A bundle that an older release made is held against its own format: without the field, and the sentences."""
+    now, before = json.loads(hostile.json()), json.loads(hostile.json(0))
+    assert (now["format"], before["format"]) == ([1, 1], [1, 0])
+    assert len(now.pop("submissions")) == 1
+    assert len(now["summary"]) == len(before["summary"]) + 2
+    assert {**now, "format": [1, 0], "summary": before["summary"]} == before
 
 
 def test_the_same_log_gives_the_same_bytes() -> None:

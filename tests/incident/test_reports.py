@@ -279,7 +279,7 @@ def test_the_command_writes_each_form(granted: Lab, tmp_path: Path) -> None:
     assert out.stat().st_mode & 0o777 == 0o600
     assert "acme was served nothing" in done.stdout
     document = json.loads(run("acme", "--since", "2h", "--json").stdout)
-    assert (document["type"], document["format"], document["vendor"]) == ("incident report", [1, 0], "acme")
+    assert (document["type"], document["format"], document["vendor"]) == ("incident report", [1, 1], "acme")
     for words, sentence in (
         (("nobody",), "no vendor named 'nobody'"),
         (("acme", "-o", tmp_path / "x.pdf"), "-o"),

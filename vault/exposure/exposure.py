@@ -28,6 +28,7 @@ __all__ = [
     "Part",
     "Picture",
     "Refused",
+    "Returned",
     "Shared",
     "Span",
     "Unwrapped",
@@ -231,6 +232,33 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Returned:
+    """What the vendor sent back for rows of a version, and what became of it: ``waiting``, ``accepted``, ``rejected``.
+
+    ``number`` is that of the entry that says that it was received. Where none does, because it is not in the log, what
+    that would have said is None. ``version`` is the one that it became; ``versions`` are all that have its columns,
+    whatever has expired of them since.
+    """
+
+    number: int
+    submission: str
+    dataset: str
+    dataset_id: str
+    grant: str
+    credential: str | None
+    address: str | None
+    rows: int | None
+    bytes: int | None
+    of_version: int | None
+    received: int | None
+    state: str
+    settled: int | None
+    version: int | None
+    columns: tuple[str, ...]
+    versions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """An act that concerned the vendor: the number of its entry, and what it says for people."""
 
@@ -293,6 +321,7 @@ class Exposure:
     chunks: tuple[Chunks, ...]
     shared: tuple[Shared, ...]
     refused: tuple[Refused, ...]
+    returned: tuple[Returned, ...]
     events: tuple[Event, ...]
     picture: Picture
     odd: tuple[int, ...]

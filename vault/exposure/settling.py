@@ -28,6 +28,7 @@ from vault.exposure.intervals import Runs, common, minus, of_pairs
 from vault.exposure.keys import chunk_keys, data_keys
 from vault.exposure.lineage import Lineage
 from vault.exposure.names import masks_on, paired
+from vault.exposure.returned import returned
 from vault.exposure.rows import Layout, RowSet, either
 from vault.exposure.unended import Unended
 from vault.exposure.windows import opened, places, readable
@@ -146,6 +147,8 @@ class _Settling:
         of_all, of_delivery = flows(found, numbers)
         total, datasets = totals(of_all)
         listed = delivered(found, numbers, of_delivery)
+        sent, odd = returned(found.acts, world, self._period)
+        self._odd += odd
         frozen = tuple(_span(begun, ended) for begun, ended in world.freezes if begun <= self._through)
         return Exposure(
             vendor=world.name,
@@ -171,6 +174,7 @@ class _Settling:
                 Refused(request, tally.count, tally.first, tally.last)
                 for request, tally in sorted(found.refused.items(), key=lambda item: item[1].first)
             ),
+            returned=tuple(sent),
             events=tuple(events(found.acts, world, self._period)),
             picture=drawn(self._period, self._since, parts, windows, frozen, numbers, found.what.values),
             odd=tuple(sorted(set(self._odd))),

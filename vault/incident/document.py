@@ -9,14 +9,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from vault.exposure import Amounts, Cells, Exposure, Flow, Part, RowSet, Span
+from vault.exposure import Amounts, Cells, Exposure, Flow, Part, Returned, RowSet, Span
 from vault.incident.wording import exactly, summary
 from vault.rowsets import item_of, items_of_shards
 
 __all__ = ["FORM", "document"]
 
 #: (major, minor) of the document; whoever reads it refuses a major that it does not know.
-FORM: Final = (1, 0)
+FORM: Final = (1, 1)
 #: Sets of more runs of rows than this name them by shard only.
 _MOST_RANGES: Final = 10_000
 
@@ -55,19 +55,19 @@ def _told(rows: RowSet) -> dict[str, Any]:
     }
 
 
-def document(found: Exposure) -> dict[str, Any]:
-    """The exposure as the document."""
+def document(found: Exposure, minor: int = FORM[1]) -> dict[str, Any]:
+    """The exposure as the document; of an earlier ``minor`` where it is held against one that an older release made."""
     sets = _Sets()
     return {
         "type": "incident report",
-        "format": list(FORM),
+        "format": [FORM[0], minor],
         "vendor": found.vendor,
         "vendor_id": found.vendor_id,
         "since": exactly(found.since),
         "until": exactly(found.until),
         "entries": found.entries,
         "through": exactly(found.through),
-        "summary": summary(found),
+        "summary": summary(found, with_returned=minor > 0),
         "total": {
             **_amounts(found.total),
             "cells": found.cells,
@@ -124,6 +124,7 @@ def document(found: Exposure) -> dict[str, Any]:
             }
             for each in found.refused
         ],
+        **({"submissions": [_submission(each) for each in found.returned]} if minor > 0 else {}),
         "events": [
             {"entry": each.number, "time": exactly(each.time), "what": each.what, "detail": each.detail}
             for each in found.events
@@ -210,6 +211,27 @@ def _flow(flow: Flow) -> dict[str, Any]:
         **_amounts(flow.amounts),
         "first": exactly(flow.first),
         "last": exactly(flow.last),
+    }
+
+
+def _submission(each: Returned) -> dict[str, Any]:
+    return {
+        "entry": each.number,
+        "submission": each.submission,
+        "dataset": each.dataset,
+        "dataset_id": each.dataset_id,
+        "grant": each.grant,
+        "credential": each.credential,
+        "address": each.address,
+        "rows": each.rows,
+        "bytes": each.bytes,
+        "of_version": each.of_version,
+        "received": exactly(each.received),
+        "state": each.state,
+        "settled": exactly(each.settled),
+        "version": each.version,
+        "columns": list(each.columns),
+        "versions": list(each.versions),
     }
 
 

@@ -16,7 +16,7 @@ from vault.audit import Entry, Kind, Pinned, Tail
 from vault.encoding import asked_time, json_bytes, timestamp
 from vault.errors import IntegrityError, InvalidInput
 from vault.exposure import Exposure, Gathering, exposure, settle
-from vault.incident.document import document
+from vault.incident.document import FORM, document
 from vault.incident.page import page
 from vault.incident.plain import plain
 from vault.incident.ranges import Asked
@@ -46,17 +46,17 @@ class Report:
         """What matters, in sentences."""
         return summary(self.exposure)
 
-    def document(self) -> dict[str, Any]:
+    def document(self, minor: int = FORM[1]) -> dict[str, Any]:
         """What `json` encodes."""
-        return document(self.exposure)
+        return document(self.exposure, minor)
 
     def html(self) -> bytes:
         """One page that needs nothing beside it."""
         return page(self.exposure).encode()
 
-    def json(self) -> bytes:
-        """Canonical JSON (docs/reference/incident-report.md)."""
-        return json_bytes(self.document()) + b"\n"
+    def json(self, minor: int = FORM[1]) -> bytes:
+        """Canonical JSON (docs/reference/incident-report.md); ``minor`` is that of its format."""
+        return json_bytes(self.document(minor)) + b"\n"
 
     def markdown(self) -> bytes:
         """Text."""

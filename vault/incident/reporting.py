@@ -7,12 +7,18 @@ several vendors at once.
 from collections.abc import Iterable, Mapping
 
 from vault.audit import Entry
+from vault.incident.document import FORM
 from vault.incident.report import report_of
 
 __all__ = ["report_members"]
 
 
-def report_members(entries: Iterable[tuple[int, Entry]], vendor: str, placed: Mapping[int, str]) -> dict[str, bytes]:
-    """The members of a bundle that are the report about the vendor of that id; ``placed`` are the leaves' times."""
+def report_members(
+    entries: Iterable[tuple[int, Entry]], vendor: str, placed: Mapping[int, str], minor: int = FORM[1]
+) -> dict[str, bytes]:
+    """The members of a bundle that are the report about the vendor of that id; ``placed`` are the leaves' times.
+
+    ``minor`` is that of the report's format: an older bundle's is worked out in the form that it has.
+    """
     made = report_of(entries, vendor, placed=placed)
-    return {"report.json": made.json(), "report.html": made.html()}
+    return {"report.json": made.json(minor), "report.html": made.html()}

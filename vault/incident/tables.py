@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from vault.exposure import Cells, Exposure, Part, RowSet, Span
+from vault.exposure import Cells, Exposure, Part, Returned, RowSet, Span
 from vault.incident.wording import amounts, count, harmless, masked, moment, moment_or, plural, size
 
 __all__ = ["Table", "tables"]
@@ -36,6 +36,7 @@ def tables(found: Exposure) -> list[Table]:
         _datasets(found),
         _columns(found),
         _hands(found),
+        _returned(found),
         _bounds(found),
         _could(found),
         _grants(found),
@@ -160,6 +161,39 @@ def _hands(found: Exposure) -> Table:
          "rows at most more", "first", "last"),
         rows,
     )  # fmt: skip
+
+
+def _returned(found: Exposure) -> Table:
+    return _table(
+        "What it sent back",
+        "Submissions, by when they were received, and what became of them as the log says. What was accepted is in the "
+        "versions that are named, and in whatever was made of those.",
+        ("submission", "dataset", "of version", "grant", "credential", "address", "rows", "size", "received", "state"),
+        (
+            (
+                each.submission,
+                each.dataset,
+                each.of_version if each.of_version is not None else "",
+                each.grant,
+                each.credential or "",
+                each.address or "",
+                count(each.rows) if each.rows is not None else "not in the log",
+                size(each.bytes) if each.bytes is not None else "",
+                moment_or(each.received, "not in the log"),
+                _became(each),
+            )
+            for each in reversed(found.returned)
+        ),
+    )
+
+
+def _became(each: Returned) -> str:
+    if each.version is None:
+        return f"{each.state}{f' {moment(each.settled)}' if each.settled is not None else ''}"
+    later = [number for number in each.versions if number != each.version]
+    more = f", and in {plural(len(later), 'version')} behind it, the last {max(later)}" if later else ""
+    when = f" {moment(each.settled)}" if each.settled is not None else ""
+    return f"accepted into version {each.version}{when} as {', '.join(each.columns)}{more}"
 
 
 def _bounds(found: Exposure) -> Table:

@@ -30,6 +30,7 @@ from vault.audit import (
 from vault.encoding import from_base64, from_json, from_timestamp, timestamp
 from vault.errors import IntegrityError, InvalidInput
 from vault.incident.container import MEMBERS, MOST_BYTES, unpack
+from vault.incident.document import FORM
 from vault.incident.picking import Concerned, runs_of
 from vault.incident.reporting import report_members
 from vault.model import FORMAT
@@ -243,11 +244,21 @@ class _Bundle:
 
     def _report(self, entries: Sequence[tuple[int, Entry]], vendor: str, release: str) -> None:
         """The report is what follows from the entries; its page, too, where the release that made it is this one."""
-        again = report_members(entries, vendor, self._placed)
+        minor = self._minor()
+        again = report_members(entries, vendor, self._placed, minor)
         for name, data in again.items():
-            compared = name.endswith(".json") or release == __version__
+            compared = name.endswith(".json") or (release, minor) == (__version__, FORM[1])
             if compared and not hmac.compare_digest(data, self._members[name]):
                 raise IntegrityError(f"{name} in the bundle does not follow from its entries")
+
+    def _minor(self) -> int:
+        """The minor of the report's format, which an older release wrote with less in it; raises IntegrityError."""
+        document = _json(self._members, "report.json")
+        found = document.get("format") if isinstance(document, dict) else None
+        known = [[FORM[0], minor] for minor in range(FORM[1] + 1)]
+        if found not in known or any(type(each) is not int for each in found):
+            raise IntegrityError("the report in the bundle has a format that this release does not know")
+        return int(found[1])
 
 
 def _raw(text: str) -> bytes:

@@ -8,6 +8,8 @@ from vault.exposure import Amounts, Exposure, Part
 __all__ = ["amounts", "count", "exactly", "harmless", "masked", "moment", "moment_or", "plural", "size", "summary"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+#: So many places are named in a sentence.
+_FEW = 10
 _UNITS = ("bytes", "KB", "MB", "GB", "TB", "PB")
 
 
@@ -55,13 +57,14 @@ def masked(part: Part) -> str:
     return ", ".join(mask if place == part.column else f"{place}: {mask}" for place, mask in part.masks)
 
 
-def summary(found: Exposure) -> list[str]:
-    """What matters, in sentences."""
+def summary(found: Exposure, *, with_returned: bool = True) -> list[str]:
+    """What matters, in sentences; ``with_returned`` also of what it sent back, which earlier reports say nothing of."""
     return [
         *_served(found),
         *_who(found),
         *_could(found),
         *_others(found),
+        *(_returned(found) if with_returned else []),
         *_standing(found),
         *_in_doubt(found),
     ]
@@ -121,6 +124,30 @@ def _others(found: Exposure) -> list[str]:
     if not names:
         return ["No other vendor's compartment holds any of the same rows and columns."]
     return [f"Some of the same rows and columns are also held for {', '.join(map(harmless, names))}."]
+
+
+def _returned(found: Exposure) -> list[str]:
+    sent = found.returned
+    if not sent:
+        return []
+    states = [each.state for each in sent]
+    waiting, rejected, accepted = (states.count(state) for state in ("waiting", "rejected", "accepted"))
+    told = [
+        *([f"{waiting:,} {'waits' if waiting == 1 else 'wait'} for the lab"] if waiting else []),
+        *([f"{_were(rejected)} rejected"] if rejected else []),
+        *([f"{_were(accepted)} accepted"] if accepted else []),
+    ]
+    sentences = [f"It sent back {plural(len(sent), 'submission')}: {', '.join(told)}."]
+    places = sorted({(each.dataset, number) for each in sent for number in each.versions})
+    if places:
+        shown = ", ".join(f"{harmless(dataset)} version {number}" for dataset, number in places[:_FEW])
+        more = f" and {len(places) - _FEW:,} more" if len(places) > _FEW else ""
+        sentences.append(f"Columns of what it sent are in {shown}{more}.")
+    return sentences
+
+
+def _were(number: int) -> str:
+    return f"{number:,} {'was' if number == 1 else 'were'}"
 
 
 def _standing(found: Exposure) -> list[str]:
