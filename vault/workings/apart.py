@@ -2,8 +2,8 @@
 
 What a vendor sends is authenticated, and the vendor's all the same: a few bytes of Parquet can stand for any amount of
 rows, and a decoder that meets what no writer writes may end its process. So it is decoded where that hurts nobody: the
-child has one table's key and ciphertext, by a pipe, and none of the owner's keys; it can write no file, and what it
-answers is bounded and checked here as if a stranger had sent it.
+child has one table's key and ciphertext, by a pipe, and none of the owner's keys, nor of its environment but where
+libraries are; it can write no file, and what it answers is bounded and checked here as if a stranger had sent it.
 """
 
 import os
@@ -33,6 +33,8 @@ _CPU_SECONDS, _SECONDS = 300, 600
 _SIZE: Final = struct.Struct(">Q")
 _GOOD, _BAD = b"\x01", b"\x00"
 _ENVIRONMENT: Final = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
+#: What Python and Arrow's libraries may need to be found and to start; no secret is in any of them.
+_INHERITED: Final = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "SYSTEMROOT")
 
 
 def decoded_apart(
@@ -44,15 +46,13 @@ def decoded_apart(
     table that is larger than ``most`` bytes or cannot be decoded within the bounds.
     """
     asked = canonical(key, identity.chunk, identity.encode(), schema.serialize().to_pybytes())
-    # No setting of ours, least of all a passphrase; and no module of the directory that it is started in, which may be
-    # where a vendor's files are.
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("DSVAULT")}
+    # No module of the directory that it is started in is found: that may be where a vendor's files are.
     with subprocess.Popen(
         [sys.executable, "-P", "-m", __name__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**inherited, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        env=_environment(),
         close_fds=True,
     ) as process:
         assert process.stdin is not None
@@ -68,6 +68,12 @@ def decoded_apart(
             ending.cancel()
             process.kill()
     return _table(answer, schema, most)
+
+
+def _environment() -> dict[str, str]:
+    """What the child sees of the owner's environment, in which passphrases, tokens and cloud keys may stand."""
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    return {**inherited, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def _feed(pipe: IO[bytes], asked: bytes, data: memoryview) -> None:
