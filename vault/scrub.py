@@ -5,9 +5,10 @@ names: under its live key, and under no retired one. With ``epochs`` only the en
 opens under the chunk's key and no other: enough to prove after a rekey that nothing was forgotten.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from vault.catalog import WAITING, SubmissionRow
 from vault.chunks import verify, verify_footer
 from vault.derivation import chunk_key
 from vault.errors import IntegrityError, NotFound, VaultError
@@ -20,7 +21,7 @@ from vault.workings.names import Holder, datasets, holders, own_holder_name
 from vault.workings.parts import OwnerParts, holder_sealer, wrapped_key
 from vault.workings.permissions import live_for_vendor
 from vault.workings.putting import Checksum
-from vault.workings.quarantine import check_kept, kept
+from vault.workings.quarantine import Places, called, check_kept, kept
 from vault.workings.reading import identity_of
 from vault.workings.spoolend import spent_files
 from vault.workings.trouble import stopped
@@ -126,16 +127,30 @@ def check(
         else:
             report.garbage.append(info.name)
             report.garbage_bytes += info.size
-    _check_quarantine(parts, report, whole=not epochs)
+    _check_quarantine(parts, report, names, whole=not epochs)
     return report
 
 
-def _check_quarantine(parts: OwnerParts, report: CheckReport, *, whole: bool) -> None:
-    """Every submission that waits is there as it came; what gc may remove of the others is garbage."""
+def _check_quarantine(parts: OwnerParts, report: CheckReport, names: Mapping[str, str], *, whole: bool) -> None:
+    """Every submission that waits is there as it came, and no row is a copy; what gc may remove is garbage."""
     found = kept(parts, DEFAULT_GRACE)
-    for row in found.waiting:
-        report.submissions += 1
-        report.noting(f"submission {row.id}", lambda row=row: check_kept(parts, row, whole=whole))  # type: ignore[misc]
+    with parts.catalog.read() as transaction:
+        places = Places.read(parts.vault, transaction)
+    owned: dict[str, list[SubmissionRow]] = {}
+    for row in found.rows:
+        waits, faults = row.state == WAITING, len(report.faults)
+        report.submissions += waits
+        place = f"submission {called(row)} of {names.get(row.vendor, row.vendor)}"
+        report.noting(place, lambda row=row: places.check(row))  # type: ignore[misc]
+        if len(report.faults) > faults:
+            continue
+        owned.setdefault(row.object, []).append(row)
+        if waits:
+            report.noting(place, lambda row=row: check_kept(parts, row, whole=whole))  # type: ignore[misc]
+    for rows in owned.values():
+        if len(rows) > 1:
+            ids = " and ".join(called(row) for row in rows)
+            report.faults.append(f"submissions {ids} are said to be one object: at most one of them is")
     report.garbage += [info.name for info in found.garbage]
     report.garbage_bytes += sum(info.size for info in found.garbage)
     report.busy += found.recent

@@ -22,9 +22,12 @@ import pyarrow as pa
 
 from vault.encoding import new_id
 from vault.errors import InvalidInput
+from vault.incoming import values_within
 
 __all__ = ["ENDINGS", "check_ending", "plain_rows", "replacing", "representable", "write_reader", "write_table_as"]
 
+#: Values within a column of what is only looked at.
+_MOST_SHOWN: Final = 100_000
 ENDINGS: Final = (".arrow", ".csv", ".jsonl", ".parquet")
 
 
@@ -139,12 +142,14 @@ def plain_rows(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def representable(table: pa.Table) -> pa.Table:
-    """The table, with a text instead of each column of which Python has no form for a value.
+    """The table, with a text instead of each column of which Python has no form for a value, or not for so many.
 
-    Such are days after the year 9999, and time stamps in a zone that there is not.
+    Such are days after the year 9999, time stamps in a zone that there is not, and a list of a million nulls.
     """
     for place, name in enumerate(table.column_names):
         try:
+            if values_within(table.column(place)) > _MOST_SHOWN:
+                raise ValueError("too many to be shown")
             table.column(place).to_pylist()
         except (ArithmeticError, LookupError, ValueError, pa.ArrowException):
             instead = f"a value of {table.schema.field(place).type} that cannot be shown"

@@ -7,7 +7,7 @@ showed. Only then do its columns become those of a new version, in the one trans
 accepted: a run that is killed has accepted it once or not at all.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,8 +19,9 @@ from vault.audit import Kind
 from vault.catalog import WAITING, SealedValue, SubmissionRow, Transaction
 from vault.chunks import unsupported
 from vault.compact import chosen
-from vault.encoding import from_json, json_bytes, timestamp
+from vault.encoding import from_json, from_timestamp, json_bytes, timestamp
 from vault.errors import Conflict, IntegrityError, InvalidInput, NotFound
+from vault.incoming import check_keys, check_labels
 from vault.model import Column, check_column_names
 from vault.publish import Joined, join_columns
 from vault.submission import open_envelope
@@ -41,6 +42,7 @@ __all__ = [
     "accept",
     "reject",
     "reject_all",
+    "reject_waiting",
     "submission",
     "submissions",
 ]
@@ -55,7 +57,8 @@ _LONGEST_REASON: Final = 1000
 class SubmissionState:
     """A submission in a list: ``waiting``, ``accepted`` or ``rejected``, with what was noted of it then.
 
-    ``rows`` is what its envelope says, 0 where that cannot be read. ``version`` is the one that it became.
+    ``rows`` is what its envelope says, 0 where that cannot be read. ``version`` is the one that it became. ``doubt``
+    says what of its row dsvault does not write: who has a broker's database role can add rows.
     """
 
     id: str
@@ -69,6 +72,7 @@ class SubmissionState:
     settled: str | None
     reason: str | None
     version: int | None
+    doubt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +127,20 @@ class _Names:
         return cls(parts, vendors, {each.id: each for each in datasets(transaction, sealer, deleted_too=True)})
 
     def state(self, row: SubmissionRow) -> SubmissionState:
-        """A row in words; what it names and is not there shows by its id."""
-        note = _note(self.parts, row)
+        """A row in words; what it names and is not there shows by its id, and what cannot be understood is told."""
+        rows, note = 0, {}
+        doubts = [f"its state is {row.state[:80]!r}"] if row.state not in {WAITING, ACCEPTED, REJECTED} else []
         try:
             rows = open_envelope(row.envelope.decode("ascii", "replace"))[1].rows
         except InvalidInput:
-            rows = 0
+            doubts.append("its envelope is none")
+        try:
+            note = _note(self.parts, row)
+        except IntegrityError:
+            doubts.append("its note does not open")
+        for what, time in (("received", row.received), ("settled", row.settled)):
+            if time is not None and not _is_time(time):
+                doubts.append(f"it was {what} at no time")
         dataset = self.datasets.get(row.dataset)
         return SubmissionState(
             id=row.id,
@@ -142,7 +154,16 @@ class _Names:
             settled=row.settled,
             reason=note.get("reason"),
             version=note.get("version"),
+            doubt=", ".join(doubts) or None,
         )
+
+
+def _is_time(text: str) -> bool:
+    try:
+        from_timestamp(text)
+    except IntegrityError:
+        return False
+    return True
 
 
 def _place(row: SubmissionRow) -> str:
@@ -290,22 +311,8 @@ def _named(found: Vouched, rename: Mapping[str, str]) -> pa.Table:
     fresh = [rename.get(name, name) for name in labels]
     check_column_names(fresh, "--rename" if rename else "the submission")
     unsupported(table.schema)
-    for each in table.schema:
-        _check_zones(each.name, each.type)
+    check_labels(table)
     return table.rename_columns([table.column_names[0], *fresh])
-
-
-def _check_zones(name: str, kind: pa.DataType) -> None:
-    """Raise InvalidInput for a time zone that no reader knows: accepted, it would spoil the lab's own reads."""
-    if pa.types.is_timestamp(kind) and kind.tz is not None:
-        try:
-            pa.scalar(0, kind).as_py()
-        except (pa.ArrowException, OSError, ValueError, LookupError) as error:
-            raise InvalidInput(f"the column {name!r} has times in the zone {kind.tz[:80]!r}, which is none") from error
-    if pa.types.is_dictionary(kind):
-        _check_zones(name, kind.value_type)
-    for number in range(kind.num_fields):
-        _check_zones(name, kind.field(number).type)
 
 
 def _rows_left(parts: OwnerParts, found: Vouched, dataset: Dataset) -> pa.ChunkedArray:
@@ -317,14 +324,7 @@ def _rows_left(parts: OwnerParts, found: Vouched, dataset: Dataset) -> pa.Chunke
     keys, known = found.table.column(0), shown(parts, found, dataset)
     if keys.type != known.keys.type:
         raise InvalidInput(f"the row key is {keys.type}, and {known.keys.type} in the dataset")
-    if keys.null_count:
-        raise InvalidInput(f"row {pc.index(pc.is_null(keys), True).as_py() + 1} of the submission names no row")
-    if pc.count_distinct(keys).as_py() != len(keys):
-        seen: set[object] = set()
-        for row, value in enumerate(keys.to_pylist(), 1):
-            if value in seen:
-                raise InvalidInput(f"row {row} of the submission names a row that an earlier one names")
-            seen.add(value)
+    check_keys(keys, found.particulars.key)
     left = pc.is_in(keys, value_set=known.keys.combine_chunks())
     wrong = pc.invert(left)
     if not known.complete:
@@ -343,8 +343,9 @@ def _check_fill(parts: OwnerParts, dataset: Dataset, columns: tuple[Column, ...]
         rows = [row for row in transaction.submissions(dataset=dataset.id) if row.state == ACCEPTED]
     came: set[object] = set()
     for row in rows:
-        ids = _note(parts, row).get("columns")
-        came.update(ids if isinstance(ids, list) else ())
+        with suppress(IntegrityError):  # a note that the owner did not seal makes no column one that may be filled
+            ids = _note(parts, row).get("columns")
+            came.update(ids if isinstance(ids, list) else ())
     for column in columns:
         if column.name in fill and column.id not in came:
             raise InvalidInput(
@@ -423,18 +424,41 @@ def reject(parts: OwnerParts, identity: str, reason: str, vendor_name: str | Non
 
     Raises NotFound, Conflict for one that was settled before, and InvalidInput for a reason that is none.
     """
-    if not reason.strip() or len(reason) > _LONGEST_REASON or not reason.isprintable():
-        raise InvalidInput(f"--reason: give 1 to {_LONGEST_REASON} printable characters; the log keeps them")
+    _check_reason(reason)
     row, names = _row(parts, identity, vendor_name)
     _waiting(row)
-    dataset = names.datasets.get(row.dataset) or Dataset(row.dataset, row.dataset, None, None)
-    with parts.catalog.write() as transaction:
-        _refuse(parts, transaction, row, names.vendors.get(row.vendor, row.vendor), dataset, reason)
-    parts.journal.checkpoint()
+    return _refused(parts, names, [row], reason)[0]
+
+
+def reject_waiting(parts: OwnerParts, vendor_name: str, reason: str) -> list[SubmissionState]:
+    """Refuse all that waits of a vendor, in one change; none where nothing does.
+
+    Raises NotFound, InvalidInput for a reason that is none, and Conflict where another settled some of it at the same
+    time; then nothing was changed.
+    """
+    _check_reason(reason)
+    wanted = vendor_named(parts, vendor_name).id
     with parts.catalog.read() as transaction:
-        after = transaction.submission(row.vendor, row.id)
-    assert after is not None
-    return names.state(after)
+        rows = [row for row in transaction.submissions(vendor=wanted) if row.state == WAITING]
+        names = _Names.read(parts, transaction)
+    return _refused(parts, names, rows, reason) if rows else []
+
+
+def _check_reason(reason: str) -> None:
+    if not reason.strip() or len(reason) > _LONGEST_REASON or not reason.isprintable():
+        raise InvalidInput(f"--reason: give 1 to {_LONGEST_REASON} printable characters; the log keeps them")
+
+
+def _refused(parts: OwnerParts, names: _Names, rows: Sequence[SubmissionRow], reason: str) -> list[SubmissionState]:
+    with parts.catalog.write() as transaction:
+        for row in rows:
+            dataset = names.datasets.get(row.dataset) or Dataset(row.dataset, row.dataset, None, None)
+            _refuse(parts, transaction, row, names.vendors.get(row.vendor, row.vendor), dataset, reason)
+    parts.journal.checkpoint()
+    ids = {(row.vendor, row.id) for row in rows}
+    with parts.catalog.read() as transaction:
+        after = transaction.submissions(vendor=rows[0].vendor)
+    return [names.state(row) for row in after if (row.vendor, row.id) in ids]
 
 
 def _refuse(

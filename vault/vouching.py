@@ -21,6 +21,7 @@ from vault.delegation import Link, check_chain
 from vault.encoding import from_timestamp
 from vault.errors import Conflict, IntegrityError, InvalidInput, NotFound, NotGranted, Unauthenticated
 from vault.filters import BoundFilter
+from vault.incoming import check_amount, check_depth, plain
 from vault.model import Column
 from vault.policy import Handed, Offer
 from vault.submission import Envelope, Particulars, Secret, open_envelope, unpack
@@ -30,6 +31,7 @@ from vault.workings.filling import owners_version
 from vault.workings.names import Dataset
 from vault.workings.parts import OwnerParts
 from vault.workings.permissions import open_grant
+from vault.workings.quarantine import received_at
 from vault.workings.reading import ReadPlan, read_batches, read_column
 from vault.workings.submissionkeys import private_key
 from vault.workings.versions import OpenVersion
@@ -57,7 +59,7 @@ def vouched(parts: OwnerParts, row: SubmissionRow) -> Vouched:
     Raises IntegrityError, KeyUnavailable where the key that it is sealed to is not here, and InvalidInput for rows that
     cannot be decoded within bounds.
     """
-    received = from_timestamp(row.received)
+    received = received_at(row)
     try:
         signer, envelope = open_envelope(row.envelope.decode("ascii", "replace"))
     except InvalidInput as error:
@@ -76,9 +78,8 @@ def vouched(parts: OwnerParts, row: SubmissionRow) -> Vouched:
     ]
     if not listed or not _lasts(credential, grant, received):
         raise IntegrityError("the grant or the credential of the submission did not count when it was received")
-    secret = Secret.opened(
-        envelope.wrapped, private_key(parts.signers.keys, envelope.sealed_to), envelope.bound(grant.vendor_name)
-    )
+    bound = envelope.bound(grant.vendor_name)
+    secret = Secret.opened(envelope.wrapped, private_key(parts.signers.keys, envelope.sealed_to), bound)
     sealed, rows = unpack(_object(parts, row, envelope))
     particulars = secret.open(sealed)
     links = _links(credential, signer, particulars, received)
@@ -86,10 +87,7 @@ def vouched(parts: OwnerParts, row: SubmissionRow) -> Vouched:
         raise IntegrityError("the delegation of the submission had ended when it was received")
     if any(link.dataset not in {None, grant.dataset_name} for link in links):
         raise IntegrityError("the delegation of the submission is of another dataset")
-    table = _table(
-        particulars,
-        decoded_apart(rows, secret.rows_key, envelope.bound(grant.vendor_name), _schema(particulars), MOST_BYTES),
-    )
+    table = _table(particulars, decoded_apart(rows, secret.rows_key, bound, _schema(particulars), MOST_BYTES))
     if table.num_rows != envelope.rows:
         raise IntegrityError("the submission has another number of rows than its envelope says")
     return Vouched(envelope, grant, links, particulars, table)
@@ -175,16 +173,19 @@ def _links(credential: Credential, signer: str, particulars: Particulars, receiv
 
 def _schema(particulars: Particulars) -> pa.Schema:
     try:
-        return pa.ipc.read_schema(pa.py_buffer(particulars.schema)).remove_metadata()
+        schema = pa.ipc.read_schema(pa.py_buffer(particulars.schema)).remove_metadata()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise IntegrityError("the submission does not say of which columns it is") from error
+    check_depth(schema)
+    return schema
 
 
 def _table(particulars: Particulars, table: pa.Table) -> pa.Table:
     """The table, in the form that the client gives it; raises InvalidInput for another."""
     if table.num_columns < 2 or table.column_names[0] != particulars.key:
         raise InvalidInput("the submission has no column that names rows, or none beside it")
-    return table
+    check_amount(table)
+    return plain(table)
 
 
 @dataclass(frozen=True, slots=True)

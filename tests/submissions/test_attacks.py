@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import subprocess
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from sqlalchemy import update
 
 from tests.conftest import Lab
-from tests.support.submitting import Desk, joined, labels, split
+from tests.support.submitting import Desk, joined, labels, made, split
 from tests.support.tables import rows
 from vault.catalog import schema
 from vault.chunks import decode, encode
@@ -46,34 +47,6 @@ def _refused(lab: Lab, identity: str, why: str, kind: type[Exception] = Integrit
             act(identity)
     assert lab.vault.show("evals").versions[-1].version == before
     assert {each.state for each in lab.vault.submissions()} == {"waiting"}
-
-
-def _made(
-    desk: Desk, table: pa.Table, *, public: bytes | None = None, data: bytes | None = None, **bound: Any
-) -> tuple[Envelope, bytes]:
-    """An envelope and an object as the vendor's client makes them, or not quite."""
-    (offer,) = desk.dataset().grants
-    place = Bound(desk.profile.vault, desk.profile.vendor, desk.profile.token.credential, offer.grant, 1, new_id())
-    place = replace(place, **bound)
-    secret = Secret.fresh(place)
-    particulars = Particulars("id", table.schema.serialize().to_pybytes(), desk.profile.delegations)
-    rows_of = data if data is not None else encode(table, secret.rows_key, place).to_pybytes()
-    packed = pack(secret.seal(particulars), rows_of)
-    sealed_to = public if public is not None else desk.profile.submission_key
-    assert sealed_to is not None
-    envelope = Envelope(
-        place.submission,
-        place.vault,
-        place.credential,
-        place.grant,
-        place.version,
-        table.num_rows,
-        len(packed),
-        hashlib.sha256(packed).hexdigest(),
-        key_name(sealed_to),
-        secret.wrapped(sealed_to),
-    )
-    return envelope, packed
 
 
 def test_neither_the_store_nor_the_catalog_shows_anything(desk: Desk) -> None:
@@ -117,7 +90,7 @@ def test_a_broker_cannot_have_it_sealed_to_a_key_of_its_own(desk: Desk) -> None:
 def test_one_that_is_sealed_to_another_key_is_not_taken_over(desk: Desk) -> None:
     """A submission for a key that is not the owner's cannot be opened, whoever signed it."""
     public = X25519PrivateKey.generate().public_key().public_bytes_raw()
-    envelope, data = _made(desk, labels(0), public=public)
+    envelope, data = made(desk, labels(0), public=public)
     desk.put(desk.signed(envelope, data))
     _refused(desk.lab, envelope.submission, "is not here", KeyUnavailable)
 
@@ -272,11 +245,11 @@ def test_a_key_that_is_null_or_stands_twice_is_refused_by_the_owner_too(desk: De
     for table, why in (
         (
             pa.table({"id": pa.array([0, None], pa.int64()), "label": ["a", "b"]}),
-            "row 2 of the submission names no row",
+            "row 2: the column 'id' is null",
         ),
-        (labels(0, 2, 0), "row 3 of the submission names a row that an earlier one names"),
+        (labels(0, 2, 0), "row 3: the column 'id' has a value that stands in an earlier row"),
     ):
-        envelope, data = _made(desk, table)
+        envelope, data = made(desk, table)
         desk.put(desk.signed(envelope, data))
         with pytest.raises(InvalidInput, match=f"^{why}$"):
             desk.lab.vault.accept_submission(envelope.submission)
@@ -286,16 +259,16 @@ def test_a_plain_parquet_file_is_refused(desk: Desk) -> None:
     """What is not encrypted under the submission's own key is no submission, though its envelope is signed."""
     table, sink = labels(0), pa.BufferOutputStream()
     pq.write_table(table, sink)
-    envelope, data = _made(desk, table, data=sink.getvalue().to_pybytes())
+    envelope, data = made(desk, table, data=sink.getvalue().to_pybytes())
     desk.put(desk.signed(envelope, data))
     _refused(desk.lab, envelope.submission, "do not open")
 
 
 def test_rows_of_another_submission_of_the_same_vendor_are_refused(desk: Desk) -> None:
     """A file is bound to its own submission: one cannot be put together from parts of two."""
-    envelope, _ = _made(desk, labels(0))
-    _, foreign = unpack(_made(desk, labels(2))[1])
-    mixed, packed = _made(desk, labels(0), data=bytes(foreign))
+    envelope, _ = made(desk, labels(0))
+    _, foreign = unpack(made(desk, labels(2))[1])
+    mixed, packed = made(desk, labels(0), data=bytes(foreign))
     assert envelope.submission != mixed.submission
     desk.put(desk.signed(mixed, packed))
     _refused(desk.lab, mixed.submission, "do not open")
@@ -323,9 +296,35 @@ def test_no_module_of_the_owners_directory_is_run(desk: Desk, monkeypatch: pytes
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_decoder_sees_nothing_of_the_owners_environment(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passphrases, tokens and cloud keys stand in environments, and a decoder that was taken over would send them."""
+    secret, seen = "a secret of the environment", b""
+
+    class Watched(subprocess.Popen[bytes]):
+        def __init__(self, *given: Any, **options: Any) -> None:
+            nonlocal seen
+            super().__init__(*given, **options)
+            seen = Path(f"/proc/{self.pid}/environ").read_bytes()
+
+    identity = desk.submit(labels(0))
+    for name in (
+        "AWS_SECRET_ACCESS_KEY",
+        "VAULT_TOKEN",
+        "DSVAULT_NEW_PASSPHRASE",
+        "PGPASSWORD",
+        "HOME",
+        "PYTHONSTARTUP",
+    ):
+        monkeypatch.setenv(name, secret)
+    monkeypatch.setattr("vault.workings.apart.subprocess.Popen", Watched)
+    assert desk.lab.vault.submission(identity).table.num_rows == 1
+    assert b"PYTHONPATH=" in seen
+    assert secret.encode() not in seen
+
+
 def test_another_number_of_rows_than_was_signed_is_refused(desk: Desk) -> None:
     """Limits and lists go by the envelope."""
-    envelope, data = _made(desk, labels(0, 2))
+    envelope, data = made(desk, labels(0, 2))
     wrong = replace(envelope, rows=1)
     desk.put(desk.signed(wrong, data))
     _refused(desk.lab, wrong.submission, "another number of rows")
@@ -394,7 +393,7 @@ def test_odd_names_and_values_are_text_and_nothing_else(desk: Desk) -> None:
 
 def test_a_name_that_is_not_in_normal_form_is_refused_by_the_owner_too(desk: Desk) -> None:
     """Two names that look alike are no two columns."""
-    envelope, data = _made(desk, pa.table({"id": [0], "mu\u0308ll": ["x"]}))
+    envelope, data = made(desk, pa.table({"id": [0], "mu\u0308ll": ["x"]}))
     desk.put(desk.signed(envelope, data))
     with pytest.raises(InvalidInput, match="NFC"):
         desk.lab.vault.accept_submission(envelope.submission)
@@ -405,7 +404,7 @@ def test_an_id_that_is_taken_is_another_submissions(desk: Desk) -> None:
     identity = desk.submit(labels(0))
     again = desk.put(desk.bodies[-1])
     assert again.submission == identity
-    envelope, data = _made(desk, labels(2))
+    envelope, data = made(desk, labels(2))
     with pytest.raises(Conflict, match="another submission has that id"):
         desk.put(desk.signed(replace(envelope, submission=identity), data))
     assert [each.id for each in desk.lab.vault.submissions()] == [identity]
@@ -414,15 +413,15 @@ def test_an_id_that_is_taken_is_another_submissions(desk: Desk) -> None:
 @pytest.mark.parametrize("masks", [{}, {"id": "hash"}])
 def test_a_key_column_that_was_not_granted_names_no_rows(published: Lab, masks: dict[str, str]) -> None:
     """Whatever a broker lets in: who guesses keys, or has hashes of them, was shown none."""
-    made = published.vault.grant("acme", "evals", ["id", "prompt"] if masks else ["prompt"], masks=masks)
+    granted = published.vault.grant("acme", "evals", ["id", "prompt"] if masks else ["prompt"], masks=masks)
     desk = Desk(published)
-    envelope, data = _made(desk, labels(0))
+    envelope, data = made(desk, labels(0))
     if masks:
         with pytest.raises(NotGranted, match="identifies rows"):
             desk.put(desk.signed(envelope, data))
         return
     desk.put(desk.signed(envelope, data))
-    assert envelope.grant == made.id
+    assert envelope.grant == granted.id
     with pytest.raises(InvalidInput, match="is not granted as it is"):
         published.vault.accept_submission(envelope.submission)
 
@@ -444,7 +443,7 @@ def test_a_version_that_a_pinned_grant_is_not_of_is_refused(lab: Lab) -> None:
     lab.vault.publish("evals", rows(20), key="id")
     desk = Desk(lab)
     identity = desk.submit(labels(0))
-    envelope, data = _made(desk, labels(15), version=2, submission=identity)
+    envelope, data = made(desk, labels(15), version=2, submission=identity)
     name = f"submissions/{new_id()}"
     lab.vault.parts.store.put(name, data)
     signed = envelope.signed(desk.key).encode()

@@ -127,20 +127,6 @@ def test_a_taken_name_is_refused_and_another_can_be_given(desk: Desk) -> None:
     assert _column(desk.lab, "graded")[0] == 1.5
 
 
-@pytest.mark.parametrize("nested", [False, True])
-def test_times_in_a_zone_that_is_none_are_refused(desk: Desk, nested: bool) -> None:
-    """Accepted they would be in the way of the lab's own reads; it can be looked at, and says why it is not taken."""
-    times = pa.array([1], pa.timestamp("s", "../../etc/passwd"))
-    column = pa.array([[{"at": 1}]], pa.list_(pa.struct([("at", times.type)]))) if nested else times
-    identity = desk.submit(pa.table({"id": pa.array([0], pa.int64()), "when": column}))
-    with pytest.raises(InvalidInput, match="'when' has times in the zone '../../etc/passwd', which is none"):
-        desk.lab.vault.accept_submission(identity)
-    assert "which is none" in str(desk.lab.vault.submission(identity).problem)
-    zoned = pa.array([1], pa.timestamp("s", "+02:00"))
-    good = desk.submit(pa.table({"id": pa.array([2], pa.int64()), "when": zoned}))
-    assert desk.lab.vault.accept_submission(good).version == 2
-
-
 def test_merge_fills_what_earlier_submissions_left_empty(desk: Desk) -> None:
     """A value that is there stays, and is counted; the column keeps its id, so that a grant of it holds on."""
     lab = desk.lab.vault

@@ -5,17 +5,21 @@ import os
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 import vault
 from tests.conftest import Lab
+from tests.support.catalog import sql
 from tests.support.log import acts
 from tests.support.restoring import PASSPHRASE
 from tests.support.submitting import Desk, labels
 from tests.support.tables import rows
 from vault.audit import Kind
-from vault.errors import Conflict, IntegrityError, KeyUnavailable
+from vault.catalog import SubmissionRow, schema
+from vault.errors import Conflict, IntegrityError, InvalidInput, KeyUnavailable
 from vault.incident import verify_bundle
 from vault.owner import Vault
 from vault.submission import key_name
@@ -106,6 +110,110 @@ def test_check_knows_what_is_in_quarantine(desk: Desk) -> None:
     faults = lab.check().faults
     assert any(first in fault and "missing" in fault for fault in faults)
     assert any(second in fault and "not the one that was signed" in fault for fault in faults)
+
+
+def _added(lab: Vault, **changes: Any) -> SubmissionRow:
+    """A row like the one that is there but for these changes, as whoever has a broker's database role can add it."""
+    with lab.parts.catalog.write() as transaction:
+        row = replace(transaction.submissions()[0], **changes)
+        transaction.add_submission(row)
+    return row
+
+
+def test_a_copy_of_a_row_is_a_fault(desk: Desk) -> None:
+    """Under another vendor or under another id, waiting or settled: the copy is named, and what it is of is none."""
+    lab = desk.lab.vault
+    identity = desk.submit(labels(0))
+    globex = next(state.id for state in lab.vendors() if state.name == "globex")
+    copies = [("globex", identity, {"vendor": globex}), ("acme", "0" * 32, {"id": "0" * 32})]
+    copies += [("acme", "1" * 32, {"id": "1" * 32, "state": "accepted", "settled": "2026-01-01T00:00:00.000000Z"})]
+    for _, _, changes in copies:
+        _added(lab, **changes)
+    for epochs in (False, True):
+        report = lab.check(epochs=epochs)
+        why = "its envelope is of another vendor, grant or submission"
+        assert sorted(fault.split(":")[0] for fault in report.faults) == sorted(
+            f"submission {copied} of {vendor}" for vendor, copied, _ in copies
+        )
+        assert all(why in fault for fault in report.faults)
+        assert report.submissions == 3
+
+
+def test_two_rows_of_one_object_are_a_fault(desk: Desk) -> None:
+    """Each with an envelope of its own: at most one of them is what the object is."""
+    lab = desk.lab.vault
+    first, second = desk.submit(labels(0)), desk.submit(labels(0))
+    with lab.parts.catalog.write() as transaction:
+        (one,) = transaction.submissions(submission=first)
+        table = schema.submissions
+        transaction.connection.execute(update(table).where(table.c.id == second).values(object=one.object))
+    faults = lab.check(epochs=True).faults
+    assert any(f"{first} and {second}" in fault or f"{second} and {first}" in fault for fault in faults)
+
+
+def test_a_row_that_no_broker_writes_hides_no_other(desk: Desk) -> None:
+    """It is named, by `check` and by whoever opens it, and shown beside those that are whole; and it can be rejected."""
+    lab = desk.lab.vault
+    identity = desk.submit(labels(0))
+    odd = "a" * 32
+    _added(lab, id=odd, received="soon\x1b[2J", object=f"submissions/{odd}")
+    states = {state.id: state for state in lab.submissions()}
+    assert (states[identity].doubt, states[odd].doubt) == (None, "it was received at no time")
+    for act in (lab.submission, lab.accept_submission):
+        with pytest.raises(IntegrityError, match=f"the submission {odd} does not say when it was received"):
+            act(odd)
+    assert any(fault.startswith(f"submission {odd} of acme: ") for fault in lab.check().faults)
+    assert lab.submission(identity).problem is None
+    assert lab.reject_submission(odd, "no broker's").state == "rejected"
+    assert lab.accept_submission(identity).version == 2
+
+
+def test_check_says_of_a_time_that_is_none_whose_it_is(desk: Desk) -> None:
+    """Also where the rest of the row is as it was sent."""
+    lab = desk.lab.vault
+    identity = desk.submit(labels(0))
+    with lab.parts.catalog.write() as transaction:
+        transaction.connection.execute(update(schema.submissions).values(received="soon"))
+    (fault,) = lab.check(epochs=True).faults
+    assert fault.startswith(f"submission {identity} of acme: ")
+    assert "does not say when it was received" in fault
+
+
+def test_notes_and_ends_that_the_owner_did_not_write_stop_nothing(desk: Desk) -> None:
+    """A row that says it was settled, at no time and with a note that does not open: gc, list and a merge go on."""
+    lab = desk.lab.vault
+    lab.accept_submission(desk.submit(labels(0)))
+    second = desk.submit(labels(2))
+    odd = "a" * 32
+    _added(lab, id=odd, object=f"submissions/{odd}", state="accepted", settled="never")
+    with sql(desk.lab) as catalog:
+        catalog.execute("UPDATE submissions SET note = ? WHERE id = ?", (b"nothing", odd))
+    doubt = next(state.doubt for state in lab.submissions() if state.id == odd)
+    assert doubt == "its note does not open, it was settled at no time"
+    lab.gc(timedelta(0))
+    assert lab.accept_submission(second, merge=True).rows == 1
+
+
+def test_all_that_waits_of_a_vendor_is_rejected_at_once(desk: Desk) -> None:
+    """Of that vendor alone; what was accepted stays so, and a second time there is nothing to do."""
+    lab = desk.lab.vault
+    taken = desk.submit(labels(0))
+    lab.accept_submission(taken)
+    waiting = {desk.submit(labels(2)), desk.submit(labels(4))}
+    lab.grant("globex", "evals", ["id", "prompt"])
+    others = Desk(desk.lab, "globex").submit(labels(1))
+    done = lab.reject_submissions("acme", "sent during the breach")
+    assert {(state.id, state.state, state.reason) for state in done} == {
+        (identity, "rejected", "sent during the breach") for identity in waiting
+    }
+    assert {state.id: state.state for state in lab.submissions()} == {
+        taken: "accepted", others: "waiting", **dict.fromkeys(waiting, "rejected"),
+    }  # fmt: skip
+    told = [each.fields["submission"] for each in acts(lab) if each.kind is Kind.SUBMISSION_REJECTED]
+    assert told == [state.id for state in done]
+    assert lab.reject_submissions("acme", "again") == []
+    with pytest.raises(InvalidInput, match="--reason"):
+        lab.reject_submissions("acme", " ")
 
 
 def test_a_dataset_that_is_deleted_takes_what_waits_for_it_along(desk: Desk) -> None:
@@ -245,6 +353,49 @@ def test_the_key_under_another_passphrase_is_sealed_with_the_others(tmp_path: Pa
     found = [*(lab.folder / "owner" / "keys").rglob("submission*.json")]
     assert len(found) == 2
     assert {json.loads(path.read_text())["protection"] for path in found} == {"scrypt"}
+
+
+def test_a_report_tells_what_was_sent_and_what_became_of_it(desk: Desk) -> None:
+    """At the top, in the table and in JSON: when it came, its state, and every version that has columns of it."""
+    lab = desk.lab.vault
+    taken, refused, waiting = desk.submit(labels(0)), desk.submit(labels(2)), desk.submit(labels(4, 6))
+    lab.accept_submission(taken, {"label": "verdict"})
+    lab.reject_submission(refused, "no")
+    lab.publish("evals", lab.scan("evals").read_all(), shard_rows=30)
+    lab.publish("evals", lab.scan("evals", version=1), shard_rows=30)
+    made = lab.incident_report("acme")
+    told = {each["submission"]: each for each in made.document()["submissions"]}
+    assert {name: each["state"] for name, each in told.items()} == {
+        taken: "accepted", refused: "rejected", waiting: "waiting",
+    }  # fmt: skip
+    assert (told[taken]["version"], told[taken]["versions"], told[taken]["columns"]) == (2, [2, 3], ["verdict"])
+    assert [told[waiting][name] for name in ("dataset", "rows", "of_version")] == ["evals", 2, 1]
+    assert [told[name]["received"] for name in (taken, refused, waiting)] == sorted(
+        each["received"] for each in told.values()
+    )
+    sentence = "It sent back 3 submissions: 1 waits for the lab, 1 was rejected, 1 was accepted."
+    places = "Columns of what it sent are in evals version 2, evals version 3."
+    for text in (made.html().decode(), made.markdown().decode()):
+        assert sentence in text
+        assert places in text
+        assert "What it sent back" in text
+        assert "accepted into version 2" in text
+        assert "as verdict, and in 1 version behind it, the last 3" in text
+        assert all(each in text for each in told)
+    assert made.exposure.odd == ()
+
+
+def test_what_the_lab_takes_away_is_in_no_newer_version(desk: Desk) -> None:
+    """As the how-to for incidents has it: the rows of before, published again, and the older versions let go."""
+    lab = desk.lab.vault
+    before = lab.scan("evals").read_all()
+    lab.accept_submission(desk.submit(labels(0)))
+    lab.publish("evals", lab.scan("evals", version=1))
+    lab.expire("evals", keep=1)
+    assert lab.scan("evals").read_all().equals(before)
+    assert [each.version for each in lab.show("evals").versions] == [3]
+    assert desk.dataset().grants[0].version == 3
+    assert lab.incident_report("acme").document()["submissions"][0]["versions"] == [2]
 
 
 def test_a_containment_goes_through(desk: Desk, tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ def test_whatever_was_sent_can_be_looked_at(served: Served) -> None:
         "long": pa.array([2**62], pa.duration("s")),
         "zone": pa.array([1], pa.timestamp("us", "No/Zone")),
     }
-    identity = vault.connect(served.path).dataset("evals").submit(pa.table(sent)).id
+    identity = Desk(served.lab).smuggle(pa.table(sent))
     found = dsvault("submissions", "show", identity, "--vault", str(lab.folder))
     assert found.returncode == 0, found.stderr
     assert all(character.isprintable() for character in found.stdout.replace("\n", ""))
@@ -267,6 +267,12 @@ def test_whatever_was_sent_can_be_looked_at(served: Served) -> None:
             "row 3: the column 'id' has a value that stands in an earlier row",
         ),
         (pa.table({"id": ["x"], "label": ["x"]}), "the column 'id' is string, and int64 in the dataset"),
+        (pa.table({"id": ["0"], "label": ["x"]}), "the column 'id' is string, and int64 in the dataset"),
+        (pa.table({"id": [0.0], "label": ["x"]}), "the column 'id' is double, and int64 in the dataset"),
+        (
+            pa.table({"id": pa.array([2**64 - 1], pa.uint64()), "label": ["x"]}),
+            "the column 'id' is uint64, and int64 in the dataset, which does not hold all of its values",
+        ),
         (pa.table({"id": [0], "Prompt": ["x"]}), "the column 'Prompt' is one of the dataset's own"),
         (pa.table({"id": pa.array([], pa.int64()), "label": pa.array([], pa.string())}), "the table has no rows"),
         (pa.table({"id": [0], "label": pa.array([None], pa.list_(pa.struct([])))}), "which Parquet cannot hold"),

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from vault.chunks import encode, unsupported
 from vault.client.datasets import Dataset, address_of
 from vault.client.http import Patience
 from vault.encoding import new_id
 from vault.errors import Conflict, InvalidInput, NotGranted, Unavailable
+from vault.incoming import check_depth, check_keys, check_labels, familiar, keys_as, plain
 from vault.model import check_column_names
 from vault.submission import Bound, Envelope, Particulars, Secret, key_name, pack
 from vault.wire import SUBMISSION_TYPE, OfferedGrant
@@ -146,16 +146,13 @@ def _checked(table: pa.Table, offered: OfferedGrant, row_key: str | None) -> pa.
     if not table.num_rows:
         raise InvalidInput("the table has no rows")
     _check_names(labels, offered.schema.names)
-    table = table.select([key, *labels]).replace_schema_metadata(None)
+    check_depth(table.schema)
+    table = familiar(plain(table.select([key, *labels])))
     unsupported(table.schema)
     kind = offered.schema.field(key).type
-    try:
-        keys = table.column(key).cast(kind)
-    except (pa.ArrowException, ValueError) as error:
-        raise InvalidInput(
-            f"the column {key!r} is {table.schema.field(key).type}, and {kind} in the dataset"
-        ) from error
-    _check_keys(keys, key)
+    keys = keys_as(table.column(key), kind, key)
+    check_keys(keys, key)
+    check_labels(table)
     return table.set_column(0, pa.field(key, kind), keys)
 
 
@@ -165,19 +162,6 @@ def _check_names(labels: Sequence[str], granted: Sequence[str]) -> None:
     for name in labels:
         if name.casefold() in known:
             raise InvalidInput(f"the column {name!r} is one of the dataset's own; give what you send another name")
-
-
-def _check_keys(keys: pa.ChunkedArray, key: str) -> None:
-    if keys.null_count:
-        row = pc.index(pc.is_null(keys), True).as_py() + 1
-        raise InvalidInput(f"row {row}: the column {key!r} is null")
-    if pc.count_distinct(keys).as_py() == len(keys):
-        return
-    seen: set[object] = set()
-    for row, value in enumerate(keys.to_pylist(), 1):
-        if value in seen:
-            raise InvalidInput(f"row {row}: the column {key!r} has a value that stands in an earlier row")
-        seen.add(value)
 
 
 def _check_size(answer: dict[str, Any], size: int) -> None:

@@ -509,6 +509,12 @@ class Vault(Keys, Evidence):
 
         return submissions.reject(self.parts, submission, reason, vendor)
 
+    def reject_submissions(self, vendor: str, reason: str) -> "list[SubmissionState]":
+        """Refuse all that waits of a vendor, as after a breach; they are returned."""
+        from vault import submissions
+
+        return submissions.reject_waiting(self.parts, vendor, reason)
+
     def rotate_submission_key(self) -> tuple[str | None, str]:
         """Make a new key for vendors to seal to, for profiles from now on; returns the names of the old one and it."""
         from vault.workings import submissionkeys
