@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vault_cli.opening import split_names
-from vault_cli.options import Json, UnusedVaultDir
-from vault_cli.output import emit, fetching, note, table, warn_open
+from vault_cli.options import (
+    BrokerAuthority,
+    ClientCert,
+    ClientKey,
+    GrantId,
+    Json,
+    PrivateKey,
+    ProfileFile,
+    ProfileOrToken,
+    UnusedVaultDir,
+)
+from vault_cli.output import emit, fetching, note, short, table, warn_open
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,7 +34,7 @@ _TOKEN = re.compile("[!-~]{1,65536}")
 
 
 def delegate(
-    profile: Annotated[Path, typer.Option("--profile", metavar="FILE", help="Your profile file.")],
+    profile: ProfileFile,
     to: Annotated[str, typer.Option("--to", metavar="NAME", help="Who gets it; the lab's log will have the name.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The profile to hand over.")],
     expires: Annotated[
@@ -36,9 +46,7 @@ def delegate(
     request: Annotated[
         Path | None, typer.Option("--request", metavar="FILE", help="Bind it to a key that the other side made.")
     ] = None,
-    key: Annotated[
-        Path | None, typer.Option("--key", metavar="FILE", help="Your private key, if it is not beside the profile.")
-    ] = None,
+    key: PrivateKey = None,
     vault: UnusedVaultDir = None,  # noqa: ARG001
     json: Json = False,
 ) -> None:
@@ -71,7 +79,7 @@ def delegate(
 
 def fetch(
     dataset: Annotated[str, typer.Argument(metavar="DATASET")],
-    profile: Annotated[Path | None, typer.Option("--profile", metavar="FILE", help="Your profile file.")] = None,
+    profile: ProfileOrToken = None,
     endpoint: Annotated[
         str | None, typer.Option("--endpoint", metavar="URL", help="The broker, with --token-file and no profile.")
     ] = None,
@@ -81,10 +89,8 @@ def fetch(
             "--token-file", metavar="FILE", help="A token of your own identity provider, read as it is needed."
         ),
     ] = None,
-    key: Annotated[
-        Path | None, typer.Option("--key", metavar="FILE", help="Your private key, if it is not beside the profile.")
-    ] = None,
-    grant_id: Annotated[str | None, typer.Option("--grant", metavar="ID", help="The grant to read under.")] = None,
+    key: PrivateKey = None,
+    grant_id: GrantId = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="A .parquet, .jsonl, .csv or .arrow file.")
     ] = None,
@@ -94,13 +100,9 @@ def fetch(
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on where an earlier fetch to FILE was broken off.")
     ] = True,
-    ca: Annotated[
-        Path | None, typer.Option("--ca", metavar="F", help="The authority of the broker's certificate, PEM.")
-    ] = None,
-    client_cert: Annotated[
-        Path | None, typer.Option("--client-cert", metavar="F", help="Your certificate, if the broker asks for one.")
-    ] = None,
-    client_key: Annotated[Path | None, typer.Option("--client-key", metavar="F", help="Its private key, PEM.")] = None,
+    ca: BrokerAuthority = None,
+    client_cert: ClientCert = None,
+    client_key: ClientKey = None,
     vault: UnusedVaultDir = None,  # noqa: ARG001
     json: Json = False,
 ) -> None:
@@ -190,11 +192,6 @@ def _show(found: "pa.Table", as_json: bool, *, cut: bool) -> None:
     if as_json:
         emit({"rows": plain_rows(found)}, True, "")
     else:
-        table(found.column_names, [tuple(_short(cell) for cell in row.values()) for row in found.to_pylist()])
+        table(found.column_names, [tuple(short(cell) for cell in row.values()) for row in found.to_pylist()])
     if cut:
         typer.echo(f"\nthe first {_PREVIEW_ROWS} rows; -o FILE writes all of them", err=True)
-
-
-def _short(cell: object) -> str:
-    text = " ".join(str(cell).split()) if cell is not None else ""
-    return text if len(text) <= 60 else text[:59] + "…"

@@ -1,11 +1,24 @@
-"""Options that several commands share."""
+"""Options that several commands share, of the lab's and of a vendor's."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = ["Engine", "Json", "RayAddress", "UnusedVaultDir", "VaultDir"]
+__all__ = [
+    "BrokerAuthority",
+    "ClientCert",
+    "ClientKey",
+    "Engine",
+    "GrantId",
+    "Json",
+    "PrivateKey",
+    "ProfileFile",
+    "ProfileOrToken",
+    "RayAddress",
+    "UnusedVaultDir",
+    "VaultDir",
+]
 
 VaultDir = Annotated[
     Path | None,
@@ -23,3 +36,20 @@ RayAddress = Annotated[
         "--ray-address", metavar="ADDR", help="The Ray cluster to use (default: one that is started on this machine)."
     ),
 ]
+
+# A vendor's: who it is, and how its broker is reached.
+_PROFILE = typer.Option("--profile", metavar="FILE", help="Your profile file.")
+ProfileFile = Annotated[Path, _PROFILE]
+#: Of commands that also take a token.
+ProfileOrToken = Annotated[Path | None, _PROFILE]
+PrivateKey = Annotated[
+    Path | None, typer.Option("--key", metavar="FILE", help="Your private key, if it is not beside the profile.")
+]
+GrantId = Annotated[str | None, typer.Option("--grant", metavar="ID", help="The grant that it is under.")]
+BrokerAuthority = Annotated[
+    Path | None, typer.Option("--ca", metavar="F", help="The authority of the broker's certificate, PEM.")
+]
+ClientCert = Annotated[
+    Path | None, typer.Option("--client-cert", metavar="F", help="Your certificate, if the broker asks for one.")
+]
+ClientKey = Annotated[Path | None, typer.Option("--client-key", metavar="F", help="Its private key, PEM.")]

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vault.client import Progress
 
-__all__ = ["emit", "emit_each", "fetching", "note", "printable", "progress", "table", "warn_open"]
+__all__ = ["emit", "emit_each", "fetching", "note", "printable", "progress", "short", "table", "warn_open"]
+
+#: Characters of a value in a table.
+_LONGEST_CELL = 60
 
 
 def emit(document: Any, as_json: bool, human: Callable[[], None] | str) -> None:
@@ -62,6 +65,12 @@ def printable(cell: object) -> str:
     """Text for a terminal: what was published may hold control characters, which must not act here."""
     text = "" if cell is None else str(cell)
     return "".join(character if character.isprintable() else "·" for character in text)
+
+
+def short(cell: object) -> str:
+    """A value on one line of a table, cut off where it is long."""
+    text = " ".join(str(cell).split()) if cell is not None else ""
+    return text if len(text) <= _LONGEST_CELL else text[: _LONGEST_CELL - 1] + "…"
 
 
 def note(sentence: str) -> None:

@@ -1,15 +1,24 @@
 """``dsvault submit``, a vendor's own, and ``dsvault submissions``: what comes back, on both sides."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vault_cli.fetching import by_option
 from vault_cli.opening import open_vault
-from vault_cli.options import Json, UnusedVaultDir, VaultDir
-from vault_cli.output import emit, printable, table, warn_open
+from vault_cli.options import (
+    BrokerAuthority,
+    ClientCert,
+    ClientKey,
+    GrantId,
+    Json,
+    PrivateKey,
+    ProfileFile,
+    UnusedVaultDir,
+    VaultDir,
+)
+from vault_cli.output import counted, emit, printable, short, table, warn_open
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["app", "submit"]
 
 _PREVIEW_ROWS = 20
-_LONGEST_CELL = 60
 app = typer.Typer(no_args_is_help=True)
 Id = Annotated[str, typer.Argument(metavar="ID", help="The submission's id.")]
 Whose = Annotated[str | None, typer.Option("--vendor", metavar="V", help="Whose, where another has the same id.")]
@@ -35,24 +43,18 @@ def _submissions() -> None:
 def submit(
     dataset: Annotated[str, typer.Argument(metavar="DATASET")],
     file: Annotated[str, typer.Argument(metavar="FILE", help="A .parquet, .jsonl, .json, .csv or .arrow file.")],
-    profile: Annotated[Path, typer.Option("--profile", metavar="FILE", help="Your profile file.")],
-    grant_id: Annotated[str | None, typer.Option("--grant", metavar="ID", help="The grant that it is under.")] = None,
-    key: Annotated[
-        Path | None, typer.Option("--key", metavar="FILE", help="Your private key, if it is not beside the profile.")
-    ] = None,
+    profile: ProfileFile,
+    grant_id: GrantId = None,
+    key: PrivateKey = None,
     row_key: Annotated[
         str | None,
         typer.Option(
             "--row-key", metavar="COLUMN", help="The column that identifies rows, if the broker does not say."
         ),
     ] = None,
-    ca: Annotated[
-        Path | None, typer.Option("--ca", metavar="F", help="The authority of the broker's certificate, PEM.")
-    ] = None,
-    client_cert: Annotated[
-        Path | None, typer.Option("--client-cert", metavar="F", help="Your certificate, if the broker asks for one.")
-    ] = None,
-    client_key: Annotated[Path | None, typer.Option("--client-key", metavar="F", help="Its private key, PEM.")] = None,
+    ca: BrokerAuthority = None,
+    client_cert: ClientCert = None,
+    client_key: ClientKey = None,
     vault: UnusedVaultDir = None,  # noqa: ARG001
     json: Json = False,
 ) -> None:
@@ -118,7 +120,8 @@ def list_(
 
 
 def _shown(state: "SubmissionState") -> str:
-    return f"{state.state} as version {state.version}" if state.version is not None else state.state
+    shown = f"{state.state} as version {state.version}" if state.version is not None else state.state
+    return f"{shown}; in doubt: {state.doubt}" if state.doubt is not None else shown
 
 
 @app.command()
@@ -144,12 +147,7 @@ def show(identity: Id, vendor: Whose = None, vault: VaultDir = None, json: Json 
     for name in detail.delegates:
         typer.echo(printable(f"by delegation to {name}"))
     typer.echo(printable(detail.problem) if detail.problem is not None else "nothing keeps it from being accepted")
-    table(first.column_names, [tuple(_short(cell) for cell in row.values()) for row in first.to_pylist()])
-
-
-def _short(cell: object) -> str:
-    text = " ".join(str(cell).split()) if cell is not None else ""
-    return text if len(text) <= _LONGEST_CELL else text[: _LONGEST_CELL - 1] + "…"
+    table(first.column_names, [tuple(short(cell) for cell in row.values()) for row in first.to_pylist()])
 
 
 @app.command()
@@ -193,12 +191,22 @@ def _renamed(options: "Sequence[str]") -> dict[str, str]:
 
 @app.command()
 def reject(
-    identity: Id,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; the log keeps it.")],
+    identity: Annotated[str | None, typer.Argument(metavar="[ID]", help="The submission's id.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All that waits of the vendor of --vendor.")] = False,
     vendor: Whose = None,
     vault: VaultDir = None,
     json: Json = False,
 ) -> None:
-    """Refuse a submission; gc removes it. The vendor is told nothing."""
-    state = open_vault(vault).reject_submission(identity, reason, vendor)
-    emit(asdict(state), json, f"rejected {state.id}")
+    """Refuse a submission, or all that waits of a vendor; gc removes them. The vendor is told nothing."""
+    if every == (identity is not None):
+        raise typer.BadParameter("give the ID of a submission, or --all with --vendor")
+    if identity is not None:
+        state = open_vault(vault).reject_submission(identity, reason, vendor)
+        emit(asdict(state), json, f"rejected {state.id}")
+        return
+    if vendor is None:
+        raise typer.BadParameter("--all goes with --vendor: it rejects what waits of one vendor")
+    states = open_vault(vault).reject_submissions(vendor, reason)
+    told = f"rejected {counted(len(states), 'submission')} of {vendor}"
+    emit({"submissions": [asdict(state) for state in states]}, json, told)
