@@ -2,8 +2,10 @@
 
 import json
 import os
+import zipfile
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from vault.audit import Kind
 from vault.catalog import SubmissionRow, schema
 from vault.errors import Conflict, IntegrityError, InvalidInput, KeyUnavailable
 from vault.incident import verify_bundle
+from vault.incident.reporting import report_members
 from vault.owner import Vault
 from vault.submission import key_name
 from vault.workings import submissionkeys
@@ -407,3 +410,19 @@ def test_a_containment_goes_through(desk: Desk, tmp_path: Path) -> None:
     assert verify_bundle(tmp_path / "acme.zip", lab.parts.root.fingerprint).vendor == "acme"
     assert lab.check().faults == []
     assert lab.accept_submission(identity).rows == 1
+
+
+def test_an_older_bundle_is_held_against_its_own_format(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its report says nothing of what was sent back, and follows from its entries all the same; a later one's does not."""
+    desk.submit(labels(0))
+    lab = desk.lab.vault
+    monkeypatch.setattr("vault.incident.bundle.report_members", partial(report_members, minor=0))
+    lab.contain("acme", bundle=tmp_path / "acme.zip")
+    assert verify_bundle(tmp_path / "acme.zip", lab.parts.root.fingerprint).vendor == "acme"
+    with zipfile.ZipFile(tmp_path / "acme.zip") as bundle:
+        assert json.loads(bundle.read("report.json"))["format"] == [1, 0]
+    monkeypatch.setattr("vault.incident.verifying.FORM", (1, -1))
+    with pytest.raises(IntegrityError, match="a format that this release does not know"):
+        verify_bundle(tmp_path / "acme.zip", lab.parts.root.fingerprint)
