@@ -100,7 +100,9 @@ def _children(kind: pa.DataType) -> list[pa.Field]:
 
 def _check_type(kind: pa.DataType, place: str) -> None:
     if isinstance(kind, pa.BaseExtensionType):
-        raise InvalidInput(f"{place} has the extension type {kind.extension_name}: send what it stands for as it is")
+        raise InvalidInput(
+            f"{place} has the extension type {kind.extension_name}: send what it stands for as text, bytes or numbers"
+        )
     if pt.is_dictionary(kind):
         # Their values are among the readers' own types: pandas has no category that is not a number, polars no view.
         if not _is_one_of(kind.value_type, (*_NAMING, *_DECIMAL, pt.is_timestamp)) or _is_view(kind.value_type):

@@ -28,6 +28,7 @@ from vault_cli import (
     vendors,
 )
 from vault_cli.demo import demo
+from vault_cli.output import printable
 from vault_cli.serving import serve
 
 __all__ = ["app", "run"]
@@ -127,7 +128,8 @@ def run() -> NoReturn:
 
 
 def _fail(sentence: str) -> NoReturn:
-    sys.stderr.write(f"dsvault: {' '.join(sentence.split())}\n")
+    # Names and types that somebody else made may stand in it.
+    sys.stderr.write(f"dsvault: {printable(' '.join(sentence.split()))}\n")
     sys.exit(1)
 
 

@@ -188,6 +188,7 @@ def test_notes_and_ends_that_the_owner_did_not_write_stop_nothing(desk: Desk) ->
     lab.accept_submission(desk.submit(labels(0)))
     second = desk.submit(labels(2))
     odd = "a" * 32
+    lab.parts.store.put(f"submissions/{odd}", b"something")
     _added(lab, id=odd, object=f"submissions/{odd}", state="accepted", settled="never")
     with sql(desk.lab) as catalog:
         catalog.execute("UPDATE submissions SET note = ? WHERE id = ?", (b"nothing", odd))

@@ -3,7 +3,7 @@
 import json
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tests.support.brokers import broker
 from tests.support.program import dsvault
 from tests.support.submitting import Desk, joined, labels, split
 from tests.support.tables import rows
+from vault.encoding import new_id
 from vault.errors import InvalidInput, Unavailable
 from vault.proof import ProofKey
 from vault.wire import SUBMISSION_TYPE, Profile
@@ -235,6 +236,42 @@ def test_the_commands_of_both_sides(served: Served, tmp_path: Path) -> None:
     assert (again.returncode, again.stderr.count("\n")) == (1, 1)
 
 
+def test_all_that_waits_is_rejected_by_one_command(served: Served) -> None:
+    """Of the vendor that is named; without a name, or beside an id, it is refused as a mistake of usage."""
+    lab = served.lab
+    sent = {Desk(lab).submit(labels(20)), Desk(lab).submit(labels(22))}
+    for wrong in (("--all",), ("--all", "0" * 32, "--vendor", "acme"), ("--vendor", "acme")):
+        found = dsvault("submissions", "reject", *wrong, "--reason", "no", "--vault", str(lab.folder))
+        assert (found.returncode, found.stdout) == (2, ""), wrong
+    done = _json(lab, "submissions", "reject", "--all", "--vendor", "acme", "--reason", "a breach")["submissions"]
+    assert sent <= {each["id"] for each in done if each["state"] == "rejected"}
+    again = dsvault(
+        "submissions", "reject", "--all", "--vendor", "acme", "--reason", "a breach", "--vault", str(lab.folder)
+    )
+    assert (again.returncode, again.stdout) == (0, "rejected 0 submissions of acme\n")
+
+
+def test_a_row_that_no_broker_writes_is_shown_beside_the_others(served: Served) -> None:
+    """It is in doubt, and says by which id and why it is not accepted; no character of it acts on a terminal."""
+    lab = served.lab
+    true, odd = Desk(lab).submit(labels(24)), new_id()
+    with lab.vault.parts.catalog.write() as transaction:
+        (row,) = transaction.submissions(submission=true)
+        transaction.add_submission(replace(row, id=odd, received="\x1b[2J", object=f"submissions/{odd}"))
+    found = dsvault("submissions", "list", "--vault", str(lab.folder))
+    assert found.returncode == 0, found.stderr
+    lines = {line.split()[0]: line for line in found.stdout.splitlines()}
+    assert "waiting; in doubt: it was received at no time" in lines[odd]
+    assert lines[true].rstrip().endswith("waiting")
+    assert "\x1b" not in found.stdout
+    for command in ("show", "accept"):
+        refused = dsvault("submissions", command, odd, "--vault", str(lab.folder))
+        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+        assert f"the submission {odd} does not say when it was received" in refused.stderr
+    for identity in (odd, true):
+        assert _json(lab, "submissions", "reject", identity, "--reason", "a test")["state"] == "rejected"
+
+
 def test_whatever_was_sent_can_be_looked_at(served: Served) -> None:
     """Names act on no terminal, and values that Python has no form for are told, and keep nothing else from view."""
     lab, odd = served.lab, "a\x1b[2J\u202e[red]\nb"
@@ -251,6 +288,11 @@ def test_whatever_was_sent_can_be_looked_at(served: Served) -> None:
     assert all(character.isprintable() for character in found.stdout.replace("\n", ""))
     for text in ("a·[2J·[red]·b", "beside", "a value of date32[day] that cannot be shown"):
         assert text in "".join(found.stdout.split("\n")), text
+    keys = pa.map_(pa.struct([("\x1b[2J", pa.int8())]), pa.int8())
+    other = Desk(lab).smuggle(pa.table({"id": pa.array([0], pa.int64()), "label": pa.array([None], keys)}))
+    refused = dsvault("submissions", "accept", other, "--vault", str(lab.folder))
+    assert "has maps with keys of the type struct<·[2J: int8>" in refused.stderr
+    assert "\x1b" not in refused.stderr
     (row,) = _json(lab, "submissions", "show", identity)["first_rows"]
     assert (row["id"], row[odd]) == (0, "beside")
     assert row["zone"] == "a value of timestamp[us, tz=No/Zone] that cannot be shown"

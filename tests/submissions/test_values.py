@@ -125,7 +125,7 @@ KINDS: dict[str, tuple[Callable[[], pa.Array], str]] = {
     "maps by lists": (lambda: pa.array([[([1], 1)], []], pa.map_(pa.list_(pa.int8()), pa.int8())), _UNKNOWN),
     "JSON that is none": (
         lambda: pa.ExtensionArray.from_storage(pa.json_(), pa.array(["{", None])),
-        "has the extension type arrow.json: send what it stands for as it is",
+        "has the extension type arrow.json: send what it stands for as text, bytes or numbers",
     ),
     "an extension type within": (
         lambda: pa.array([[b"x" * 16], None], pa.list_(pa.binary(16))).cast(pa.list_(pa.uuid())),
