@@ -19,7 +19,7 @@ from vault.client.datasets import Dataset, address_of
 from vault.client.http import Patience
 from vault.encoding import new_id
 from vault.errors import Conflict, InvalidInput, NotGranted, Unavailable
-from vault.incoming import check_depth, check_keys, check_labels, familiar, keys_as, plain
+from vault.incoming import check_depth, check_keys, check_labels, familiar, keys_as
 from vault.model import check_column_names
 from vault.submission import Bound, Envelope, Particulars, Secret, key_name, pack
 from vault.wire import SUBMISSION_TYPE, OfferedGrant
@@ -147,7 +147,7 @@ def _checked(table: pa.Table, offered: OfferedGrant, row_key: str | None) -> pa.
         raise InvalidInput("the table has no rows")
     _check_names(labels, offered.schema.names)
     check_depth(table.schema)
-    table = familiar(plain(table.select([key, *labels])))
+    table = familiar(table.select([key, *labels]).replace_schema_metadata(None))
     unsupported(table.schema)
     kind = offered.schema.field(key).type
     keys = keys_as(table.column(key), kind, key)
