@@ -9,7 +9,7 @@ from tests.exposure.test_odd_entries import VENDOR, WHO, told
 from vault.exposure import Gathering, Returned, settle
 
 SENT: Mapping[str, Any] = {
-    **WHO, "submission": "s", "rows": 2, "bytes": 700, "sha256": "0" * 64, "object": "submissions/x", "envelope": "x",
+    **WHO, "delegates": [{"id": "e", "to": "ann"}], "submission": "s", "rows": 2, "bytes": 700, "sha256": "0" * 64, "object": "submissions/x", "envelope": "x",
     "received": "2026-01-01T00:00:03.000000Z",
 }  # fmt: skip
 ABOUT: Mapping[str, Any] = {
@@ -32,8 +32,8 @@ def test_what_was_sent_and_is_not_settled_waits() -> None:
     """With all that the entry says of it."""
     (found,) = told(("submission received", SENT)).returned
     assert found == Returned(
-        number=3, submission="s", dataset="evals", dataset_id="d", grant="g", credential="c", address="192.0.2.1", rows=2,
-        bytes=700, of_version=1, received=1_767_225_603_000_000, state="waiting", settled=None, version=None, columns=(),
+        number=3, submission="s", dataset="evals", dataset_id="d", grant="g", credential="c",
+        delegates=(("e", "ann"),), address="192.0.2.1", rows=2, bytes=700, of_version=1, received=1_767_225_603_000_000, state="waiting", settled=None, version=None, columns=(),
         versions=(),
     )  # fmt: skip
 
@@ -74,7 +74,16 @@ def test_another_vendors_are_not_told() -> None:
 
 @pytest.mark.parametrize(
     "altered",
-    [{"submission": 7}, {"rows": -1}, {"rows": True}, {"version": "1"}, {"bytes": 2**60}, {"dataset": None}],
+    [
+        {"submission": 7},
+        {"rows": -1},
+        {"rows": True},
+        {"version": "1"},
+        {"bytes": 2**60},
+        {"dataset": None},
+        {"delegates": [{"id": 1, "to": "x"}]},
+        {"delegates": 7},
+    ],
 )
 def test_entries_of_another_form_are_odd(altered: Mapping[str, Any]) -> None:
     """They are numbered, and the others told all the same."""

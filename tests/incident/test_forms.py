@@ -116,7 +116,7 @@ def hostile() -> Report:
     )
     model.add(Kind.KEYS_OPENED, keys=[[two, one, 1]], process=five)
     sent = {"vendor": one, "vendor_id": vendor, "submission": two, "grant": three, "dataset": four, "dataset_id": five}
-    add(Kind.SUBMITTED, **sent, credential=six, address=seven, rows=1, bytes=2, version=1)
+    add(Kind.SUBMITTED, **sent, credential=six, address=seven, rows=1, bytes=2, version=1, delegates=who["delegates"])
     add(Kind.SUBMISSION_ACCEPTED, **sent, version=2, columns=list(HOSTILE), column_ids=list(HOSTILE))
     add(Kind.FROZEN, vendor=one, vendor_id=vendor, reason=two)
     return report_of(model.entries, vendor)

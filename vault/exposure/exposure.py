@@ -246,6 +246,7 @@ class Returned:
     dataset_id: str
     grant: str
     credential: str | None
+    delegates: tuple[tuple[str, str], ...]
     address: str | None
     rows: int | None
     bytes: int | None

@@ -5,9 +5,9 @@ they are accepted. So what says that they were is taken at its word, and what sa
 nothing says the other.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from vault.audit import Kind
 from vault.exposure.exposure import Returned
@@ -71,6 +71,7 @@ def _check(act: Act) -> None:
     if act.kind == Kind.SUBMITTED:
         texts += ["credential", "address"]
         numbers += ["rows", "bytes", "version"]
+        _delegates(act.fields)
     elif act.kind == Kind.SUBMISSION_ACCEPTED:
         numbers += ["version"]
         lists += ["columns", "column_ids"]
@@ -86,6 +87,14 @@ def _check(act: Act) -> None:
         raise TypeError("not texts")
 
 
+def _delegates(fields: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The ids and names of those that the vendor had handed its access on to, one to the next."""
+    found = tuple((each["id"], each["to"]) for each in fields.get("delegates") or ())
+    if not all(isinstance(text, str) for pair in found for text in pair):
+        raise TypeError("not a text")
+    return found
+
+
 def _returned(first: Act, told: _Told, world: World) -> Returned:
     fields, came = first.fields, first.kind == Kind.SUBMITTED
     state, settled = ("accepted", told.accepted) if told.accepted else ("rejected", told.rejected)
@@ -97,6 +106,7 @@ def _returned(first: Act, told: _Told, world: World) -> Returned:
         dataset_id=fields["dataset_id"],
         grant=fields["grant"],
         credential=fields["credential"] if came else None,
+        delegates=_delegates(fields) if came else (),
         address=fields["address"] if came else None,
         rows=fields["rows"] if came else None,
         bytes=fields["bytes"] if came else None,

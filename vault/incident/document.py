@@ -222,6 +222,7 @@ def _submission(each: Returned) -> dict[str, Any]:
         "dataset_id": each.dataset_id,
         "grant": each.grant,
         "credential": each.credential,
+        "delegates": _delegates(each.delegates),
         "address": each.address,
         "rows": each.rows,
         "bytes": each.bytes,

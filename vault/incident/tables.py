@@ -168,7 +168,8 @@ def _returned(found: Exposure) -> Table:
         "What it sent back",
         "Submissions, by when they were received, and what became of them as the log says. What was accepted is in the "
         "versions that are named, and in whatever was made of those.",
-        ("submission", "dataset", "of version", "grant", "credential", "address", "rows", "size", "received", "state"),
+        ("submission", "dataset", "of version", "grant", "credential", "delegates", "address", "rows", "size",
+         "received", "state"),
         (
             (
                 each.submission,
@@ -176,6 +177,7 @@ def _returned(found: Exposure) -> Table:
                 each.of_version if each.of_version is not None else "",
                 each.grant,
                 each.credential or "",
+                " → ".join(f"{name} ({identity})" for identity, name in each.delegates),
                 each.address or "",
                 count(each.rows) if each.rows is not None else "not in the log",
                 size(each.bytes) if each.bytes is not None else "",
@@ -184,7 +186,7 @@ def _returned(found: Exposure) -> Table:
             )
             for each in reversed(found.returned)
         ),
-    )
+    )  # fmt: skip
 
 
 def _became(each: Returned) -> str:
