@@ -252,11 +252,15 @@ class _Bundle:
                 raise IntegrityError(f"{name} in the bundle does not follow from its entries")
 
     def _minor(self) -> int:
-        """The minor of the report's format, which an older release wrote with less in it; raises IntegrityError."""
+        """The minor of the report's format, which an older release wrote with less in it.
+
+        Raises IntegrityError for a later one. A report that names none follows from no entries anyway.
+        """
         document = _json(self._members, "report.json")
         found = document.get("format") if isinstance(document, dict) else None
-        known = [[FORM[0], minor] for minor in range(FORM[1] + 1)]
-        if found not in known or any(type(each) is not int for each in found):
+        if not isinstance(found, list) or len(found) != 2 or any(type(each) is not int for each in found):
+            return FORM[1]
+        if found[0] != FORM[0] or found[1] > FORM[1]:
             raise IntegrityError("the report in the bundle has a format that this release does not know")
         return int(found[1])
 
