@@ -7,6 +7,7 @@ removed when anything fails.
 
 import base64
 import csv
+import importlib.util
 import json
 import math
 import os
@@ -24,7 +25,16 @@ from vault.encoding import new_id
 from vault.errors import InvalidInput
 from vault.incoming import values_within
 
-__all__ = ["ENDINGS", "check_ending", "plain_rows", "replacing", "representable", "write_reader", "write_table_as"]
+__all__ = [
+    "ENDINGS",
+    "check_ending",
+    "plain_rows",
+    "python_rows",
+    "replacing",
+    "representable",
+    "write_reader",
+    "write_table_as",
+]
 
 #: Values within a column of what is only looked at.
 _MOST_SHOWN: Final = 100_000
@@ -120,7 +130,7 @@ def _arrow(schema: pa.Schema, batches: Iterator[pa.RecordBatch], file: IO[bytes]
 
 def _jsonl(_schema: pa.Schema, batches: Iterator[pa.RecordBatch], file: IO[bytes]) -> None:
     for batch in batches:
-        for row in batch.to_pylist():
+        for row in python_rows(batch):
             file.write(_json(row).encode("utf-8") + b"\n")
 
 
@@ -132,13 +142,37 @@ def _csv(schema: pa.Schema, batches: Iterator[pa.RecordBatch], file: IO[bytes]) 
     writer = csv.writer(_Text(), lineterminator="\n")
     writer.writerow(schema.names)
     for batch in batches:
-        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+        with _nanoseconds(batch.schema):
+            columns = [column.to_pylist() for column in batch.columns]
+        for row in zip(*columns, strict=True):
             writer.writerow([_cell(value) for value in row])
+
+
+def python_rows(rows: pa.RecordBatch | pa.Table) -> list[dict[str, Any]]:
+    """Rows as Python's values; raises InvalidInput where it has none for one."""
+    with _nanoseconds(rows.schema):
+        found: list[dict[str, Any]] = rows.to_pylist()
+    return found
+
+
+@contextmanager
+def _nanoseconds(schema: pa.Schema) -> Iterator[None]:
+    """Say what Arrow says of a time that is finer than a microsecond, for which it uses what pandas has."""
+    try:
+        yield
+    except ValueError as error:
+        if importlib.util.find_spec("pandas") is not None:
+            raise
+        names = [field.name for field in schema if "ns" in str(field.type)]
+        raise InvalidInput(
+            f"column {names[0] if names else schema.names[0]!r} has times finer than a microsecond, which pandas is "
+            "needed for: pip install 'dsvault[pandas]', or have it written as Parquet or Arrow"
+        ) from error
 
 
 def plain_rows(table: pa.Table) -> list[dict[str, Any]]:
     """Rows of values that JSON holds, as a .jsonl file would have them."""
-    return [json.loads(_json(row)) for row in table.to_pylist()]
+    return [json.loads(_json(row)) for row in python_rows(table)]
 
 
 def representable(table: pa.Table) -> pa.Table:

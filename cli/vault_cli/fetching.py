@@ -187,11 +187,11 @@ def _client(
 
 
 def _show(found: "pa.Table", as_json: bool, *, cut: bool) -> None:
-    from vault.sinks import plain_rows
+    from vault.sinks import plain_rows, python_rows
 
     if as_json:
         emit({"rows": plain_rows(found)}, True, "")
     else:
-        table(found.column_names, [tuple(short(cell) for cell in row.values()) for row in found.to_pylist()])
+        table(found.column_names, [tuple(short(cell) for cell in row.values()) for row in python_rows(found)])
     if cut:
         typer.echo(f"\nthe first {_PREVIEW_ROWS} rows; -o FILE writes all of them", err=True)

@@ -127,7 +127,7 @@ def _shown(state: "SubmissionState") -> str:
 @app.command()
 def show(identity: Id, vendor: Whose = None, vault: VaultDir = None, json: Json = False) -> None:
     """Open a submission, say whether it could be accepted, and show its first rows. Nothing is taken over."""
-    from vault.sinks import plain_rows, representable
+    from vault.sinks import plain_rows, python_rows, representable
 
     detail = open_vault(vault).submission(identity, vendor)
     first = representable(detail.table.slice(0, _PREVIEW_ROWS))
@@ -147,7 +147,7 @@ def show(identity: Id, vendor: Whose = None, vault: VaultDir = None, json: Json 
     for name in detail.delegates:
         typer.echo(printable(f"by delegation to {name}"))
     typer.echo(printable(detail.problem) if detail.problem is not None else "nothing keeps it from being accepted")
-    table(first.column_names, [tuple(short(cell) for cell in row.values()) for row in first.to_pylist()])
+    table(first.column_names, [tuple(short(cell) for cell in row.values()) for row in python_rows(first)])
 
 
 @app.command()

@@ -156,6 +156,21 @@ def test_a_broker_sees_the_submissions_of_its_vendors_alone(
     )
 
 
+@pytest.mark.parametrize(
+    "settled",
+    ["'accepted', NULL, NULL", "'waiting', 'now', NULL", "'waiting', NULL, '\\x00'", "'rejected', 'now', '\\x00'"],
+)
+def test_a_broker_settles_no_submission(
+    guarded: Guarded, connected: Callable[[str], psycopg.Connection], settled: str
+) -> None:
+    """What only the owner says of one it cannot put in with it either."""
+    Desk(guarded.lab, "acme").submit(labels(0))
+    columns = '"grant", dataset, object, size, envelope, received'
+    copy = f"INSERT INTO submissions SELECT vendor, '{new_id()}', {columns}, {{}} FROM submissions"
+    _refused(connected(_ACME), copy.format(settled))
+    connected(_ACME).execute(copy.format("'waiting', NULL, NULL").encode())
+
+
 def test_used_proofs_are_cleared_with_the_brokers_role(
     guarded: Guarded, connected: Callable[[str], psycopg.Connection]
 ) -> None:

@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,3 +100,45 @@ def test_json_holds_no_bare_nan_or_infinity(tmp_path: Path) -> None:
     assert str([float(row["x"]) for row in cells]) == str(bad)
     write_table_as(table.to_reader(), tmp_path / "x.parquet")
     assert str(pq.read_table(tmp_path / "x.parquet")["x"].to_pylist()) == str(bad)
+
+
+_NO_PANDAS = """
+import importlib.abc, sys
+import pyarrow as pa
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "pandas":
+            raise ModuleNotFoundError("No module named 'pandas'", name="pandas")
+
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "pandas" else found(name, *rest)
+sys.meta_path.insert(0, Absent())
+from vault.errors import InvalidInput
+from vault.sinks import plain_rows, write_table_as
+
+fine = pa.table({"id": [1], "at": pa.array([1_000_000_007], pa.timestamp("ns"))})
+whole = pa.table({"at": pa.array([1_000_000_000], pa.timestamp("ns"))})
+print(plain_rows(whole))
+for act in (
+    lambda: plain_rows(fine),
+    lambda: write_table_as(fine.to_reader(), sys.argv[1] + "/x.jsonl"),
+    lambda: write_table_as(fine.to_reader(), sys.argv[1] + "/x.csv"),
+):
+    try:
+        act()
+    except InvalidInput as error:
+        print(error)
+"""
+
+
+def test_without_pandas_a_time_that_needs_it_is_named(tmp_path: Path) -> None:
+    """Arrow makes Python's values of nanoseconds with it: said of the column, with what helps, and no file is left."""
+    done = subprocess.run([sys.executable, "-c", _NO_PANDAS, tmp_path], capture_output=True, text=True, check=True)
+    first, *others = done.stdout.splitlines()
+    assert first == "[{'at': '1970-01-01T00:00:01'}]"
+    assert len(others) == 3
+    assert all(each.startswith("column 'at' has times finer than a microsecond") for each in others)
+    assert all("dsvault[pandas]" in each for each in others)
+    assert list(tmp_path.iterdir()) == []

@@ -53,6 +53,8 @@ _WHOSE: Final[Mapping[str, str]] = {
     "submissions": "vendor IN (SELECT id FROM holders)",
     "usage": '"grant" IN (SELECT id FROM grants)',
 }
+#: What a row is that a broker adds, beside being of its own vendors: nothing that only the owner says of one.
+_ADDED: Final[Mapping[str, str]] = {"submissions": "state = 'waiting' AND settled IS NULL AND note IS NULL"}
 _APART: Final = ("holders", "compartments", *_WHOSE)
 #: A proof may be forgotten once it is too old to be used.
 _OVER: Final = "until < to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
@@ -125,7 +127,8 @@ def _rows(seen: Mapping[str, str]) -> Iterator[str]:
     for role, holders in seen.items():
         rows = {"holders": f"id {holders}", "compartments": f"holder {holders}", **_WHOSE}
         for table in _APART:
-            yield from _policy(table, f"{role}_rows", f"FOR ALL TO {role} USING ({rows[table]})")
+            added = f" WITH CHECK (({rows[table]}) AND {_ADDED[table]})" if table in _ADDED else ""
+            yield from _policy(table, f"{role}_rows", f"FOR ALL TO {role} USING ({rows[table]}){added}")
     brokers = ", ".join(seen)
     yield from _policy("proofs", "dsvault_seen", f"FOR SELECT TO {brokers} USING (true)")
     yield from _policy("proofs", "dsvault_used", f"FOR INSERT TO {brokers} WITH CHECK (true)")
