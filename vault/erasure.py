@@ -6,11 +6,10 @@ nothing live, and gc can forget them. Vendors' compartments follow from the owne
 killed and run again: before that transaction nothing has changed.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from vault.audit import Kind
@@ -18,7 +17,6 @@ from vault.catalog import CompartmentRow, HeadRow
 from vault.compact import chosen
 from vault.encoding import new_id, timestamp
 from vault.errors import Conflict, InvalidInput, NotFound
-from vault.filters import BoundFilter, bind, parse
 from vault.manifest import (
     ChunkRef,
     Entry,
@@ -32,13 +30,14 @@ from vault.manifest import (
     open_to,
     shards_of,
 )
-from vault.model import MANIFEST_GROUP, Column, Cut
+from vault.model import MANIFEST_GROUP, Cut
 from vault.trust import CompartmentHead, Signer
 from vault.workings.jobs import Job, begin_job
 from vault.workings.names import Dataset, Holder, dataset_named, holders
 from vault.workings.parts import OwnerParts
 from vault.workings.putting import Source, source_of
 from vault.workings.reading import group_shape, open_chunk
+from vault.workings.sought import Leaving, Sought
 from vault.workings.telling import about_columns, about_compartment
 from vault.workings.trouble import naming
 from vault.workings.versions import OpenVersion, live_versions
@@ -58,14 +57,6 @@ class Erased:
     rows: dict[int, int]
     vendors: tuple[str, ...]
     unknown_keys: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """Which rows: those whose key is among these values; and of a version without keys those that a predicate finds."""
-
-    values: pa.Array | None = None
-    where: str | None = None
 
 
 def erase(
@@ -99,15 +90,6 @@ def erase(
     raise Conflict(f"the dataset '{name}' kept changing while rows were erased; try again")
 
 
-@dataclass(slots=True)
-class _Plan:
-    """One version of the owner's: which rows of each shard stay; shards that lose none are not listed."""
-
-    version: OpenVersion
-    keep: dict[int, pa.ChunkedArray] = field(default_factory=dict)
-    erased: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class _Staged:
     """The next state of a vendor's compartment, and the versions in it."""
@@ -137,7 +119,7 @@ class _Run:
             raise NotFound(f"the dataset '{dataset.name}' has no version")
         self._head: CompartmentHead = head
         self._versions = versions
-        self._names = _key_names(dataset, versions)
+        self._sought = Sought(parts, dataset, versions)
         # By version and old chunk: the owner's new chunk, or None where no row of it is left. One that lost no row is
         # without statistics here: it has those that it had.
         self._new: dict[tuple[int, str], Entry | None] = {}
@@ -146,8 +128,8 @@ class _Run:
 
     def run(self, keys: Sequence[object] | None, where: str | None) -> Erased:
         """Find the rows, stage, commit."""
-        choice, unknown = self._choice(keys, where)
-        plans = [self._plan(version, choice) for version in self._versions]
+        unknown = self._sought.choose(keys, where)
+        plans = [self._sought.leaving(version) for version in self._versions]
         if not any(plan.erased for plan in plans):
             return Erased(self._dataset.name, {}, (), unknown)
         job = begin_job(self._parts.catalog, "erase", self._parts.clock)
@@ -162,101 +144,6 @@ class _Run:
         rows = {plan.version.manifest.version: plan.erased for plan in plans if plan.erased}
         return Erased(self._dataset.name, rows, vendors, unknown)
 
-    # Which rows
-
-    def _choice(self, keys: Sequence[object] | None, where: str | None) -> tuple[_Choice, int]:
-        newest = self._versions[-1].manifest
-        kind = newest.schema.field(self._dataset.key).type if self._dataset.key is not None else None
-        if keys is not None:
-            values = _values(keys, kind)
-            found = self._keys_among(values)
-            return _Choice(found), len(pc.unique(values)) - len(found)
-        assert where is not None
-        parse(where)
-        fitting = [version for version in self._versions if self._fits(where, version)]
-        for version in self._versions:
-            if version not in fitting and (kind is None or not fitting):
-                self._condition(where, version)  # says which column is wrong
-        pieces = [piece for version in fitting for piece in self._matching_keys(version, where, kind)]
-        return _Choice(pc.unique(pa.chunked_array(pieces)) if pieces else None, where), 0
-
-    def _condition(self, where: str, version: OpenVersion) -> BoundFilter:
-        """The predicate over a version, where a column may have another name than by now; raises InvalidInput."""
-        ids = {column.name: column.id for column in self._versions[-1].manifest.columns}
-        names = {column.id: column.name for column in version.manifest.columns}
-        condition = parse(where)
-        then = {name: names.get(ids.get(name, ""), name) for name in condition.columns()}
-        return bind(condition.rename(then), version.manifest.schema)
-
-    def _fits(self, where: str, version: OpenVersion) -> bool:
-        try:
-            self._condition(where, version)
-        except InvalidInput:
-            return False
-        return True
-
-    def _keys_among(self, values: pa.Array) -> pa.Array:
-        """Of these keys those that some version has; raises InvalidInput for a version that has none to look at."""
-        known = pa.array([False] * len(values), pa.bool_())
-        for version in self._versions:
-            name = self._names[version.manifest.version]
-            if name is None:
-                raise InvalidInput(
-                    f"--keys: version {version.manifest.version} has no column of row keys, so that nobody can tell "
-                    "which of its rows are meant: expire it, or erase with --where"
-                )
-            for shard in version.shards():
-                column = self._columns(version, shard, [name]).column(0)
-                known = pc.or_(known, _among(values, pc.unique(column)))
-        return values.filter(known)
-
-    def _matching_keys(self, version: OpenVersion, where: str, kind: pa.DataType | None) -> Iterable[pa.Array]:
-        condition, name = self._condition(where, version), self._names[version.manifest.version]
-        if name is None or kind is None:
-            return
-        names = sorted({*condition.filter.columns(), name})
-        for shard in version.shards():
-            table = self._columns(version, shard, names)
-            found = table.column(name).filter(condition.true_of(table))
-            try:
-                yield from found.cast(kind).chunks
-            except pa.ArrowInvalid as error:
-                raise InvalidInput(
-                    f"--where: it finds rows of version {version.manifest.version}, whose row keys are of another "
-                    "type: expire that version, or erase with --keys"
-                ) from error
-
-    def _columns(self, version: OpenVersion, shard: Shard, names: Sequence[str]) -> pa.Table:
-        found: dict[str, pa.ChunkedArray] = {}
-        for group in sorted({_column(version, name).group for name in names}):
-            shape = group_shape(version.manifest, group)
-            key = version.keys[group]
-            table = open_chunk(self._parts, self._parts.keyring, key, shard.chunks[group], shape)
-            found |= {name: table.column(name) for name in table.column_names}
-        return pa.table({name: found[name] for name in names})
-
-    def _plan(self, version: OpenVersion, choice: _Choice) -> _Plan:
-        plan = _Plan(version)
-        for shard in version.shards():
-            keep = self._keep(version, shard, choice)
-            gone = shard.rows - (pc.sum(keep).as_py() or 0) if keep is not None else 0
-            if keep is not None and gone:
-                plan.keep[shard.index] = keep
-                plan.erased += gone
-        return plan
-
-    def _keep(self, version: OpenVersion, shard: Shard, choice: _Choice) -> pa.ChunkedArray | None:
-        """True for each row that stays; None where all do."""
-        name = self._names[version.manifest.version]
-        if name is not None:
-            if choice.values is None:
-                return None
-            return pc.invert(_among(self._columns(version, shard, [name]).column(0), choice.values))
-        if choice.where is None or not self._fits(choice.where, version):
-            return None
-        condition = self._condition(choice.where, version)
-        return pc.invert(condition.true_of(self._columns(version, shard, sorted(condition.filter.columns()))))
-
     # Staging
 
     def _source_of_new(self, ref: ChunkRef) -> Source:
@@ -264,7 +151,7 @@ class _Run:
         key, plaintext = self._writer.key(ref.group)
         return Source(ref, self._parts.store.open(ref.object, ref.size), key, plaintext)
 
-    def _stage_and_commit(self, job: Job, plans: list[_Plan]) -> tuple[list[HeadRow], tuple[str, ...]]:
+    def _stage_and_commit(self, job: Job, plans: list[Leaving]) -> tuple[list[HeadRow], tuple[str, ...]]:
         parts, publisher = self._parts, self._parts.signers.publisher()
         places = self._vendors_places()
         chunks = {ref.chunk: ref.size for plan in plans for ref in plan.version.refs()}
@@ -335,15 +222,15 @@ class _Run:
             found = transaction.compartments(dataset=self._dataset.id)
         return [place for place in found if place.id != self._place.id and not self._people[place.holder].ended]
 
-    def _write_owners(self, job: Job, writer: Writer, plans: list[_Plan]) -> None:
+    def _write_owners(self, job: Job, writer: Writer, plans: list[Leaving]) -> None:
         """Every chunk of the owner's under the next epoch; one that versions share, and lose the same rows of, once."""
-        tasks: dict[tuple[str, bytes], tuple[_Plan, Shard, str]] = {}
+        tasks: dict[tuple[str, bytes], tuple[Leaving, Shard, str]] = {}
         for plan in plans:
             for shard in plan.version.shards():
                 for group, ref in shard.chunks.items():
                     tasks.setdefault((ref.chunk, self._fate(plan, shard.index)), (plan, shard, group))
 
-        def task(found: tuple[_Plan, Shard, str]) -> tuple[int, Entry | None]:
+        def task(found: tuple[Leaving, Shard, str]) -> tuple[int, Entry | None]:
             plan, shard, group = found
             return shard.chunks[group].size, self._rewritten(writer, plan, shard, group)
 
@@ -359,12 +246,12 @@ class _Run:
                 self._new[number, ref.chunk] = made[ref.chunk, self._fate(plan, ref.shard)]
 
     @staticmethod
-    def _fate(plan: _Plan, shard: int) -> bytes:
+    def _fate(plan: Leaving, shard: int) -> bytes:
         """Which rows of a shard stay, as bytes that are equal for equal sets of rows."""
         keep = plan.keep.get(shard)
         return b"" if keep is None else repr(pc.indices_nonzero(pc.invert(keep)).to_pylist()).encode()
 
-    def _rewritten(self, writer: Writer, plan: _Plan, shard: Shard, group: str) -> Entry | None:
+    def _rewritten(self, writer: Writer, plan: Leaving, shard: Shard, group: str) -> Entry | None:
         ref, key, keep = shard.chunks[group], plan.version.keys[group], plan.keep.get(shard.index)
         if keep is None:
             return Entry(writer.copy(source_of(self._parts, ref, key)), {})
@@ -376,13 +263,13 @@ class _Run:
         members = [column for column in manifest.columns if column.group == group]
         return writer.chunk(table, members, shard.index, shard.assigned).entry
 
-    def _owners_manifest(self, plan: _Plan) -> Manifest:
+    def _owners_manifest(self, plan: Leaving) -> Manifest:
         manifest = plan.version.manifest
         parts = _following(plan.version, plan, lambda ref: self._new[manifest.version, ref.chunk])
         erased = (Erasure(timestamp(self._parts.clock()), plan.erased),) if plan.erased else ()
         return replace(manifest, parts=parts, erased=manifest.erased + erased)
 
-    def _stage_vendor(self, job: Job, place: CompartmentRow, plans: list[_Plan], publisher: Signer) -> _Staged | None:
+    def _stage_vendor(self, job: Job, place: CompartmentRow, plans: list[Leaving], publisher: Signer) -> _Staged | None:
         """A vendor's compartment without the rows; None where it holds nothing."""
         parts, vendor = self._parts, self._people[place.holder]
         with naming(parts, vendor):
@@ -406,7 +293,7 @@ class _Run:
                 writer.retire(head.live_groups - {MANIFEST_GROUP})
             return _Staged(writer, manifests)
 
-    def _vendors_manifest(self, writer: Writer, version: OpenVersion, plan: _Plan | None) -> Manifest | None:
+    def _vendors_manifest(self, writer: Writer, version: OpenVersion, plan: Leaving | None) -> Manifest | None:
         if plan is None:
             return None
         cuts = _cuts(version.manifest, plan.version.manifest)
@@ -451,7 +338,7 @@ def _cuts(vendors: Manifest, owners: Manifest) -> dict[str, Cut] | None:
     return found
 
 
-def _following(version: OpenVersion, plan: _Plan, new: Callable[[ChunkRef], Entry | None]) -> tuple[Part, ...]:
+def _following(version: OpenVersion, plan: Leaving, new: Callable[[ChunkRef], Entry | None]) -> tuple[Part, ...]:
     """A version's parts with the new chunks. One that has lost rows is another part; one that lost all is gone."""
     found = []
     for part in version.manifest.parts:
@@ -467,64 +354,3 @@ def _following(version: OpenVersion, plan: _Plan, new: Callable[[ChunkRef], Entr
         if entries:
             found.append(part.holding(Listing.of(part.group, entries), new_id()))
     return tuple(found)
-
-
-def _column(version: OpenVersion, name: str) -> Column:
-    column = version.manifest.column(name)
-    if column is None:
-        raise NotFound(f"there is no column {name!r}")
-    return column
-
-
-def _key_names(dataset: Dataset, versions: Sequence[OpenVersion]) -> dict[int, str | None]:
-    """What the column that identifies rows is called in each version, by its number; None where it has none.
-
-    A column that was renamed has its id still, and one of another type its name: so it is followed from the newest
-    version back.
-    """
-    ids: set[str] = set()
-    names = {dataset.key}
-    found: dict[int, str | None] = {}
-    for version in reversed(versions):
-        columns = version.manifest.columns
-        column = next((each for each in columns if each.id in ids), None)
-        column = column or next((each for each in columns if each.name in names), None)
-        found[version.manifest.version] = column.name if column is not None else None
-        if column is not None:
-            ids.add(column.id)
-            names.add(column.name)
-        elif version is versions[-1] and dataset.key is not None:
-            raise Conflict("the dataset was changed in the meantime")  # its key was renamed between two looks at it
-    return found
-
-
-def _among(column: pa.ChunkedArray | pa.Array, values: pa.Array) -> pa.ChunkedArray | pa.Array:
-    """Which elements are among some values; as texts, where their types have nothing else in common."""
-    if column.type != values.type:
-        try:
-            column = column.cast(values.type)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            column, values = column.cast(pa.large_string()), values.cast(pa.large_string())
-    return pc.is_in(column, value_set=values)
-
-
-def _values(keys: Sequence[object], kind: pa.DataType) -> pa.Array:
-    """Keys as the key column's type; raises InvalidInput with the place of one that cannot be."""
-    whole = pa.types.is_integer(kind)
-    values: list[object] = []
-    for number, key in enumerate(keys, 1):
-        if whole and isinstance(key, str):
-            try:
-                values.append(int(key.strip()))
-                continue
-            except ValueError as error:
-                raise InvalidInput(f"--keys: the key in line {number} is not a whole number") from error
-        if isinstance(key, bool) or not isinstance(key, int if whole else str):
-            raise InvalidInput(f"--keys: the key in line {number} is not {'a whole number' if whole else 'text'}")
-        values.append(key)
-    if not values:
-        raise InvalidInput("--keys: there is no key")
-    try:
-        return pc.unique(pa.array(values, kind))
-    except (pa.ArrowException, OverflowError, ValueError) as error:
-        raise InvalidInput(f"--keys: a key is not of the column's type, {kind}") from error
