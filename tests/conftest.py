@@ -134,8 +134,8 @@ def _deployment(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def catalog_url(request: pytest.FixtureRequest) -> str | None:
-    """Where the lab's catalog is: None for the SQLite file in its directory, else a new database of PostgreSQL."""
-    return postgres().database() if getattr(request, "param", "sqlite") == "postgresql" else None
+    """Where the lab's catalog is: None for the SQLite file in its directory, else a database that PostgreSQL is to make."""
+    return postgres().unmade() if getattr(request, "param", "sqlite") == "postgresql" else None
 
 
 @pytest.fixture(scope="session")

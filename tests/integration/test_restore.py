@@ -53,7 +53,8 @@ def _same(origin: Origin, lab: Vault, made: Any) -> None:
 def test_everything_reads_equal(origin: Origin, tmp_path: Path, catalog_url: str | None) -> None:
     """Every row, version, grant, credential and log entry is as it was; what was frozen, revoked or ended stays so."""
     store = without(origin.store, tmp_path / "store")
-    lab, made = restored(origin, store, tmp_path / "lab", catalog=catalog_url)
+    catalog = catalog_url and postgres().make(catalog_url)
+    lab, made = restored(origin, store, tmp_path / "lab", catalog=catalog)
     _same(origin, lab, made)
     states = {state.name: state for state in lab.vendors()}
     assert (states["initech"].frozen, states["hooli"].ended) == (True, True)

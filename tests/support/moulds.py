@@ -42,8 +42,8 @@ class Anew:
     elsewhere: "ClassVar[Callable[[], dict[str, str]] | None]" = None
 
     def vault(self, name: str, folder: Path, catalog: str | None = None) -> Vault:
-        """A vault of that name in a new folder, opened as its owner; ``catalog`` is one in a database elsewhere."""
-        places: dict[str, str | None] = {"catalog": catalog}
+        """A vault of that name in a new folder, opened as its owner; ``catalog`` is an unmade database of `postgres`."""
+        places: dict[str, str | None] = {"catalog": catalog and postgres().make(catalog)}
         if Anew.elsewhere is not None:
             places = {**Anew.elsewhere()}
         opened = vault.init(folder, **places)
@@ -62,13 +62,13 @@ class Moulds(Anew):
         self._made: dict[Path, str | None] = {}
 
     def vault(self, name: str, folder: Path, catalog: str | None = None) -> Vault:
-        """The same as a copy; ``catalog`` is an empty database of `postgres`. On servers it is made anew."""
+        """The same as a copy. On servers it is made anew."""
         if Anew.elsewhere is not None:
             return super().vault(name, folder, catalog)
         mould, others = self._mould(name, elsewhere=catalog is not None)
         shutil.copytree(mould, folder)
         if catalog is not None and others is not None:
-            postgres().copy(others, catalog)
+            postgres().make(catalog, others)
             for path in (folder / "owner" / "config.toml", folder / "broker" / "config.toml"):
                 path.write_text(path.read_text().replace(others, catalog))
         return vault.open(folder)
@@ -77,7 +77,7 @@ class Moulds(Anew):
         """A mould's folder, and the database that it has where that is ``elsewhere``."""
         mould = self._folder / (f"{name}-elsewhere" if elsewhere else name)
         if mould not in self._made:
-            catalog = postgres().database() if elsewhere else None
+            catalog = postgres().unmade() if elsewhere else None
             shutil.rmtree(mould, ignore_errors=True)
             super().vault(name, mould, catalog).parts.catalog.close()
             self._made[mould] = catalog
