@@ -13,7 +13,7 @@ import pytest
 from tests.support.deployed import Cluster, spoken_of
 from tests.support.deployed import cluster as running_cluster
 from tests.support.memory import in_memory
-from tests.support.moulds import Anew, Moulds
+from tests.support.moulds import Anew, More, Moulds
 from tests.support.on_cluster import ONLY_HERE
 from tests.support.postgres import postgres
 from tests.support.servers import OpenBao, SeaweedFS, aws, openbao, seaweedfs
@@ -160,3 +160,13 @@ def published(moulds: Anew, tmp_path: Path, catalog_url: str | None) -> Lab:
 def granted(moulds: Anew, tmp_path: Path, catalog_url: str | None) -> Lab:
     """The same with acme granted id, prompt and lang where lang is 'en'."""
     return Lab(tmp_path / "lab", moulds.vault("granted", tmp_path / "lab", catalog_url))
+
+
+@pytest.fixture
+def cast(moulds: Anew, tmp_path: Path, catalog_url: str | None) -> Callable[..., Lab]:
+    """Makes a lab with what a function adds to a vault of one of these names; the next test's is a copy."""
+
+    def made(more: More, name: str = "vendors") -> Lab:
+        return Lab(tmp_path / "lab", moulds.vault(name, tmp_path / "lab", catalog_url, more))
+
+    return made

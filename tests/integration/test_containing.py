@@ -25,6 +25,7 @@ from vault.catalog import schema
 from vault.errors import Conflict, IntegrityError, KeyUnavailable, KmsError, NotFound, Refused, VaultError
 from vault.incident import containing
 from vault.kms import KeyState
+from vault.owner import Vault
 from vault.policy import Request
 from vault.workings import containment
 from vault.workings.names import Holder
@@ -34,14 +35,17 @@ from vault.workings.writing import Writer
 
 
 @pytest.fixture
-def both(granted: Lab) -> Lab:
+def both(cast: Callable[..., Lab]) -> Lab:
     """acme with grants on two datasets, one of them pending, and credentials; globex with a grant of its own."""
-    granted.vault.publish("notes", rows(20), key="id", shard_rows=10)
-    granted.vault.grant("acme", "notes", ["id", "answer"])
-    granted.vault.grant("globex", "evals", ["id", "answer"])
-    granted.vault.issue_credential("acme")
-    granted.vault.federate("acme", issuer="https://id.example", audience="lab", claims={"hd": "acme.example"})
-    return granted
+    return cast(_both, "granted")
+
+
+def _both(opened: Vault) -> None:
+    opened.publish("notes", rows(20), key="id", shard_rows=10)
+    opened.grant("acme", "notes", ["id", "answer"])
+    opened.grant("globex", "evals", ["id", "answer"])
+    opened.issue_credential("acme")
+    opened.federate("acme", issuer="https://id.example", audience="lab", claims={"hd": "acme.example"})
 
 
 def _vendor(lab: Lab, name: str = "acme") -> Holder:
