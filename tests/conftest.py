@@ -3,6 +3,7 @@
 On the servers tests keep apart by mounts and keys of their own.
 """
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -106,6 +107,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         share = rest[worker * len(rest) // workers : (worker + 1) * len(rest) // workers]
         # Not at the very beginning, where the run before may end.
         items += [*share[:_BEFORE], *first[worker::workers], *share[_BEFORE:]]
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays, and need not be looked through for garbage again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
