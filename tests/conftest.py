@@ -3,6 +3,7 @@
 On the servers tests keep apart by mounts and keys of their own.
 """
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import pytest
 from tests.support.deployed import Cluster, spoken_of
 from tests.support.deployed import cluster as running_cluster
 from tests.support.memory import in_memory
-from tests.support.moulds import Anew, Moulds
+from tests.support.moulds import Anew, More, Moulds
 from tests.support.on_cluster import ONLY_HERE
 from tests.support.postgres import postgres
 from tests.support.servers import OpenBao, SeaweedFS, aws, openbao, seaweedfs
@@ -108,6 +109,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items += [*share[:_BEFORE], *first[worker::workers], *share[_BEFORE:]]
 
 
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays, and need not be looked through for garbage again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that is marked ``both_catalogs`` and has a catalog is run on SQLite and on PostgreSQL."""
     if metafunc.config.getoption("--deployment") == "cluster":
@@ -134,8 +141,8 @@ def _deployment(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def catalog_url(request: pytest.FixtureRequest) -> str | None:
-    """Where the lab's catalog is: None for the SQLite file in its directory, else a new database of PostgreSQL."""
-    return postgres().database() if getattr(request, "param", "sqlite") == "postgresql" else None
+    """Where the lab's catalog is: None for the SQLite file in its directory, else a database that PostgreSQL is to make."""
+    return postgres().unmade() if getattr(request, "param", "sqlite") == "postgresql" else None
 
 
 @pytest.fixture(scope="session")
@@ -160,3 +167,13 @@ def published(moulds: Anew, tmp_path: Path, catalog_url: str | None) -> Lab:
 def granted(moulds: Anew, tmp_path: Path, catalog_url: str | None) -> Lab:
     """The same with acme granted id, prompt and lang where lang is 'en'."""
     return Lab(tmp_path / "lab", moulds.vault("granted", tmp_path / "lab", catalog_url))
+
+
+@pytest.fixture
+def cast(moulds: Anew, tmp_path: Path, catalog_url: str | None) -> Callable[..., Lab]:
+    """Makes a lab with what a function adds to a vault of one of these names; the next test's is a copy."""
+
+    def made(more: More, name: str = "vendors") -> Lab:
+        return Lab(tmp_path / "lab", moulds.vault(name, tmp_path / "lab", catalog_url, more))
+
+    return made

@@ -1,6 +1,7 @@
 """What the catalog says about whose a thing is, and what the store says about what is newest, is not believed."""
 
 import shutil
+from collections.abc import Callable
 from datetime import timedelta
 
 import pyarrow as pa
@@ -35,12 +36,15 @@ def _serve(lab: Lab, token: Token) -> int:
 
 
 @pytest.fixture
-def assigned(lab: Lab) -> Lab:
+def assigned(cast: Callable[..., Lab]) -> Lab:
     """A dataset whose rows are assigned: nine to acme and one to globex, both granted."""
-    lab.vault.publish("d", pa.table({"n": range(10), "who": ["acme"] * 9 + ["globex"]}), assign_by="who")
+    return cast(_assigned)
+
+
+def _assigned(opened: Vault) -> None:
+    opened.publish("d", pa.table({"n": range(10), "who": ["acme"] * 9 + ["globex"]}), assign_by="who")
     for vendor in ("acme", "globex"):
-        lab.vault.grant(vendor, "d", ["n"])
-    return lab
+        opened.grant(vendor, "d", ["n"])
 
 
 def _swap_compartments(lab: Lab) -> None:

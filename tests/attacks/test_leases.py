@@ -2,6 +2,7 @@
 
 import base64
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.support.reading import later
 from vault import access, grants
 from vault.client import connect, delegate
 from vault.errors import Frozen, InvalidInput, NotGranted
+from vault.owner import Vault
 from vault.policy import Request
 from vault.wire import OBJECTS_PATH, LeasePage
 from vault.workings.parts import Parts
@@ -27,10 +29,13 @@ def _page(parts: Parts, caller: access.Caller, cursor: bytes | None = None, **re
 
 
 @pytest.fixture
-def leased(published: Lab) -> Lab:
+def leased(cast: Callable[..., Lab]) -> Lab:
     """A vault where acme may lease two columns."""
-    published.vault.grant("acme", "evals", ["id", "prompt"], delivery="lease")
-    return published
+    return cast(_leased, "published")
+
+
+def _leased(opened: Vault) -> None:
+    opened.grant("acme", "evals", ["id", "prompt"], delivery="lease")
 
 
 def test_a_stream_grant_leases_nothing(granted: Lab) -> None:

@@ -16,11 +16,11 @@ from sqlalchemy import event
 from tests.conftest import Lab
 from tests.support.brokers import running_broker
 from tests.support.catalog import sql
-from tests.support.tables import rows
 from vault import access
 from vault.audit import Kind
 from vault.catalog import postgresql, sqlite
 from vault.errors import VaultError
+from vault.owner import Vault
 from vault.policy import Request
 from vault.workings import reading
 from vault.workings.parts import Parts
@@ -31,11 +31,13 @@ _DELIVERIES = pytest.mark.parametrize("delivery", list(_BEGINNINGS))
 
 
 @pytest.fixture
-def leasable(lab: Lab) -> Lab:
+def leasable(cast: Callable[..., Lab]) -> Lab:
     """100 rows that acme may have as a stream or as a lease."""
-    lab.vault.publish("evals", rows(100), key="id", shard_rows=30)
-    lab.vault.grant("acme", "evals", ["id", "prompt"], delivery="lease")
-    return lab
+    return cast(_leasable, "published")
+
+
+def _leasable(opened: Vault) -> None:
+    opened.grant("acme", "evals", ["id", "prompt"], delivery="lease")
 
 
 def _asking(lab: Lab, parts: Parts, delivery: str) -> _Asking:

@@ -15,6 +15,7 @@ from tests.support.tables import rows
 from vault.errors import IntegrityError, NotFound, VaultError
 from vault.manifest import ChunkRef
 from vault.model import MANIFEST_GROUP
+from vault.owner import Vault
 from vault.workings.versions import OpenVersion, live_keys, manifest_statement, open_manifest, open_version
 
 pytestmark = pytest.mark.both_catalogs
@@ -44,13 +45,16 @@ def _read_as_vendor(lab: Lab) -> pa.Table:
 
 
 @pytest.fixture
-def both(lab: Lab) -> Lab:
+def both(cast: Callable[..., Lab]) -> Lab:
     """acme and globex with the same columns, all text and all alike, so that a swap would go unnoticed by type."""
+    return cast(_both)
+
+
+def _both(opened: Vault) -> None:
     table = rows(60).select(["prompt", "answer"])
-    lab.vault.publish("evals", table, shard_rows=30)
+    opened.publish("evals", table, shard_rows=30)
     for vendor in ("acme", "globex"):
-        lab.vault.grant(vendor, "evals", ["prompt", "answer"])
-    return lab
+        opened.grant(vendor, "evals", ["prompt", "answer"])
 
 
 def _same_column(lab: Lab) -> ChunkRef:

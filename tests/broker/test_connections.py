@@ -14,6 +14,7 @@ import urllib3
 from tests.conftest import Lab
 from tests.support.brokers import broker, counters, running_broker
 from tests.support.raw import answer, ask, connect, ends_within
+from vault.owner import Vault
 
 _HEAD = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
 _READ = b"POST /v1/datasets/evals/read HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -86,13 +87,16 @@ def test_waiting_connections_make_room(lab: Lab) -> None:
 
 
 @pytest.fixture
-def large(lab: Lab) -> Lab:
+def large(cast: Callable[..., Lab]) -> Lab:
     """A dataset of 60 MB that does not compress, in 60 shards, which acme may read."""
+    return cast(_large)
+
+
+def _large(opened: Vault) -> None:
     size = 1000
     table = pa.table({"data": pa.array([os.urandom(size) for _ in range(60_000)], pa.binary(size))})
-    lab.vault.publish("evals", table, shard_rows=1000)
-    lab.vault.grant("acme", "evals", ["data"])
-    return lab
+    opened.publish("evals", table, shard_rows=1000)
+    opened.grant("acme", "evals", ["data"])
 
 
 def _small(endpoint: str) -> socket.socket:

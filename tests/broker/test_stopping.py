@@ -5,7 +5,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -21,18 +21,22 @@ from tests.support.servers import free_port
 from vault.broker.closing import Closing
 from vault.broker.stream import ipc_stream
 from vault.errors import Unavailable
+from vault.owner import Vault
 from vault.wire import End
 
 _ROWS = 120_000
 
 
 @pytest.fixture
-def large(lab: Lab) -> Lab:
+def large(cast: Callable[..., Lab]) -> Lab:
     """A dataset of 60 MB in 60 shards, which acme may read."""
+    return cast(_large)
+
+
+def _large(opened: Vault) -> None:
     data = pa.array([os.urandom(500) for _ in range(_ROWS)], pa.binary(500))
-    lab.vault.publish("evals", pa.table({"id": range(_ROWS), "data": data}), shard_rows=2000)
-    lab.vault.grant("acme", "evals", ["id", "data"])
-    return lab
+    opened.publish("evals", pa.table({"id": range(_ROWS), "data": data}), shard_rows=2000)
+    opened.grant("acme", "evals", ["id", "data"])
 
 
 def _client(lab: Lab, endpoint: str) -> vault.Client:

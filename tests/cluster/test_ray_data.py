@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import Lab
 from tests.support.brokers import broker
-from tests.support.shown import expected, shown
+from tests.support.shown import expected, publish, shown
 from tests.support.tables import rows
 from vault.audit import Kind
 from vault.engines import RayEngine
@@ -100,11 +100,11 @@ def test_a_vendors_slice_is_read_through_its_profile(published: Lab, calm: Any) 
     assert state.used.total["rows"] == 50
 
 
-def test_a_slice_is_read_in_parts_by_several_tasks(lab: Lab, calm: Any) -> None:
+def test_a_slice_is_read_in_parts_by_several_tasks(cast: Callable[..., Lab], calm: Any) -> None:
     """Each is a read of its own in the log, of one version; together they have the rows of one task."""
     from vault.raydata import SliceSource
 
-    with shown(lab) as given:
+    with shown(cast(publish)) as given:
         source = SliceSource("shown", profile=given.profile, parts=3)
         tasks = source.get_read_tasks(1)
         found = _table(calm.read_datasource(source, override_num_blocks=3)).sort_by("id")

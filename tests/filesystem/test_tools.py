@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import Lab
-from tests.support.shown import GRANTED, NAME, Shown, expected, shown, table
+from tests.support.shown import GRANTED, NAME, Shown, expected, publish, shown, table
 from vault.errors import Frozen, InvalidInput
 from vault.filesystem import DsvaultFileSystem
 from vault.filesystem.asking import Access
@@ -27,9 +27,9 @@ _PARQUET = f"{NAME}/latest.parquet"
 
 
 @pytest.fixture
-def at(lab: Lab) -> Iterator[Shown]:
+def at(cast: Callable[..., Lab]) -> Iterator[Shown]:
     """The dataset that every client is shown, at a broker."""
-    with shown(lab) as found:
+    with shown(cast(publish)) as found:
         yield found
 
 

@@ -2,13 +2,10 @@
 
 import hashlib
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +15,8 @@ import vault
 from tests.conftest import Lab
 from tests.support.brokers import broker
 from tests.support.catalog import sql
+from tests.support.forked import outcome
+from tests.support.killing import contain
 from tests.support.reading import read
 from tests.support.tables import rows
 from vault import access
@@ -26,6 +25,7 @@ from vault.catalog import schema
 from vault.errors import Conflict, IntegrityError, KeyUnavailable, KmsError, NotFound, Refused, VaultError
 from vault.incident import containing
 from vault.kms import KeyState
+from vault.owner import Vault
 from vault.policy import Request
 from vault.workings import containment
 from vault.workings.names import Holder
@@ -33,18 +33,19 @@ from vault.workings.steps import vendor_named
 from vault.workings.versions import live_versions
 from vault.workings.writing import Writer
 
-_ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture
-def both(granted: Lab) -> Lab:
+def both(cast: Callable[..., Lab]) -> Lab:
     """acme with grants on two datasets, one of them pending, and credentials; globex with a grant of its own."""
-    granted.vault.publish("notes", rows(20), key="id", shard_rows=10)
-    granted.vault.grant("acme", "notes", ["id", "answer"])
-    granted.vault.grant("globex", "evals", ["id", "answer"])
-    granted.vault.issue_credential("acme")
-    granted.vault.federate("acme", issuer="https://id.example", audience="lab", claims={"hd": "acme.example"})
-    return granted
+    return cast(_both, "granted")
+
+
+def _both(opened: Vault) -> None:
+    opened.publish("notes", rows(20), key="id", shard_rows=10)
+    opened.grant("acme", "notes", ["id", "answer"])
+    opened.grant("globex", "evals", ["id", "answer"])
+    opened.issue_credential("acme")
+    opened.federate("acme", issuer="https://id.example", audience="lab", claims={"hd": "acme.example"})
 
 
 def _vendor(lab: Lab, name: str = "acme") -> Holder:
@@ -142,24 +143,6 @@ def test_a_second_incident_is_contained_anew(both: Lab) -> None:
     assert both.vault.check().ok
 
 
-_KILL = """
-import importlib, os, signal, sys, vault
-lab = vault.open(sys.argv[1])
-module, name, when = sys.argv[2:5]
-owner, _, attribute = name.rpartition(".")
-place = importlib.import_module(module)
-for part in owner.split(".") if owner else ():
-    place = getattr(place, part)
-real = getattr(place, attribute)
-
-def killed(*arguments, **named):
-    if when == "after":
-        real(*arguments, **named)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-setattr(place, attribute, killed)
-lab.contain("acme")
-"""
 _POINTS = [
     "vault.incident.containing freeze after",
     "vault.incident.containing open_case after",
@@ -187,9 +170,8 @@ _POINTS = [
 def test_killed_at_any_step_it_goes_on(both: Lab, point: str) -> None:
     """kill -9 before or after a step, and the same call ends in the same state, with each step logged once."""
     before, old = _epochs(both), _key(both)
-    words = [sys.executable, "-c", _KILL, str(both.folder), *point.split()]
-    killed = subprocess.run(words, cwd=_ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    code, _ = outcome(contain, both.folder, *point.split())
+    assert code == -signal.SIGKILL
     opened = vault.open(both.folder)
     done = opened.contain("acme")
     assert (done.grants, done.credentials) == (2, 2)

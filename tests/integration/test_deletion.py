@@ -1,6 +1,7 @@
 """Datasets, versions and rows that are taken away are gone from everything that is live, and nothing else is."""
 
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.support.reading import read
 from tests.support.tables import rows
 from vault import deletion, erasure
 from vault.errors import Conflict, InvalidInput, KeyUnavailable, NotFound, NotGranted
+from vault.owner import Vault
 from vault.trust import Role
 from vault.workings.reading import group_shape, open_chunk
 from vault.workings.versions import live_versions
@@ -26,13 +28,16 @@ pytestmark = pytest.mark.both_catalogs
 
 
 @pytest.fixture
-def several(lab: Lab) -> Lab:
+def several(cast: Callable[..., Lab]) -> Lab:
     """Three versions in shards of ten rows; acme has three columns of the rows in English, globex two of all."""
+    return cast(_several)
+
+
+def _several(opened: Vault) -> None:
     for number in range(3):
-        lab.vault.publish("evals", rows(60 + 20 * number), key="id", shard_rows=10)
-    lab.vault.grant("acme", "evals", ["id", "prompt", "lang"], where="lang = 'en'")
-    lab.vault.grant("globex", "evals", ["id", "score"])
-    return lab
+        opened.publish("evals", rows(60 + 20 * number), key="id", shard_rows=10)
+    opened.grant("acme", "evals", ["id", "prompt", "lang"], where="lang = 'en'")
+    opened.grant("globex", "evals", ["id", "score"])
 
 
 def _objects(lab: Lab) -> int:

@@ -1,5 +1,6 @@
 """A vendor's KMS key is disabled: nothing of that vendor opens, and everybody else's upkeep goes on."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,16 +11,20 @@ from vault import rewrap
 from vault.encoding import duration
 from vault.errors import Conflict, KeyUnavailable, PartlyDone
 from vault.kms import KeyState
+from vault.owner import Vault
 from vault.workings.parts import wrapped_key
 
 REMEDY = "a KMS key of 'acme' is disabled; 'dsvault kms enable acme'"
 
 
 @pytest.fixture
-def both(granted: Lab) -> Lab:
+def both(cast: Callable[..., Lab]) -> Lab:
     """acme and globex each with a grant."""
-    granted.vault.grant("globex", "evals", ["answer"])
-    return granted
+    return cast(_both, "granted")
+
+
+def _both(opened: Vault) -> None:
+    opened.grant("globex", "evals", ["answer"])
 
 
 def _openable(lab: Lab, name: str) -> list[bool]:

@@ -1,6 +1,7 @@
 """Versions whose columns differ from those before: appends that evolve, columns that are added, replaced or renamed."""
 
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.support.program import dsvault
 from tests.support.reading import read
 from tests.support.tables import rows
 from vault.errors import InvalidInput, NotGranted
+from vault.owner import Vault
 from vault.sources.evolving import wider
 
 
@@ -26,11 +28,14 @@ def _ids(lab: Lab) -> dict[str, str]:
 
 
 @pytest.fixture
-def small(lab: Lab) -> Lab:
+def small(cast: Callable[..., Lab]) -> Lab:
     """Three shards of a key, a narrow number and a text, granted to acme."""
-    lab.vault.publish("evals", _table(30), key="id", shard_rows=10)
-    lab.vault.grant("acme", "evals", ["id", "n", "text"])
-    return lab
+    return cast(_small)
+
+
+def _small(opened: Vault) -> None:
+    opened.publish("evals", _table(30), key="id", shard_rows=10)
+    opened.grant("acme", "evals", ["id", "n", "text"])
 
 
 def _table(count: int, start: int = 0) -> pa.Table:

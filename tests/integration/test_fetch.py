@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -27,6 +27,7 @@ from tests.support.tables import rows
 from vault.audit import Kind
 from vault.client import Dataset, Progress, fetch
 from vault.errors import Conflict, Frozen, NotGranted, Unavailable, VaultError
+from vault.owner import Vault
 from vault.sinks import write_table_as
 
 _COLUMNS = ["id", "prompt", "lang", "score"]
@@ -46,11 +47,14 @@ def _relayed(lab: Lab, relay: Relay) -> Iterator[Path]:
 
 
 @pytest.fixture
-def large(lab: Lab) -> Lab:
+def large(cast: Callable[..., Lab]) -> Lab:
     """6,000 rows in 24 shards, of which acme may read four columns."""
-    lab.vault.publish("evals", rows(_ROWS), key="id", shard_rows=_SHARD)
-    lab.vault.grant("acme", "evals", _COLUMNS)
-    return lab
+    return cast(_large)
+
+
+def _large(opened: Vault) -> None:
+    opened.publish("evals", rows(_ROWS), key="id", shard_rows=_SHARD)
+    opened.grant("acme", "evals", _COLUMNS)
 
 
 @pytest.fixture

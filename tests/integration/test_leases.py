@@ -1,6 +1,7 @@
 """Leases: the vendor's client gets chunk keys and ciphertext, and reads what a stream would have sent."""
 
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.support.tables import rows
 from vault import access
 from vault.client import leases
 from vault.errors import IntegrityError, InvalidInput, LimitReached, Unavailable, VaultError
+from vault.owner import Vault
 from vault.policy import Request
 from vault.workings.parts import Parts
 
@@ -25,10 +27,13 @@ _WHOLE = ["id", "prompt", "lang", "score"]
 
 
 @pytest.fixture
-def leased(published: Lab) -> Lab:
+def leased(cast: Callable[..., Lab]) -> Lab:
     """A vault with 100 rows in shards of 30, of which acme may lease all columns."""
-    published.vault.grant("acme", "evals", _WHOLE, delivery="lease")
-    return published
+    return cast(_leased, "published")
+
+
+def _leased(opened: Vault) -> None:
+    opened.grant("acme", "evals", _WHOLE, delivery="lease")
 
 
 def _entries(lab: Lab, kind: str) -> list[dict[str, object]]:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import re
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -19,6 +20,7 @@ from vault.errors import IntegrityError, InvalidInput, NotGranted
 from vault.filters import parse
 from vault.masks import Mask
 from vault.model import MASK_GROUP
+from vault.owner import Vault
 from vault.wire import Profile
 
 _DAY = dt.datetime(2026, 5, 17, 13, 44, tzinfo=dt.UTC)
@@ -39,10 +41,13 @@ _TABLE = pa.table(
 
 
 @pytest.fixture
-def masked(lab: Lab) -> Lab:
+def masked(cast: Callable[..., Lab]) -> Lab:
     """A dataset of many types, in two shards."""
-    lab.vault.publish("evals", _TABLE, shard_rows=4)
-    return lab
+    return cast(_masked)
+
+
+def _masked(opened: Vault) -> None:
+    opened.publish("evals", _TABLE, shard_rows=4)
 
 
 def _grant(lab: Lab, masks: dict[str, str], vendor: str = "acme", dataset: str = "evals", **options: Any) -> pa.Table:

@@ -1,5 +1,6 @@
 """Fields of nested columns are granted without the rest, and the rest is not even at rest under the vendor's keys."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from vault.derivation import chunk_key
 from vault.errors import IntegrityError, InvalidInput, NotGranted
 from vault.filters import parse
 from vault.model import MANIFEST_GROUP, METADATA_GROUP
+from vault.owner import Vault
 from vault.policy import Request
 from vault.workings.reading import identity_of
 from vault.workings.versions import OpenVersion, live_versions
@@ -45,10 +47,13 @@ def _rows(count: int, start: int = 0) -> pa.Table:
 
 
 @pytest.fixture
-def nested(lab: Lab) -> Lab:
+def nested(cast: Callable[..., Lab]) -> Lab:
     """100 rows in shards of 30, with structs, a list of structs, and a column whose name looks like a path."""
-    lab.vault.publish("evals", _rows(100), key="id", shard_rows=30)
-    return lab
+    return cast(_nested)
+
+
+def _nested(opened: Vault) -> None:
+    opened.publish("evals", _rows(100), key="id", shard_rows=30)
 
 
 def _compartment(lab: Lab, vendor: str) -> list[OpenVersion]:

@@ -1,5 +1,6 @@
 """Offboarding a vendor leaves nothing that opens, and touches nobody else."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,15 +13,19 @@ from vault import offboard
 from vault.encoding import duration
 from vault.errors import Conflict, KeyUnavailable, KmsError, NotFound, PartlyDone, Refused, Unauthenticated
 from vault.kms import KeyState
+from vault.owner import Vault
 
 pytestmark = pytest.mark.both_catalogs
 
 
 @pytest.fixture
-def both(granted: Lab) -> Lab:
+def both(cast: Callable[..., Lab]) -> Lab:
     """acme and globex each with a grant."""
-    granted.vault.grant("globex", "evals", ["answer"])
-    return granted
+    return cast(_both, "granted")
+
+
+def _both(opened: Vault) -> None:
+    opened.grant("globex", "evals", ["answer"])
 
 
 def _objects(lab: Lab) -> set[str]:

@@ -1,5 +1,6 @@
 """A grant of one version gives that version for as long as it lives, whatever is published since."""
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import pyarrow as pa
@@ -10,18 +11,22 @@ from tests.support.program import document
 from tests.support.reading import later, read
 from tests.support.tables import rows
 from vault.errors import NotFound, NotGranted
+from vault.owner import Vault
 from vault.workings.versions import live_versions
 
 pytestmark = pytest.mark.both_catalogs
 
 
 @pytest.fixture
-def versions(lab: Lab) -> Lab:
+def versions(cast: Callable[..., Lab]) -> Lab:
     """Three versions of a dataset: 10, 20 and 30 rows."""
-    lab.vault.publish("evals", rows(10), key="id", shard_rows=4)
-    lab.vault.publish("evals", rows(10, 10), append=True)
-    lab.vault.publish("evals", rows(10, 20), append=True)
-    return lab
+    return cast(_versions)
+
+
+def _versions(opened: Vault) -> None:
+    opened.publish("evals", rows(10), key="id", shard_rows=4)
+    opened.publish("evals", rows(10, 10), append=True)
+    opened.publish("evals", rows(10, 20), append=True)
 
 
 def _held(lab: Lab, vendor: str) -> dict[int, set[str]]:

@@ -38,7 +38,7 @@ _PASSWORD = "correct-horse-battery"
 @pytest.fixture
 def catalog_url() -> str:
     """Every lab of these tests is on PostgreSQL."""
-    return postgres().database()
+    return postgres().unmade()
 
 
 @pytest.fixture

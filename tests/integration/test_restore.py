@@ -1,16 +1,15 @@
 """A vault that is restored from its store, its KMS and the exported keys: everything reads as it did before."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import vault
+from tests.support.forked import outcome
+from tests.support.killing import restore
 from tests.support.postgres import postgres
 from tests.support.reading import read
 from tests.support.restoring import PASSPHRASE, Origin, backed_up, make_origin, newest, restored, said, without
@@ -22,8 +21,6 @@ from vault.kms import KeyState
 from vault.owner import Vault
 from vault.safekeeping import read_keys
 from vault.trust import Role
-
-_ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +50,8 @@ def _same(origin: Origin, lab: Vault, made: Any) -> None:
 def test_everything_reads_equal(origin: Origin, tmp_path: Path, catalog_url: str | None) -> None:
     """Every row, version, grant, credential and log entry is as it was; what was frozen, revoked or ended stays so."""
     store = without(origin.store, tmp_path / "store")
-    lab, made = restored(origin, store, tmp_path / "lab", catalog=catalog_url)
+    catalog = catalog_url and postgres().make(catalog_url)
+    lab, made = restored(origin, store, tmp_path / "lab", catalog=catalog)
     _same(origin, lab, made)
     states = {state.name: state for state in lab.vendors()}
     assert (states["initech"].frozen, states["hooli"].ended) == (True, True)
@@ -171,44 +169,11 @@ def test_a_kms_that_does_not_open_can_be_put_right(origin: Origin, tmp_path: Pat
     assert vault.open(tmp_path / "lab").scan("evals").read_all().equals(origin.tables[2])
 
 
-_RESTORE = """
-import os, signal, sys
-import vault
-from vault.catalog import Transaction
-
-left = int(sys.argv[1])
-
-def counted(function):
-    def call(*arguments, **options):
-        global left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*arguments, **options)
-    return call
-
-# Every file and object gets its name by one of these, and the catalog is filled by the last two.
-os.link, os.replace, os.unlink = counted(os.link), counted(os.replace), counted(os.unlink)
-Transaction.put_back, Transaction.append_log = counted(Transaction.put_back), counted(Transaction.append_log)
-vault.restore(sys.argv[2], store=sys.argv[3], kms="local:", keys=sys.argv[4], passphrase=sys.argv[5])
-print(left)
-"""
-
-
 def _restore_killed(step: int, origin: Origin, store: Path, folder: Path) -> int | None:
     """How many steps were left, or None where the process was killed."""
-    arguments = [str(step), str(folder), str(store), str(origin.keys), PASSPHRASE]
-    done = subprocess.run(
-        [sys.executable, "-c", _RESTORE, *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(_ROOT)},
-        check=False,
-    )
-    if done.returncode == -signal.SIGKILL:
-        return None
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout)
+    code, left = outcome(restore, step, folder, str(store), origin.keys)
+    assert code == (-signal.SIGKILL if left is None else 0)
+    return left
 
 
 def test_a_killed_restore_is_ended_by_the_next(origin: Origin, tmp_path: Path) -> None:

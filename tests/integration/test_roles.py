@@ -66,7 +66,7 @@ def _plain(url: str) -> str:
 @pytest.fixture
 def catalog_url() -> str:
     """Every lab of these tests is on PostgreSQL."""
-    return postgres().database()
+    return postgres().unmade()
 
 
 @pytest.fixture

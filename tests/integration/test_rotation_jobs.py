@@ -1,5 +1,6 @@
 """Rekeys as jobs: planned, stopped, taken up, limited to columns, and proven to have forgotten nothing."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -25,11 +26,14 @@ pytestmark = pytest.mark.both_catalogs
 
 
 @pytest.fixture
-def sharded(lab: Lab) -> Lab:
+def sharded(cast: Callable[..., Lab]) -> Lab:
     """Ten shards of ten rows, granted to acme."""
-    lab.vault.publish("evals", rows(100), key="id", shard_rows=10)
-    lab.vault.grant("acme", "evals", ["id", "prompt", "lang"])
-    return lab
+    return cast(_sharded)
+
+
+def _sharded(opened: Vault) -> None:
+    opened.publish("evals", rows(100), key="id", shard_rows=10)
+    opened.grant("acme", "evals", ["id", "prompt", "lang"])
 
 
 def _stop_after(patch: pytest.MonkeyPatch, chunks: int) -> list[str]:

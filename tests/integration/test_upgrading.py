@@ -18,6 +18,7 @@ from sqlalchemy import Connection, create_engine, inspect, text
 
 import vault
 from tests.conftest import Lab
+from tests.support.postgres import postgres
 from vault import access, deployment
 from vault.audit import Kind
 from vault.catalog import Transaction, open_catalog, schema
@@ -49,7 +50,7 @@ def upgrade():
 @pytest.fixture
 def opened_url(tmp_path: Path, catalog_url: str | None) -> str:
     """The URL of a database without tables."""
-    return catalog_url or f"sqlite:///{tmp_path}/catalog.db"
+    return postgres().make(catalog_url) if catalog_url else f"sqlite:///{tmp_path}/catalog.db"
 
 
 @dataclass(frozen=True)

@@ -198,9 +198,7 @@ def test_two_logs_of_one_size_do_not_both_reach_the_witness(witnessed: Lab, cata
     """Whoever comes second with another log of the same size is told of the fork, and serves nothing."""
     witnessed.vault.parts.catalog.settle()
     cut = shutil.copytree(witnessed.folder, witnessed.folder.with_name("fork"))
-    others = postgres().database() if catalog_url is not None else None
-    if others is not None:
-        postgres().copy(str(catalog_url), others)
+    others = None if catalog_url is None else postgres().make(postgres().unmade(), catalog_url)
     for side in ("broker", "owner"):
         path = cut / side / "config.toml"
         text = path.read_text().replace('url = "witness"', f'url = "{witnessed.folder / "witness"}"')

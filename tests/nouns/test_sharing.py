@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
+from tests.support.postgres import postgres
 from vault.catalog import Catalog, Transaction, open_catalog, schema
 from vault.encoding import new_id
 from vault.errors import Conflict, Unavailable
@@ -22,7 +23,8 @@ _LATER, _NOW = "2030-01-01T00:00:00.000000Z", "2020-01-01T00:00:00.000000Z"
 @pytest.fixture
 def catalog(tmp_path: Path, catalog_url: str | None) -> Catalog:
     """A catalog of a vault, as a broker opens it."""
-    made = open_catalog(catalog_url or f"sqlite:///{tmp_path}/catalog.db", serving=True)
+    url = postgres().make(catalog_url) if catalog_url else f"sqlite:///{tmp_path}/catalog.db"
+    made = open_catalog(url, serving=True)
     made.create("v")
     return made
 

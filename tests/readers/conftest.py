@@ -1,15 +1,15 @@
 """The one dataset that every reader is shown, and a broker that serves it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.conftest import Lab
-from tests.support.shown import Shown, shown
+from tests.support.shown import Shown, publish, shown
 
 
 @pytest.fixture
-def given(lab: Lab) -> Iterator[Shown]:
+def given(cast: Callable[..., Lab]) -> Iterator[Shown]:
     """What acme may read of it."""
-    with shown(lab) as found:
+    with shown(cast(publish)) as found:
         yield found

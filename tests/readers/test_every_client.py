@@ -20,7 +20,7 @@ import pytest
 
 from tests.conftest import Lab
 from tests.support.moulds import Anew
-from tests.support.shown import GRANTED, NAME, Shown, expected, shown
+from tests.support.shown import GRANTED, NAME, Shown, expected, publish, shown
 from vault.audit import Kind
 
 # Delta Sharing's client: a copy that pandas need not make, and sessions that it leaves to the garbage collector.
@@ -106,7 +106,7 @@ def _plain(value: Any) -> Any:
 def given(moulds: Anew, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     """The dataset, granted and served."""
     folder: Path = tmp_path_factory.mktemp("every") / "lab"
-    with shown(Lab(folder, moulds.vault("vendors", folder, None))) as found:
+    with shown(Lab(folder, moulds.vault("vendors", folder, more=publish))) as found:
         yield found
 
 
@@ -140,12 +140,12 @@ def test_a_client_reads_the_slice(given: Shown, client: str) -> None:
     assert {(fields["vendor"], fields["grant"], fields["version"]) for fields in read} == {("acme", given.grant.id, 1)}
 
 
-def test_a_revoked_grant_refuses_every_client(lab: Lab) -> None:
+def test_a_revoked_grant_refuses_every_client(cast: Callable[..., Lab]) -> None:
     """Each of them within a second, and none has a row, though each has just read it."""
-    with shown(lab) as found:
+    with shown(cast(publish)) as found:
         for client in CLIENTS.values():
             client(found)
-        lab.vault.revoke(found.grant.id)
+        found.lab.vault.revoke(found.grant.id)
         time.sleep(1.1)
         read = len(_logged(found))
         for name, client in CLIENTS.items():

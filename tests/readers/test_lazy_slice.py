@@ -1,7 +1,7 @@
 """Lazy scans of a vendor's slice: what a query does not need, the broker does not open."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import duckdb
 import polars as pl
@@ -11,15 +11,15 @@ from polars.testing import assert_frame_equal
 import vault
 from tests.conftest import Lab
 from tests.support.brokers import broker
-from tests.support.shown import GRANTED, Shown, expected, shown
+from tests.support.shown import GRANTED, Shown, expected, publish, shown
 from tests.support.tables import rows
 from vault.errors import InvalidInput, NotGranted
 
 
 @pytest.fixture
-def at(lab: Lab) -> Iterator[Shown]:
+def at(cast: Callable[..., Lab]) -> Iterator[Shown]:
     """The dataset that every client is shown, at a broker."""
-    with shown(lab) as found:
+    with shown(cast(publish)) as found:
         yield found
 
 

@@ -3,7 +3,7 @@
 import datetime as dt
 import multiprocessing
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import duckdb
@@ -14,7 +14,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from tests.conftest import Lab
-from tests.support.shown import NAME, table
+from tests.support.shown import NAME, publish, table
 from tests.support.tables import rows
 from vault.audit import Kind
 from vault.errors import InvalidInput, NotFound, VaultError
@@ -29,8 +29,13 @@ def _reads(lab: Lab) -> list[dict[str, Any]]:
 @pytest.fixture
 def whole(lab: Lab) -> OwnedDataset:
     """The dataset that every client is shown, as the lab has it: all columns of all rows in three shards."""
-    lab.vault.publish(NAME, table(), key="id", shard_rows=30)
     return lab.vault.dataset(NAME)
+
+
+@pytest.fixture
+def lab(cast: Callable[..., Lab]) -> Lab:
+    """A lab that has it."""
+    return cast(publish)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ by what its publisher was told: a version that is missing, or holds other rows t
 """
 
 import json
-import multiprocessing
 import random
 import traceback
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 import vault
+from tests.support.forked import context
 from tests.support.reading import read
 from vault import access, deployment
 from vault.errors import Conflict, Frozen
@@ -69,12 +69,11 @@ def run(folder: Path, grants: dict[str, str], processes: int, acts: int, seed: i
 
     ``grants`` are those that the reads are under.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    start = context.Barrier(processes)
+    forks = context()
+    start = forks.Barrier(processes)
     places = [folder.parent / f"told-{number}.jsonl" for number in range(processes)]
     crowd = [
-        context.Process(target=_work, args=(folder, grants, place, number, acts, seed, start))
+        forks.Process(target=_work, args=(folder, grants, place, number, acts, seed, start))
         for number, place in enumerate(places)
     ]
     for process in crowd:

@@ -1,29 +1,67 @@
-"""``dsvault serve`` in a process that is forked from one that has it loaded and has opened nothing.
+"""Processes that are forked from one that has dsvault loaded and has opened nothing.
 
-Much of a short test would be a broker's imports. What runs is the very command, with its own arguments, environment and
-log; a test that is about the process itself starts a real one (`tests.support.brokers.running_broker`).
+Much of a short test would be a process's imports. `serve` runs the very command ``dsvault serve``, with its own
+arguments, environment and log; a test that is about the process itself starts a real one
+(`tests.support.brokers.running_broker`). `outcome` runs a function.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
+from pathlib import Path
 from typing import IO, Any
 
 import vault_cli.main
 import vault_cli.serving
 from vault import access, broker, deployment  # noqa: F401
 
-__all__ = ["serve"]
+__all__ = ["context", "outcome", "serve"]
+
+_ROOT = Path(__file__).parents[2]
+#: What is loaded before the first fork, with all that it needs: each process would load by itself what is not.
+_LOADED = (__name__, "tests.support.killing", "tests.support.crowd", "tests.support.late")
+
+
+def context() -> ForkServerContext:
+    """What starts such processes, all of one test process from the same one."""
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload(list(_LOADED))
+    # That one finds the tests' own modules where it is started.
+    with contextlib.chdir(_ROOT):
+        forkserver.ensure_running()
+    return forks
+
+
+def outcome(job: Callable[..., Any], *arguments: object) -> tuple[int, Any]:
+    """How a process ended that did this, a signal as a negative number; and what it returned, or None."""
+    forks = context()
+    here, there = forks.Pipe(duplex=False)
+    process = forks.Process(target=_tell, args=(there, job, arguments))
+    process.start()
+    there.close()
+    with here, contextlib.suppress(EOFError):
+        told = here.recv()
+        process.join()
+        return process.exitcode or 0, told
+    process.join()
+    return process.exitcode or 0, None
+
+
+def _tell(told: Connection, job: Callable[..., Any], arguments: tuple[object, ...]) -> None:
+    told.send(job(*arguments))
 
 
 def serve(arguments: list[str], environment: Mapping[str, str], log: IO[bytes]) -> tuple[str, BaseProcess]:
     """Start it; returns its first line, and the process. Where there is no line, the log says why."""
-    forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload([__name__])
+    forks = context()
     here, there = os.pipe()
     process = forks.Process(target=_Serving(arguments, environment, there, log.fileno()))
     try:

@@ -16,7 +16,10 @@ from tests.support.postgres import postgres
 from tests.support.tables import rows
 from vault.owner import Vault
 
-__all__ = ["Anew", "Moulds"]
+__all__ = ["Anew", "More", "Moulds"]
+
+#: What a module's own tests have beyond one of the vaults here. It is given the vault, and depends on nothing else.
+More = Callable[[Vault], object]
 
 
 def _vendors(opened: Vault) -> None:
@@ -41,14 +44,16 @@ class Anew:
 
     elsewhere: "ClassVar[Callable[[], dict[str, str]] | None]" = None
 
-    def vault(self, name: str, folder: Path, catalog: str | None = None) -> Vault:
-        """A vault of that name in a new folder, opened as its owner; ``catalog`` is one in a database elsewhere."""
-        places: dict[str, str | None] = {"catalog": catalog}
+    def vault(self, name: str, folder: Path, catalog: str | None = None, more: More | None = None) -> Vault:
+        """A vault of that name, and more, in a new folder; ``catalog`` is an unmade database of `postgres`."""
+        places: dict[str, str | None] = {"catalog": catalog and postgres().make(catalog)}
         if Anew.elsewhere is not None:
             places = {**Anew.elsewhere()}
         opened = vault.init(folder, **places)
         for step in list(_STEPS)[: list(_STEPS).index(name) + 1]:
             _STEPS[step](opened)
+        if more is not None:
+            more(opened)
         # What the log says of keys that were opened comes a moment later; tests that look at the log have it there.
         opened.parts.catalog.settle()
         return opened
@@ -59,26 +64,26 @@ class Moulds(Anew):
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._made: dict[Path, str | None] = {}
+        self._made: dict[tuple[str, More | None, bool], tuple[Path, str | None]] = {}
 
-    def vault(self, name: str, folder: Path, catalog: str | None = None) -> Vault:
-        """The same as a copy; ``catalog`` is an empty database of `postgres`. On servers it is made anew."""
+    def vault(self, name: str, folder: Path, catalog: str | None = None, more: More | None = None) -> Vault:
+        """The same as a copy. On servers it is made anew."""
         if Anew.elsewhere is not None:
-            return super().vault(name, folder, catalog)
-        mould, others = self._mould(name, elsewhere=catalog is not None)
+            return super().vault(name, folder, catalog, more)
+        mould, others = self._mould(name, more, elsewhere=catalog is not None)
         shutil.copytree(mould, folder)
         if catalog is not None and others is not None:
-            postgres().copy(others, catalog)
+            postgres().make(catalog, others)
             for path in (folder / "owner" / "config.toml", folder / "broker" / "config.toml"):
                 path.write_text(path.read_text().replace(others, catalog))
         return vault.open(folder)
 
-    def _mould(self, name: str, *, elsewhere: bool) -> tuple[Path, str | None]:
+    def _mould(self, name: str, more: More | None, *, elsewhere: bool) -> tuple[Path, str | None]:
         """A mould's folder, and the database that it has where that is ``elsewhere``."""
-        mould = self._folder / (f"{name}-elsewhere" if elsewhere else name)
-        if mould not in self._made:
-            catalog = postgres().database() if elsewhere else None
+        if (name, more, elsewhere) not in self._made:
+            catalog = postgres().unmade() if elsewhere else None
+            mould = self._folder / str(len(self._made))
             shutil.rmtree(mould, ignore_errors=True)
-            super().vault(name, mould, catalog).parts.catalog.close()
-            self._made[mould] = catalog
-        return mould, self._made[mould]
+            super().vault(name, mould, catalog, more).parts.catalog.close()
+            self._made[name, more, elsewhere] = mould, catalog
+        return self._made[name, more, elsewhere]

@@ -142,6 +142,7 @@ class Scene:
     def _read(self) -> None:
         table = client.connect(self.profile).dataset("evals").to_arrow(columns=_COLUMNS)
         self.reads.append(self._batches(table))
+        time.sleep(0.2)
 
     def _batches(self, table: pa.Table) -> frozenset[int]:
         """Which batches a table is made of; each has to be there whole, once and unchanged."""
@@ -157,7 +158,8 @@ class Scene:
         vault.open(self.folder / "lab").publish("evals", batch(number), append=True, shard_rows=_SHARD)
         self.unsure.discard(number)
         self.done.add(number)
-        time.sleep(0.3)
+        # Every version makes each rekey, and each look at all versions, longer.
+        time.sleep(1.5)
 
     def _rekey(self) -> None:
         vault.open(self.folder / "lab").rekey(vendor="acme")

@@ -25,8 +25,10 @@ from vault.encoding import new_id
 __all__ = ["Postgres", "packaged", "postgres", "start", "start_postgres"]
 
 _USER = "postgres"
-#: Of a throwaway server nothing has to outlive the machine, only its processes.
 _SETTINGS = {"listen_addresses": "127.0.0.1", "max_connections": "300", "shared_buffers": "32MB"}
+#: Of a throwaway server nothing has to outlive the machine, only its processes; and it would look all the time for what
+#: there is to clean in the databases of tests that are over.
+_THROWAWAY = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
 
 
 @dataclass(frozen=True)
@@ -42,24 +44,28 @@ class Postgres:
         """The SQLAlchemy URL of a database."""
         return f"postgresql+psycopg://{user}@127.0.0.1:{self.port}/{database}"
 
+    def unmade(self) -> str:
+        """The URL of a database that is yet to be made."""
+        return self.url(f"test_{new_id()[:12]}")
+
     def database(self) -> str:
         """The URL of a new, empty database."""
+        return self.make(self.unmade())
+
+    def make(self, url: str, source: str | None = None) -> str:
+        """Make the database of a URL that is `unmade`: an empty one, or a copy of another one of its own.
+
+        Whoever is connected to that is cut off.
+        """
         import psycopg
 
-        name = f"test_{new_id()[:12]}"
+        new, old = (each and make_url(each).database for each in (url, source))
         with psycopg.connect(f"host=127.0.0.1 port={self.port} user={_USER} dbname=postgres", autocommit=True) as found:
-            found.execute(f"create database {name}".encode())
-        return self.url(name)
-
-    def copy(self, source: str, target: str) -> None:
-        """Make one of its databases a copy of another; whoever is connected to that is cut off. Both are URLs."""
-        import psycopg
-
-        old, new = (make_url(url).database for url in (source, target))
-        with psycopg.connect(f"host=127.0.0.1 port={self.port} user={_USER} dbname=postgres", autocommit=True) as found:
-            found.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [old])
-            found.execute(f"drop database {new}".encode())
-            found.execute(f"create database {new} template {old}".encode())
+            if old is not None:
+                found.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [old])
+            template = "" if old is None else f" template {old}"
+            found.execute(f"create database {new}{template}".encode())
+        return url
 
     def restart(self, how: str = "immediate") -> None:
         """Stop the server as if it had crashed, or ``fast``, and start it again."""
@@ -73,7 +79,7 @@ class Postgres:
     def run(self) -> None:
         """Start the server on its port."""
         place = {"port": str(self.port), "unix_socket_directories": str(self.folder)}
-        settings = _SETTINGS | place | {"fsync": "on" if self.durable else "off"}
+        settings = _SETTINGS | place | ({} if self.durable else _THROWAWAY)
         options = " ".join(f"-c {name}={value}" for name, value in settings.items())
         command = ("-D", self.folder / "data", "-w", "-l", self.folder / "log", "-o", options, "start")
         _run(self.folder, self.programs / "pg_ctl", *command)

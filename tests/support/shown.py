@@ -22,6 +22,7 @@ from tests.support.brokers import broker
 from vault.audit import Kind
 from vault.client import Client, Dataset
 from vault.errors import VaultError
+from vault.owner import Vault
 from vault.trust import Grant
 
 __all__ = ["GRANTED", "NAME", "ROWS", "WHERE", "Shown", "expected", "publish", "shown", "table"]
@@ -86,10 +87,10 @@ def expected() -> pa.Table:
     return whole.filter(pa.array([lang == "en" for lang in whole["lang"].to_pylist()])).select(list(GRANTED))
 
 
-def publish(lab: Lab) -> Grant:
+def publish(opened: Vault) -> None:
     """Publish it, in three shards, and grant acme its slice."""
-    lab.vault.publish(NAME, table(), key="id", shard_rows=_SHARD_ROWS)
-    return lab.vault.grant("acme", NAME, list(GRANTED), where=WHERE, expires=dt.timedelta(days=1))
+    opened.publish(NAME, table(), key="id", shard_rows=_SHARD_ROWS)
+    opened.grant("acme", NAME, list(GRANTED), where=WHERE, expires=dt.timedelta(days=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +135,8 @@ class Shown:
 
 @contextmanager
 def shown(lab: Lab, *options: str) -> Iterator[Shown]:
-    """Publish, grant, and serve; ``options`` are the broker's."""
-    grant = publish(lab)
+    """A lab that has it (`publish`), served; ``options`` are the broker's."""
+    (state,) = lab.vault.grants("acme")
     with broker(lab.folder, *options) as endpoint:
         profile = lab.profile("acme", endpoint)
-        yield Shown(lab, grant, endpoint, profile, vault.connect(profile))
+        yield Shown(lab, state.grant, endpoint, profile, vault.connect(profile))
