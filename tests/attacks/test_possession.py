@@ -5,6 +5,7 @@ Each case is one that RFC 9449 names. The broker is a process of its own; reques
 
 import base64
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -84,6 +85,18 @@ def test_a_token_without_its_key_is_worth_nothing(place: Place) -> None:
     assert place.get(place.proof(key=ProofKey.create("p256"))) == 401
     assert place.get(None, replace(place.profile.token, bound=False)) == 401
     assert place.get(place.proof(), replace(place.profile.token, bound=False)) == 401
+
+
+@pytest.mark.parametrize("jwk", [{}, {"kty": "OKP"}, {"kty": []}, None, "x"])
+def test_a_proof_under_no_key_tells_nothing_of_the_token(place: Place, jwk: object) -> None:
+    """It is refused as any other, and alike for a token that is live and for one that never was."""
+    header, claims, signature = place.proof().split(".")
+    document = {**json.loads(base64.urlsafe_b64decode(header + "==")), "jwk": jwk}
+    odd = base64.urlsafe_b64encode(json.dumps(document).encode()).decode().rstrip("=")
+    proof = f"{odd}.{claims}.{signature}"
+    never = replace(place.profile.token, secret=os.urandom(32))
+    assert place.get(proof) == 401
+    assert place.get(proof, never) == 401
 
 
 def test_a_bearer_credential_is_not_taken_as_a_bound_one(place: Place) -> None:
