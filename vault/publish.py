@@ -92,15 +92,7 @@ def join_columns(parts: OwnerParts, name: str, version: int, joined: Joined) -> 
     if present.manifest.version != version or key is None:
         raise Conflict("the dataset was changed by somebody else in the meantime; try again")
     replacement = Replacement(parts, present, key, joined.table, joined.fill)
-    _check_replaceable(plan, replacement)
-    schema = _with_columns(present.manifest.schema, replacement.schema)
-    check_column_names(schema.names, "the version")
-    unsupported(schema)
-    columns = carried_columns(present.manifest, schema)
-    returned = {column.id for column in columns if column.name in replacement.names} | set(plan.dataset.returned)
-    plan = replace(plan, dataset=replace(plan.dataset, returned=tuple(sorted(returned))))
-    carried = Carried(present, columns, schema, replacement)
-    return _run(parts, plan, columns, schema, options, carried, None, lambda _done, _total: None, joined.committed)
+    return _run_replacement(parts, plan, replacement, options, joined.committed)
 
 
 def _run(
@@ -151,17 +143,29 @@ def _publish_columns(
     if key is None and plan.dataset.assign_by is not None:
         raise InvalidInput("--columns-only: rows that are assigned to vendors have no order; publish with --key first")
     replacement = Replacement(parts, plan.present, key, table)
+    return _run_replacement(parts, plan, replacement, options, None, progress)
+
+
+def _run_replacement(
+    parts: OwnerParts,
+    plan: Plan,
+    replacement: Replacement,
+    options: PublishOptions,
+    committed: Committed | None,
+    progress: Callable[[int, int | None], None] = lambda _done, _total: None,
+) -> Published:
+    """A version with the rows of the newest one and columns of a replacement; ``committed`` is of a submission's."""
     _check_replaceable(plan, replacement)
-    schema = _with_columns(plan.present.manifest.schema, replacement.schema)
+    present = plan.previous
+    schema = _with_columns(present.manifest.schema, replacement.schema)
     check_column_names(schema.names, "the version")
     unsupported(schema)
-    present = plan.present
     columns = carried_columns(present.manifest, schema)
-    own = {column.id for column in columns if column.name in replacement.names}
-    returned = tuple(each for each in plan.dataset.returned if each not in own)
-    plan = replace(plan, dataset=replace(plan.dataset, returned=returned))
+    fresh = {column.id for column in columns if column.name in replacement.names}
+    returned = set(plan.dataset.returned) - fresh if committed is None else set(plan.dataset.returned) | fresh
+    plan = replace(plan, dataset=replace(plan.dataset, returned=tuple(sorted(returned))))
     carried = Carried(present, columns, schema, replacement)
-    return _run(parts, plan, columns, schema, options, carried, None, progress)
+    return _run(parts, plan, columns, schema, options, carried, None, progress, committed)
 
 
 def _of_the_lab(plan: Plan, options: PublishOptions) -> Plan:

@@ -21,14 +21,6 @@ from vault.workings.versions import OpenVersion
 __all__ = ["Leaving", "Sought"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """Which rows: those whose key is among these values; and of a version without keys those that a predicate finds."""
-
-    values: pa.Array | None = None
-    where: str | None = None
-
-
 @dataclass(slots=True)
 class Leaving:
     """One version of the owner's: which rows of each shard stay; shards that lose none are not listed."""
@@ -44,7 +36,9 @@ class Sought:
     def __init__(self, parts: OwnerParts, dataset: Dataset, versions: Sequence[OpenVersion]) -> None:
         self._parts, self._dataset, self._versions = parts, dataset, versions
         self._names = _key_names(dataset, versions)
-        self._choice = _Choice()
+        #: The keys that are meant; and by version the predicate, where it can be asked there: of rows without keys.
+        self._values: pa.Array | None = None
+        self._conditions: dict[int, BoundFilter] = {}
 
     def choose(self, keys: Sequence[object] | None, where: str | None) -> int:
         """Find the keys that are meant, or those of rows that a predicate finds; returns how many are unknown.
@@ -55,17 +49,20 @@ class Sought:
         kind = newest.schema.field(self._dataset.key).type if self._dataset.key is not None else None
         if keys is not None:
             values = _values(keys, kind)
-            found = self._keys_among(values)
-            self._choice = _Choice(found)
-            return len(pc.unique(values)) - len(found)
+            self._values = self._keys_among(values)
+            return len(pc.unique(values)) - len(self._values)
         assert where is not None
         parse(where)
-        fitting = [version for version in self._versions if self._fits(where, version)]
+        unfit: InvalidInput | None = None
         for version in self._versions:
-            if version not in fitting and (kind is None or not fitting):
-                self._condition(where, version)  # says which column is wrong
-        pieces = [piece for version in fitting for piece in self._matching_keys(version, where, kind)]
-        self._choice = _Choice(pc.unique(pa.chunked_array(pieces)) if pieces else None, where)
+            try:
+                self._conditions[version.manifest.version] = self._condition(where, version)
+            except InvalidInput as error:
+                unfit = unfit or error
+        if unfit is not None and (kind is None or not self._conditions):
+            raise unfit  # it says which column is wrong
+        pieces = [piece for version in self._versions for piece in self._matching_keys(version, kind)]
+        self._values = pc.unique(pa.chunked_array(pieces)) if pieces else None
         return 0
 
     def _condition(self, where: str, version: OpenVersion) -> BoundFilter:
@@ -75,13 +72,6 @@ class Sought:
         condition = parse(where)
         then = {name: names.get(ids.get(name, ""), name) for name in condition.columns()}
         return bind(condition.rename(then), version.manifest.schema)
-
-    def _fits(self, where: str, version: OpenVersion) -> bool:
-        try:
-            self._condition(where, version)
-        except InvalidInput:
-            return False
-        return True
 
     def _keys_among(self, values: pa.Array) -> pa.Array:
         """Of these keys those that some version has; raises InvalidInput for a version that has none to look at."""
@@ -98,9 +88,10 @@ class Sought:
                 known = pc.or_(known, _among(values, pc.unique(column)))
         return values.filter(known)
 
-    def _matching_keys(self, version: OpenVersion, where: str, kind: pa.DataType | None) -> Iterable[pa.Array]:
-        condition, name = self._condition(where, version), self._names[version.manifest.version]
-        if name is None or kind is None:
+    def _matching_keys(self, version: OpenVersion, kind: pa.DataType | None) -> Iterable[pa.Array]:
+        number = version.manifest.version
+        condition, name = self._conditions.get(number), self._names[number]
+        if condition is None or name is None or kind is None:
             return
         names = sorted({*condition.filter.columns(), name})
         for shard in version.shards():
@@ -110,7 +101,7 @@ class Sought:
                 yield from found.cast(kind).chunks
             except pa.ArrowInvalid as error:
                 raise InvalidInput(
-                    f"--where: it finds rows of version {version.manifest.version}, whose row keys are of another "
+                    f"--where: it finds rows of version {number}, whose row keys are of another "
                     "type: expire that version, or erase with --keys"
                 ) from error
 
@@ -136,14 +127,14 @@ class Sought:
 
     def _keep(self, version: OpenVersion, shard: Shard) -> pa.ChunkedArray | None:
         """True for each row that stays; None where all do."""
-        choice, name = self._choice, self._names[version.manifest.version]
+        number = version.manifest.version
+        condition, name = self._conditions.get(number), self._names[number]
         if name is not None:
-            if choice.values is None:
+            if self._values is None:
                 return None
-            return pc.invert(_among(self._columns(version, shard, [name]).column(0), choice.values))
-        if choice.where is None or not self._fits(choice.where, version):
+            return pc.invert(_among(self._columns(version, shard, [name]).column(0), self._values))
+        if condition is None:
             return None
-        condition = self._condition(choice.where, version)
         return pc.invert(condition.true_of(self._columns(version, shard, sorted(condition.filter.columns()))))
 
 
